@@ -44,6 +44,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL: a defect of Labferry. Metadata: error_id, under which the service's own log holds the details."""
     ERROR_REASON_OUT_OF_RANGE: _ErrorReason.ValueType  # 10
     """OUT_OF_RANGE: a page token, position or resume token lies outside what the service holds."""
+    ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 11
+    """DEADLINE_EXCEEDED: the call took longer than the service's default deadline for calls that bring none."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons that any Labferry service can give, whatever its own API. They travel in google.rpc.ErrorInfo.reason without
@@ -72,4 +74,6 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 9
 """INTERNAL: a defect of Labferry. Metadata: error_id, under which the service's own log holds the details."""
 ERROR_REASON_OUT_OF_RANGE: ErrorReason.ValueType  # 10
 """OUT_OF_RANGE: a page token, position or resume token lies outside what the service holds."""
+ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 11
+"""DEADLINE_EXCEEDED: the call took longer than the service's default deadline for calls that bring none."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,0 +1,155 @@
+"""Domain errors and the one place where they become gRPC status with details (SPEC §9)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from labferry.service.v1 import error_reason_pb2 as service_reasons
+
+GENERAL_DOMAIN = "labferry"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A documented value of one API's `ErrorReason` enum: domain and short name, as sent in `google.rpc.ErrorInfo`."""
+
+    domain: str
+    name: str
+
+
+def general_reason(value: service_reasons.ErrorReason.ValueType) -> Reason:
+    return Reason(GENERAL_DOMAIN, service_reasons.ErrorReason.Name(value).removeprefix("ERROR_REASON_"))
+
+
+class LabferryError(Exception):
+    """Base of the errors that callers get to see.
+
+    The message is one plain sentence that holds no secret. `metadata` holds the keys that the reason documents.
+    """
+
+    code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
+    reason: Reason
+
+    def __init__(self, message: str, *, metadata: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata: Mapping[str, str] = metadata or {}
+
+    def details(self) -> Sequence[error_details_pb2.BadRequest | error_details_pb2.RetryInfo]:
+        """Details beside ErrorInfo."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """A field of a request and what is wrong with it."""
+
+    field: str
+    description: str
+
+
+class InvalidRequestError(LabferryError):
+    """The request is wrong whatever the state; every wrong field is named."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = general_reason(service_reasons.ERROR_REASON_INVALID_FIELD)
+
+    def __init__(self, *violations: FieldViolation) -> None:
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+        self.violations = violations
+
+    def details(self) -> Sequence[error_details_pb2.BadRequest]:
+        bad = error_details_pb2.BadRequest()
+        for violation in self.violations:
+            bad.field_violations.add(field=violation.field, description=violation.description)
+        return (bad,)
+
+
+class UnauthenticatedError(LabferryError):
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = general_reason(service_reasons.ERROR_REASON_IDENTITY_REQUIRED)
+
+
+class PermissionDeniedError(LabferryError):
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = general_reason(service_reasons.ERROR_REASON_ROLE_REQUIRED)
+
+
+class UnavailableError(LabferryError):
+    """A part that is needed does not answer. `retry_after` tells the caller when to try again."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = general_reason(service_reasons.ERROR_REASON_DEPENDENCY_UNAVAILABLE)
+
+    def __init__(
+        self, message: str, *, metadata: Mapping[str, str] | None = None, retry_after: timedelta = timedelta(seconds=5)
+    ) -> None:
+        super().__init__(message, metadata=metadata)
+        self.retry_after = retry_after
+
+    def details(self) -> Sequence[error_details_pb2.RetryInfo]:
+        delay = duration_pb2.Duration()
+        delay.FromTimedelta(self.retry_after)
+        return (error_details_pb2.RetryInfo(retry_delay=delay),)
+
+
+class OutOfRangeError(LabferryError):
+    code = grpc.StatusCode.OUT_OF_RANGE
+    reason = general_reason(service_reasons.ERROR_REASON_OUT_OF_RANGE)
+
+
+class RequestIdConflictError(LabferryError):
+    code = grpc.StatusCode.ALREADY_EXISTS
+    reason = general_reason(service_reasons.ERROR_REASON_REQUEST_ID_REUSED)
+
+
+class RevisionAbortedError(LabferryError):
+    code = grpc.StatusCode.ABORTED
+    reason = general_reason(service_reasons.ERROR_REASON_REVISION_CONFLICT)
+
+
+class ResourceExhaustedError(LabferryError):
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = general_reason(service_reasons.ERROR_REASON_LOG_DISK_FULL)
+
+
+class DataLossError(LabferryError):
+    code = grpc.StatusCode.DATA_LOSS
+    reason = general_reason(service_reasons.ERROR_REASON_LOG_DAMAGED)
+
+
+class DeadlineExceededError(LabferryError):
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    reason = general_reason(service_reasons.ERROR_REASON_DEADLINE_EXCEEDED)
+
+
+class InternalError(LabferryError):
+    """What a caller sees of a defect: an id, under which the service's log holds the details."""
+
+    code = grpc.StatusCode.INTERNAL
+    reason = general_reason(service_reasons.ERROR_REASON_INTERNAL)
+
+    def __init__(self, error_id: str) -> None:
+        super().__init__(
+            f"internal error {error_id}; the service's log has the details", metadata={"error_id": error_id}
+        )
+
+
+def to_status(error: LabferryError) -> grpc.Status:
+    """The rich status of a domain error: ErrorInfo first, then its further details."""
+    info = error_details_pb2.ErrorInfo(
+        reason=error.reason.name, domain=error.reason.domain, metadata={k: str(v) for k, v in error.metadata.items()}
+    )
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code.name), message=error.message)
+    for detail in (info, *error.details()):
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return rpc_status.to_status(status)

@@ -1,0 +1,122 @@
+"""Runs one service as a process: configuration, logging, identities, serving, and an orderly end on SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import resource
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+
+from libs.service_kit.config import ConfigurationError, load_configuration
+from libs.service_kit.errors import LabferryError
+from libs.service_kit.identity import Identities, ServiceName, ensure_identities
+from libs.service_kit.server import AddressInUseError, PublishedService, ServiceServer
+from libs.service_kit.settings import Settings
+from libs.service_kit.telemetry import Logger, configure_logging
+
+_GRACE_SECONDS = 5.0
+EXIT_CONFIGURATION = 78
+EXIT_CANNOT_START = 75
+
+
+class ServiceStartError(Exception):
+    """A service can't start; one plain sentence says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceEnvironment:
+    """What a composition root gets. `draining` is set when the service begins to end."""
+
+    name: ServiceName
+    settings: Settings
+    state_dir: Path
+    identities: Identities
+    logger: Logger
+    draining: asyncio.Event
+
+
+@dataclass(slots=True)
+class Composition:
+    """What a composition root makes: the services to publish, and what to do once the server listens."""
+
+    services: Sequence[PublishedService]
+    on_serving: Callable[[ServiceServer], None] = lambda _: None
+
+
+Compose = Callable[[ServiceEnvironment], AbstractAsyncContextManager[Composition]]
+
+
+AsLabferryError = Callable[[Exception], LabferryError | None]
+
+
+def run_service(name: ServiceName, compose: Compose, as_labferry_error: AsLabferryError) -> int:
+    """The main function of a service. Exit status: 0 ended in order, 78 wrong configuration, 75 can't start.
+
+    `as_labferry_error` maps the errors of the libraries that the service is built on to what callers get to see.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m services.{name}")
+    parser.add_argument("--config", type=Path, help="labferry.yaml; LABFERRY_CONFIG when absent")
+    arguments = parser.parse_args()
+    # A core file would hold whatever secrets the process has in memory.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        loaded = load_configuration(arguments.config)
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)  # noqa: T201 -- there is no log yet
+        return EXIT_CONFIGURATION
+    logger = configure_logging(loaded.settings.logging, name)
+    for notice in loaded.notices:
+        logger.warning("configuration_notice", notice=notice)
+    try:
+        uvloop.run(_serve(name, loaded.settings, compose, as_labferry_error, logger))
+    except (AddressInUseError, ServiceStartError, OSError) as error:
+        return _cannot_start(logger, error)
+    except Exception as error:
+        if as_labferry_error(error) is None:
+            raise
+        return _cannot_start(logger, error)
+    return 0
+
+
+def _cannot_start(logger: Logger, error: Exception) -> int:
+    logger.error("cannot_start", problem=str(error))
+    return EXIT_CANNOT_START
+
+
+async def _serve(
+    name: ServiceName, settings: Settings, compose: Compose, as_labferry_error: AsLabferryError, logger: Logger
+) -> None:
+    ending = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, ending.set)
+    identities = ensure_identities(settings.state_dir)
+    state_dir = settings.state_dir / name
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    environment = ServiceEnvironment(name, settings, state_dir, identities, logger, asyncio.Event())
+    async with compose(environment) as composition, _serving(environment, composition, as_labferry_error) as address:
+        logger.info("serving", address=address)
+        await ending.wait()
+        logger.info("draining")
+    logger.info("ended")
+
+
+@asynccontextmanager
+async def _serving(
+    environment: ServiceEnvironment, composition: Composition, as_labferry_error: AsLabferryError
+) -> AsyncIterator[str]:
+    address = getattr(environment.settings.listen, environment.name)
+    server = ServiceServer(address, composition.services, environment.identities, environment.logger, as_labferry_error)
+    listening = await server.start()
+    composition.on_serving(server)
+    try:
+        yield listening
+    finally:
+        await server.drain(environment.draining, _GRACE_SECONDS)
