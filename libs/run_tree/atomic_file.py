@@ -1,0 +1,130 @@
+"""Replacing a file so that every reader, and every crash, sees the old content or the new one, whole (SPEC §2)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from pathlib import Path
+
+_FOLDERS_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
+
+
+class NotAPlainFileError(OSError):
+    """A symlink, folder or device stands where a plain file is read or written."""
+
+
+class OwnerCannotBeKeptError(OSError):
+    """The file belongs to another user who could no longer open what we would put in its place."""
+
+
+def fsync_folder(folder: Path) -> None:
+    """Makes the folder's names durable. Raises OSError, but not for file systems that can't sync folders (CIFS)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _FOLDERS_CANNOT_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def read_plain_file(path: Path) -> bytes:
+    """The whole content. NotAPlainFileError for a symlink or anything that is no file; OSError as the system says."""
+    try:
+        # O_NONBLOCK: opening a named pipe must not wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotAPlainFileError(error.errno, "is a symlink", str(path)) from error
+        raise
+    with open(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotAPlainFileError(errno.EINVAL, "is no plain file", str(path))
+        return stream.read()
+
+
+def write_atomically(path: Path, content: bytes, *, mode: int) -> None:
+    """Replaces or makes the file durably. An existing one's owner, group and mode are kept; `mode` is for a new one.
+
+    Raises NotAPlainFileError, OwnerCannotBeKeptError, or OSError as the system says; the old file is then untouched.
+    """
+    present = _plain_file_status(path)
+    temporary = _write_temporary(path, content, mode, present)
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        _discard(temporary)
+        raise
+    fsync_folder(path.parent)
+
+
+def create_atomically(path: Path, content: bytes, *, mode: int) -> None:
+    """Makes the file durably; FileExistsError when anything has that name, which then stays as it is."""
+    temporary = _write_temporary(path, content, mode, None)
+    try:
+        os.link(temporary, path, follow_symlinks=False)
+    finally:
+        _discard(temporary)
+    fsync_folder(path.parent)
+
+
+def _plain_file_status(path: Path) -> os.stat_result | None:
+    try:
+        present = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(present.st_mode):
+        raise NotAPlainFileError(errno.EINVAL, "is no plain file", str(path))
+    return present
+
+
+def _write_temporary(path: Path, content: bytes, mode: int, present: os.stat_result | None) -> Path:
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o600)
+    try:
+        with open(descriptor, "wb", buffering=0) as stream:
+            remaining = memoryview(content)
+            while remaining:
+                remaining = remaining[stream.write(remaining) or 0 :]
+            if present is None:
+                os.fchmod(descriptor, mode)
+            else:
+                _keep_owner_and_mode(descriptor, path, present)
+            os.fsync(descriptor)
+    except BaseException:
+        _discard(temporary)
+        raise
+    return temporary
+
+
+def _keep_owner_and_mode(descriptor: int, path: Path, present: os.stat_result) -> None:
+    ours = os.fstat(descriptor)
+    if ours.st_gid != present.st_gid:
+        _change_owner(descriptor, path, -1, present.st_gid)
+    if ours.st_uid != present.st_uid:
+        # Only root can give a file away. Where the group may read and write, both users still can; else the other is
+        # locked out.
+        shared = stat.S_IRGRP | stat.S_IWGRP
+        if os.geteuid() == 0 or present.st_mode & shared != shared:
+            _change_owner(descriptor, path, present.st_uid, -1)
+    os.fchmod(descriptor, stat.S_IMODE(present.st_mode))
+
+
+def _change_owner(descriptor: int, path: Path, user: int, group: int) -> None:
+    try:
+        os.fchown(descriptor, user, group)
+    except PermissionError as error:
+        raise OwnerCannotBeKeptError(
+            errno.EPERM, "belongs to another user or group, whom a new file would lock out", str(path)
+        ) from error
+
+
+def _discard(temporary: Path) -> None:
+    # A temporary that can't be removed is ignored by every reader and never travels; the first error is what matters.
+    with contextlib.suppress(OSError):
+        os.unlink(temporary)

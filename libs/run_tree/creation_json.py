@@ -1,0 +1,115 @@
+"""Reading and changing a `creation.json` beside other programs that do the same (SPEC §2).
+
+Every change holds the `filelock` lock that ExLab-Wizard's writers hold, over the whole read-change-write. Reading
+needs no lock: files are replaced atomically.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
+
+from libs.run_tree.atomic_file import create_atomically, read_plain_file, write_atomically
+from libs.run_tree.creation_errors import (
+    CreationError,
+    CreationExistsError,
+    CreationLockedError,
+    CreationMissingError,
+    CreationNotWritableError,
+    CreationUnreadableError,
+)
+from libs.run_tree.creation_record import CreationRecord, encode_creation, parse_creation
+
+DEFAULT_LOCK_TIMEOUT: Final = 30.0
+# The wizard's own mode for cache files.
+_NEW_FILE_MODE = 0o600
+# Another user's program must be able to take the same lock; the file is empty.
+_LOCK_FILE_MODE = 0o666
+_LOCK_POLL_SECONDS = 0.005
+
+
+def creation_path(folder: Path) -> Path:
+    """Where the `creation.json` of a run's or project's folder lies."""
+    return folder / ".exlab-wizard" / "creation.json"
+
+
+def read_creation(path: Path) -> CreationRecord:
+    """The record as it is now. CreationMissingError, CreationUnreadableError, SchemaMajorMismatchError."""
+    return _parsed(path, _content(path))
+
+
+def mutate_creation(
+    path: Path,
+    change: Callable[[CreationRecord], CreationRecord],
+    lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
+) -> CreationRecord:
+    """Replaces the record by `change(record)` under the lock and returns what the file then holds.
+
+    Nothing is written when nothing changed. Beside the errors of `read_creation`: CreationLockedError after
+    `lock_timeout` seconds, CreationNotWritableError; the file is then as it was.
+    """
+    _content(path)
+    with _locked(path, lock_timeout):
+        before = read_creation(path)
+        after = change(before)
+        if after.raw == before.raw:
+            return before
+        content = encode_creation(after)
+        # What was written is what a reader gets; a record that could not be read back never reaches the disk.
+        written = _parsed(path, content)
+        try:
+            write_atomically(path, content, mode=_NEW_FILE_MODE)
+        except OSError as error:
+            raise _not_writable(path, error) from error
+        return written
+
+
+def write_first_creation(path: Path, record: CreationRecord, lock_timeout: float = DEFAULT_LOCK_TIMEOUT) -> None:
+    """Writes a run's or project's first `creation.json`. CreationExistsError when there is one."""
+    with _locked(path, lock_timeout):
+        try:
+            create_atomically(path, encode_creation(record), mode=_NEW_FILE_MODE)
+        except FileExistsError as error:
+            raise CreationExistsError(f"{path} exists already.", path) from error
+        except OSError as error:
+            raise _not_writable(path, error) from error
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_plain_file(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CreationMissingError(f"There is no {path}.", path) from error
+    except OSError as error:
+        raise CreationUnreadableError(f"{path} can't be read: {error.strerror}.", path) from error
+
+
+def _parsed(path: Path, content: bytes) -> CreationRecord:
+    try:
+        return parse_creation(content)
+    except CreationError as error:
+        error.path = path
+        raise
+
+
+@contextmanager
+def _locked(path: Path, timeout: float) -> Iterator[None]:
+    lock = FileLock(f"{path}.lock", timeout=timeout, mode=_LOCK_FILE_MODE, poll_interval=_LOCK_POLL_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise CreationLockedError(f"{path} was locked by another program for {timeout:g} seconds.", path) from error
+    except OSError as error:
+        raise CreationNotWritableError(f"{path} can't be locked: {error.strerror}.", path) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _not_writable(path: Path, error: OSError) -> CreationNotWritableError:
+    return CreationNotWritableError(f"{path} can't be written: {error.strerror}; it is as it was.", path)

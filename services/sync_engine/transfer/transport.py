@@ -1,0 +1,249 @@
+"""What every way to a destination does: the contract between the job engine and its transports, and the data of both.
+
+All of it is synchronous and called from worker threads. Paths are bytes, relative to the run, with "/": names that
+aren't UTF-8 must survive. Every failure of a transport is a `TransferError` whose kind decides what the job does next.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+
+class FailureKind(StrEnum):
+    """Why an attempt did not succeed; the names of `labferry.sync.v1.FailureKind`."""
+
+    NETWORK = "network"
+    AUTHENTICATION = "authentication"
+    CONFIGURATION = "configuration"
+    HASH_MISMATCH = "hash_mismatch"
+    LOCAL_FILE_VANISHED = "local_file_vanished"
+    LOCAL_FILE_UNREADABLE = "local_file_unreadable"
+    SOURCE_CHANGED = "source_changed"
+    DESTINATION_FULL = "destination_full"
+    DESTINATION_FILE_DIFFERS = "destination_file_differs"
+    NOTHING_TO_VERIFY = "nothing_to_verify"
+    NAME_NOT_POSSIBLE = "name_not_possible"
+    SYMLINK_LEAVES_RUN = "symlink_leaves_run"
+    CREATION_FILE = "creation_file"
+    INTERNAL = "internal"
+
+
+class TransferError(Exception):
+    """An attempt can't succeed as things are. `message` holds the system's own words; `paths` the files concerned."""
+
+    def __init__(self, kind: FailureKind, message: str, paths: Sequence[bytes] = ()) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.paths: tuple[bytes, ...] = tuple(paths)
+
+
+class StopReason(StrEnum):
+    """Why the engine ends a transfer before its end."""
+
+    ENGINE_STOPPING = "engine_stopping"
+    GATE_CLOSED = "gate_closed"
+    PAUSED = "paused"
+    CANCELLED = "cancelled"
+    STALLED = "stalled"
+
+
+class TransferStoppedError(Exception):
+    """The engine asked for the end; nothing failed. What has landed stays and is not sent again."""
+
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(f"stopped: {reason}")
+        self.reason = reason
+
+
+class TransferControl:
+    """The engine's hand on a running transfer. Any thread may call any method; the first reason stays."""
+
+    def __init__(self) -> None:
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._reason: StopReason | None = None
+
+    def stop(self, reason: StopReason) -> None:
+        """No further file is started and the one in work is left unfinished."""
+        with self._lock:
+            if self._reason is None:
+                self._reason = reason
+        self._stopped.set()
+
+    def raise_if_stopped(self) -> None:
+        """Raises TransferStoppedError once `stop` was called."""
+        if self._reason is not None:
+            raise TransferStoppedError(self._reason)
+
+    def wait(self, seconds: float) -> None:
+        """Pauses the calling thread; raises TransferStoppedError as soon as `stop` is called."""
+        self._stopped.wait(seconds)
+        self.raise_if_stopped()
+
+
+class ProgressPhase(StrEnum):
+    """What a transport is busy with; the names of `labferry.sync.v1.ProgressPhase`."""
+
+    PLANNING = "planning"
+    COPYING = "copying"
+    VERIFYING = "verifying"
+    SEALING = "sealing"
+
+
+class Progress(Protocol):
+    """Hears how far the work is. Called from several threads at once, often: implementations are quick and
+    thread-safe.
+    """
+
+    def begin(self, phase: ProgressPhase, files_total: int, bytes_total: int) -> None:
+        """A phase begins; counts start at 0. Files that needn't be sent are not in the totals."""
+
+    def advance(self, files: int, nbytes: int, current: bytes) -> None:
+        """So many more files were finished and bytes handled; `current` is the file in work, relative to the run."""
+
+
+class EntryKind(StrEnum):
+    """What a name in a run stands for."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEntry:
+    """One name of a run as a scan saw it. Sizes in bytes; of a symlink the size is its target's length."""
+
+    path: bytes
+    kind: EntryKind
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    link_target: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedFile:
+    """One file (or symlink) that a transport brought over: the source's stat signature and the hash of what was read.
+
+    Of a symlink `sha256` is the hash of its target's text and `size` that text's length; it belongs in the list of
+    files, not in the sha256sum manifest.
+    """
+
+    path: bytes
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    sha256: str
+    kind: EntryKind = EntryKind.FILE
+    link_target: bytes | None = None
+
+
+class EvidenceGrade(StrEnum):
+    """How well it is proven that a copy holds what the source held (ARCHITECTURE §4)."""
+
+    E0 = "E0"
+    E1 = "E1"
+    E2 = "E2"
+    E3 = "E3"
+    E4 = "E4"
+    E5 = "E5"
+
+
+@dataclass(frozen=True, slots=True)
+class FileEvidence:
+    """What reading one file back gave."""
+
+    path: bytes
+    size: int
+    sha256: str
+    grade: EvidenceGrade
+    kind: EntryKind = EntryKind.FILE
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyOutcome:
+    """What one reading back of a destination found. Counts are of regular files; symlinks appear in the lists and the
+    evidence only. `unexpected` names files that are there and not expected: reported, not a failure."""
+
+    expected: int
+    hashed: int
+    matched: int
+    missing: tuple[bytes, ...]
+    differing: tuple[bytes, ...]
+    unexpected: tuple[bytes, ...]
+    evidence: tuple[FileEvidence, ...]
+    method: str
+    grade: EvidenceGrade
+    host: str
+    note: str
+
+    @property
+    def proven(self) -> bool:
+        """expected = hashed = matched > 0, and nothing missing or differing."""
+        return self.expected == self.hashed == self.matched > 0 and not self.missing and not self.differing
+
+
+@dataclass(frozen=True, slots=True)
+class SealedFile:
+    """A changing file's final content for the destination; `path` lies below the equipment's folder there."""
+
+    path: bytes
+    content: bytes
+    mtime_ns: int
+
+
+class Transport(Protocol):
+    """One destination of one equipment. One object may serve several jobs at once.
+
+    `target` is the run's path below the equipment's folder at the destination.
+    """
+
+    def check(self) -> None:
+        """Returns when the destination is reachable and usable; else TransferError with the reason."""
+
+    def free_bytes(self) -> int | None:
+        """Room at the destination, None when it can't be known. Raises TransferError when the destination is gone."""
+
+    def copy(
+        self,
+        source: Path,
+        entries: Sequence[SourceEntry],
+        *,
+        target: PurePosixPath,
+        job_id: str,
+        attempt: int,
+        landed: Mapping[bytes, Sequence[CopiedFile]],
+        before_landing: Callable[[Sequence[CopiedFile]], None],
+        control: TransferControl,
+        progress: Progress,
+    ) -> Sequence[CopiedFile]:
+        """Brings every entry to its final name, whole, never replacing what it finds there; sorted by path.
+
+        `landed` is what the job's log says it moved, or was about to move, into place in earlier attempts.
+        `before_landing` is called from one thread at a time with each batch that lies whole and fsynced in the
+        incoming folder, and returns when the caller has made the batch durable in its log; an exception from it ends
+        the copy. Files that needn't be sent again are in the answer too. Raises TransferError, TransferStoppedError.
+        """
+        ...
+
+    def verify(
+        self, target: PurePosixPath, expected: Sequence[CopiedFile], *, control: TransferControl, progress: Progress
+    ) -> VerifyOutcome:
+        """Reads back what the destination holds and compares. A file that could not be checked is a TransferError,
+        never a pass."""
+        ...
+
+    def seal(self, files: Sequence[SealedFile]) -> None:
+        """Puts each file in its place, replacing atomically, fsyncs, reads it back and compares."""
+
+    def sweep(self, job_id: str, *, keep_attempt: int | None) -> None:
+        """Removes what dead attempts of this job left in their incoming folders."""
