@@ -1,0 +1,103 @@
+"""What an event is: the envelope that every service's log shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf.message import Message
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """A registered event type.
+
+    `name` is past tense with its version (`sync.job.queued.v1`), never a Python path; `payload` is the protobuf message
+    that it carries. A reader that doesn't know a type stops, unless the event says `may_ignore`.
+    """
+
+    name: str
+    payload: type[Message]
+    may_ignore: bool = False
+
+
+class UnknownEventTypeError(LookupError):
+    """An event's type isn't registered here and the event doesn't allow passing over it."""
+
+    def __init__(self, type_name: str) -> None:
+        super().__init__(f"event type {type_name!r} is not registered in this version")
+        self.type_name = type_name
+
+
+class EventTypes:
+    """The event types that a service knows, by name and by payload class."""
+
+    def __init__(self, types: Iterable[EventType]) -> None:
+        self._by_name: dict[str, EventType] = {}
+        self._by_payload: dict[type[Message], EventType] = {}
+        for event_type in types:
+            if event_type.name in self._by_name or event_type.payload in self._by_payload:
+                raise ValueError(f"event type {event_type.name} or its payload is registered twice")
+            self._by_name[event_type.name] = event_type
+            self._by_payload[event_type.payload] = event_type
+
+    def get(self, name: str) -> EventType | None:
+        return self._by_name.get(name)
+
+    def of_payload(self, payload: Message) -> EventType:
+        return self._by_payload[type(payload)]
+
+    def decode(self, event: RecordedEvent) -> Message | None:
+        """The typed payload; None for an unknown type that may be ignored."""
+        event_type = self._by_name.get(event.type)
+        if event_type is None:
+            if event.may_ignore:
+                return None
+            raise UnknownEventTypeError(event.type)
+        return event_type.payload.FromString(event.payload)
+
+    def new_event(self, payload: Message, *, actor: str, **context: Any) -> NewEvent:
+        """An event that carries `payload`, ready to append. `context`: the other fields of `NewEvent`."""
+        event_type = self.of_payload(payload)
+        return NewEvent(
+            type=event_type.name,
+            payload=payload.SerializeToString(deterministic=True),
+            actor=actor,
+            may_ignore=event_type.may_ignore,
+            **context,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event before it is recorded. `actor` comes from the authenticated identity, never from the client's words."""
+
+    type: str
+    payload: bytes
+    actor: str
+    may_ignore: bool = False
+    on_behalf_of: str = ""
+    reason: str = ""
+    correlation_id: str = ""
+    causation_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEvent:
+    """An event as the log holds it. `recorded_ns` is the server's clock, nanoseconds since the epoch, UTC."""
+
+    position: int
+    stream: str
+    revision: int
+    type: str
+    event_id: str
+    recorded_ns: int
+    actor: str
+    payload: bytes = field(repr=False)
+    hash: bytes = field(repr=False)
+    may_ignore: bool = False
+    on_behalf_of: str = ""
+    reason: str = ""
+    correlation_id: str = ""
+    causation_id: str = ""

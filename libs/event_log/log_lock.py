@@ -1,0 +1,72 @@
+"""One process a log: a lock beside the file, held as long as the process lives."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from libs.event_log.store import LogInUseError, LogLocationError
+
+_NETWORK_FILESYSTEMS = frozenset(
+    {"9p", "afs", "beegfs", "ceph", "cifs", "coda", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2"}
+    | {"orangefs", "smb3", "smbfs"}
+    | {f"fuse.{name}" for name in ("ceph", "davfs", "glusterfs", "goofys", "rclone", "s3fs", "sshfs")}
+)
+
+
+class LogLock:
+    """Held from construction until `release`. LogInUseError when another process, or this one, holds it already."""
+
+    def __init__(self, log_path: Path) -> None:
+        self._path = log_path.with_name(log_path.name + ".lock")
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            raise LogInUseError(
+                f"the event log {log_path} is in use by another process{f' (pid {holder})' if holder else ''};"
+                " one process keeps a log"
+            ) from error
+        except OSError as error:
+            os.close(descriptor)
+            raise LogLocationError(f"the event log {log_path} can't be locked: {error.strerror}") from error
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
+        self._descriptor: int | None = descriptor
+
+    def release(self) -> None:
+        """Lets another process have the log. The lock file stays: without it two processes could hold two locks."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def filesystem_type(path: Path, mount_table: str) -> str:
+    """Type of the filesystem that holds an existing `path`, from the text of /proc/self/mountinfo; empty if unknown."""
+    found, found_length = "", -1
+    target = path.resolve()
+    for line in mount_table.splitlines():
+        before, separator, after = line.partition(" - ")
+        fields, kind = before.split(" "), after.split(" ")[0]
+        if not separator or len(fields) < 5:
+            continue
+        mount_point = Path(fields[4].encode("ascii", "backslashreplace").decode("unicode_escape"))
+        # The last of several mounts on one point covers the earlier ones.
+        if target.is_relative_to(mount_point) and len(mount_point.parts) >= found_length:
+            found, found_length = kind, len(mount_point.parts)
+    return found
+
+
+def refuse_network_filesystem(folder: Path, mount_table: str | None = None) -> None:
+    """LogLocationError when `folder` lies on a filesystem whose locks and shared memory SQLite can't rely on."""
+    if mount_table is None:
+        mounts = Path("/proc/self/mountinfo")
+        mount_table = mounts.read_text(encoding="utf-8", errors="surrogateescape") if mounts.exists() else ""
+    kind = filesystem_type(folder, mount_table)
+    if kind in _NETWORK_FILESYSTEMS:
+        raise LogLocationError(
+            f"the event log can't be kept in {folder}: it lies on a network filesystem ({kind}); choose a local disk"
+        )
