@@ -86,7 +86,6 @@ _GUARDS = (
     """,
 )
 
-_MAY_IGNORE = EVENT_COLUMNS.split(", ").index("may_ignore")
 _EVENT_ARITY = EVENT_COLUMNS.count(",") + 1
 _EVENT_VALUES = "(" + ", ".join("?" * _EVENT_ARITY) + ")"
 
@@ -125,7 +124,22 @@ def event_row(event: RecordedEvent) -> tuple[object, ...]:
 
 def event_from_row(_cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> RecordedEvent:
     """A row of EVENT_COLUMNS, as a sqlite3 row factory. STRICT tables vouch for the types, but know no booleans."""
-    return RecordedEvent(*row[:_MAY_IGNORE], bool(row[_MAY_IGNORE]), *row[_MAY_IGNORE + 1 :])
+    return RecordedEvent(
+        row[0],
+        row[1],
+        row[2],
+        row[3],
+        row[4],
+        row[5],
+        row[6],
+        row[7],
+        row[8],
+        row[9] != 0,
+        row[10],
+        row[11],
+        row[12],
+        row[13],
+    )
 
 
 def open_writer(path: Path) -> sqlite3.Connection:

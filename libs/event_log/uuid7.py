@@ -19,7 +19,7 @@ class Uuid7Source:
         self._last_tick = -1
 
     def next(self, time_ns: int) -> str:
-        """A UUIDv7 for a time in nanoseconds since the epoch; the 12 bits after its version are parts of a millisecond."""
+        """A UUIDv7 for a time in nanoseconds since the epoch, exact to a 4096th of a millisecond."""
         milliseconds, rest_ns = divmod(time_ns, 1_000_000)
         tick = milliseconds * _SUB_MILLISECOND_STEPS + rest_ns * _SUB_MILLISECOND_STEPS // 1_000_000
         if tick <= self._last_tick:
