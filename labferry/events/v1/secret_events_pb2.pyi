@@ -139,7 +139,7 @@ class SecretReadRefused(_message.Message):
     username: _builtins.str
     """Username of the key."""
     cause: _builtins.str
-    """"not_allowed", "not_found" or "sealed"."""
+    """"not_allowed", "not_found", "sealed", or "unusable" for a store that can't be read (damaged, unsafe modes, no keyring)."""
     def __init__(
         self,
         *,
@@ -214,6 +214,40 @@ class SecretDeleted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SecretDeleted: _TypeAlias = SecretDeleted  # noqa: Y015
+
+@_typing.final
+class SecretChangeFailed(_message.Message):
+    """secrets.secret.change_failed.v1: the change that this stream told of just before did not happen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """Service of the key."""
+    username: _builtins.str
+    """Username of the key."""
+    change: _builtins.str
+    """"set" or "delete"."""
+    cause: _builtins.str
+    """Why, as the error's class: "StoreUnusableError"."""
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        username: _builtins.str = ...,
+        change: _builtins.str = ...,
+        cause: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "change", b"change", "service", b"service", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretChangeFailed: _TypeAlias = SecretChangeFailed  # noqa: Y015
 
 @_typing.final
 class SecretNamesListed(_message.Message):
