@@ -13,7 +13,14 @@ from queue import Empty, SimpleQueue
 from libs.event_log.recording import LogHead
 from libs.event_log.sqlite_batch import PendingAppend, SqliteBatchWriter
 from libs.event_log.sqlite_schema import WAL_LIMIT_BYTES
-from libs.event_log.store import AppendResult, EventStoreError, LogUnavailableError, RequestKey, StreamAppend
+from libs.event_log.store import (
+    AppendResult,
+    EventStoreError,
+    LogClosedError,
+    LogUnavailableError,
+    RequestKey,
+    StreamAppend,
+)
 
 _BATCH_APPENDS = 1_024
 _BATCH_BYTES = 8 << 20
@@ -57,7 +64,7 @@ class SqliteCommitter:
     async def append(self, appends: Sequence[StreamAppend], request: RequestKey | None) -> AppendResult:
         """Waits until the append is durable. Cancelling the caller doesn't stop the commit."""
         if not self._accepting:
-            raise LogUnavailableError("the event log is closed")
+            raise LogClosedError("the event log is closed")
         released: asyncio.Future[AppendResult] = self._loop.create_future()
         waiting = _Waiting(appends, request, released)
         self._waiting.add(waiting)

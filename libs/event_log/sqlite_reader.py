@@ -14,7 +14,7 @@ import aiosqlite
 from libs.event_log.event import RecordedEvent
 from libs.event_log.sqlite_batch import RecordedRequest, request_name
 from libs.event_log.sqlite_schema import BUSY_TIMEOUT_MS, EVENT_COLUMNS, event_from_row
-from libs.event_log.store import LogDamagedError, LogUnavailableError, RequestKey
+from libs.event_log.store import LogClosedError, LogDamagedError, LogUnavailableError, RequestKey
 
 PAGE_EVENTS = 1_000
 _FIRST_PAGE_EVENTS = 100
@@ -133,7 +133,7 @@ class SqliteReader:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[aiosqlite.Connection]:
         if self._closed:
-            raise LogUnavailableError("the event log is closed")
+            raise LogClosedError("the event log is closed")
         connection = await self._free.get()
         try:
             connection.row_factory = None

@@ -22,6 +22,7 @@ from libs.event_log.sqlite_schema import open_writer, opening_errors, read_store
 from libs.event_log.store import (
     AppendResult,
     EventStoreError,
+    LogClosedError,
     LogDamagedError,
     RequestIdReusedError,
     RequestKey,
@@ -146,7 +147,7 @@ class SqliteEventStore:
     async def close(self) -> None:
         """Commits what was asked before, then lets go of the file. May be called again."""
         await self._committer.close()
-        self._watch.close()
+        self._watch.end(lambda: LogClosedError("the event log is closed"))
         await self._quick_check.close()
         await self._reader.close()
         self._lock.release()

@@ -89,7 +89,11 @@ class LogDiskFullError(EventStoreError):
 
 
 class LogUnavailableError(EventStoreError):
-    """The store is closing, or can't be written for another reason; nothing was appended."""
+    """The store can't be written or read for the moment; nothing was appended."""
+
+
+class LogClosedError(LogUnavailableError):
+    """The store was closed, or is closing."""
 
 
 class LogDamagedError(EventStoreError):
