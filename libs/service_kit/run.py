@@ -44,10 +44,14 @@ class ServiceEnvironment:
 
 @dataclass(slots=True)
 class Composition:
-    """What a composition root makes: the services to publish, and what to do once the server listens."""
+    """What a composition root makes: the services to publish, and what to do once the server listens.
+
+    `not_serving`: full names of services whose health is NOT_SERVING from the first moment on.
+    """
 
     services: Sequence[PublishedService]
     on_serving: Callable[[ServiceServer], None] = lambda _: None
+    not_serving: frozenset[str] = frozenset()
 
 
 Compose = Callable[[ServiceEnvironment], AbstractAsyncContextManager[Composition]]
@@ -114,6 +118,8 @@ async def _serving(
 ) -> AsyncIterator[str]:
     address = getattr(environment.settings.listen, environment.name)
     server = ServiceServer(address, composition.services, environment.identities, environment.logger, as_labferry_error)
+    for name in composition.not_serving:
+        await server.set_serving(name, False)
     listening = await server.start()
     composition.on_serving(server)
     try:

@@ -1,0 +1,79 @@
+"""The composition root of the secrets service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from libs.event_log.sqlite_store import SqliteEventStore
+from libs.service_kit.run import Composition, ServiceEnvironment
+from libs.service_kit.settings import SecretsBackend, SecretsSettings
+from libs.service_kit.telemetry import Logger
+from libs.service_kit.version import LABFERRY_VERSION
+from services.secrets import servicer
+from services.secrets.audit import Audit
+from services.secrets.encrypted_file import EncryptedFile
+from services.secrets.key_check import KeyCheck
+from services.secrets.names import LogNames
+from services.secrets.os_keyring import OsKeyring
+from services.secrets.seal_health import SealHealth
+from services.secrets.start import unseal_at_start
+from services.secrets.vault import Vault
+
+
+@asynccontextmanager
+async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]:
+    """Opens log and vault, unseals if it can, and publishes SecretsService and EventLogService."""
+    settings = environment.settings.secrets
+    keyring = await _choose_keyring(settings.backend, environment.logger)
+    store = await SqliteEventStore.open(
+        environment.state_dir / "events.sqlite3", service=environment.name, version=LABFERRY_VERSION
+    )
+    async with _closing(store):
+        audit = Audit(store)
+        health = SealHealth(servicer.FULL_NAME)
+        file = EncryptedFile(
+            _file_path(settings, environment.settings.state_dir), KeyCheck(environment.state_dir / "key_check")
+        )
+        vault = Vault(file, keyring, audit, LogNames(store), health.changed)
+        try:
+            await unseal_at_start(vault, audit, settings.passphrase_file, environment.logger)
+            yield Composition(
+                services=(servicer.publish(vault),),
+                on_serving=health.begin,
+                not_serving=frozenset({servicer.FULL_NAME}) if vault.sealed else frozenset(),
+            )
+        finally:
+            await health.end()
+            await vault.close()
+
+
+@asynccontextmanager
+async def _closing(store: SqliteEventStore) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        await store.close()
+
+
+def _file_path(settings: SecretsSettings, state_dir: Path) -> Path:
+    return settings.file or state_dir / "exlab-wizard" / "secrets.enc"
+
+
+async def _choose_keyring(backend: SecretsBackend, logger: Logger) -> OsKeyring | None:
+    """None: the encrypted file alone. A keyring that was asked for by name is kept even if it doesn't answer yet: on a
+    desktop it may be unlocked later."""
+    match backend:
+        case SecretsBackend.ENCRYPTED_FILE:
+            return None
+        case SecretsBackend.OS_KEYRING:
+            keyring = OsKeyring()
+            if not await keyring.works():
+                logger.warning("keyring_not_answering")
+            return keyring
+        case SecretsBackend.AUTO:
+            keyring = OsKeyring()
+            chosen = keyring if await keyring.works() else None
+            logger.info("backend_chosen", backend="os_keyring" if chosen else "encrypted_file")
+            return chosen

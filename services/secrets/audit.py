@@ -1,0 +1,96 @@
+"""Writes what happens to secrets into the event log, before anybody gets an answer. Never a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from google.protobuf.message import Message
+
+from labferry.events.v1 import secret_events_pb2 as facts
+from libs.event_log.store import EventStore, Expected, StreamAppend
+from libs.service_kit.identity import Role
+from services.secrets.events import EVENT_TYPES, STORE_INITIALIZED, STORE_STREAM, STORE_UNSEALED
+from services.secrets.secret_id import SecretId
+
+
+class PassphraseSource(StrEnum):
+    CALL = "call"
+    FILE = "file"
+
+
+class ReadRefusal(StrEnum):
+    NOT_ALLOWED = "not_allowed"
+    NOT_FOUND = "not_found"
+    SEALED = "sealed"
+    UNUSABLE = "unusable"
+
+
+class FailedChange(StrEnum):
+    SET = "set"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks, as the server knows it. `correlation_id` joins the events of one call."""
+
+    actor: str
+    roles: frozenset[Role]
+    correlation_id: str = ""
+
+
+SERVICE_ITSELF = Asker("service:secrets", frozenset())
+
+
+class Audit:
+    """Each method returns when its event is durable, and raises the store's error when it can't be: then nothing may
+    happen that the event would have told of."""
+
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
+
+    async def store_initialized(self, by: Asker, backend: str) -> None:
+        await self._append(STORE_STREAM, facts.SecretStoreInitialized(backend=backend), by)
+
+    async def store_unsealed(self, by: Asker, source: PassphraseSource) -> None:
+        await self._append(STORE_STREAM, facts.SecretStoreUnsealed(source=source), by)
+
+    async def store_sealed(self, by: Asker) -> None:
+        await self._append(STORE_STREAM, facts.SecretStoreSealed(), by)
+
+    async def unseal_refused(self, by: Asker, source: PassphraseSource) -> None:
+        await self._append(STORE_STREAM, facts.SecretUnsealRefused(source=source), by)
+
+    async def names_listed(self, by: Asker, service: str) -> None:
+        await self._append(STORE_STREAM, facts.SecretNamesListed(service=service), by)
+
+    async def read(self, by: Asker, secret: SecretId) -> None:
+        await self._append(secret.stream, facts.SecretRead(service=secret.service, username=secret.username), by)
+
+    async def read_refused(self, by: Asker, secret: SecretId, cause: ReadRefusal) -> None:
+        fact = facts.SecretReadRefused(service=secret.service, username=secret.username, cause=cause)
+        await self._append(secret.stream, fact, by)
+
+    async def secret_set(self, by: Asker, secret: SecretId, *, replaced: bool) -> None:
+        fact = facts.SecretSet(service=secret.service, username=secret.username, replaced=replaced)
+        await self._append(secret.stream, fact, by)
+
+    async def secret_deleted(self, by: Asker, secret: SecretId, *, existed: bool, reason: str) -> None:
+        fact = facts.SecretDeleted(service=secret.service, username=secret.username, existed=existed)
+        await self._append(secret.stream, fact, by, reason)
+
+    async def change_failed(self, by: Asker, secret: SecretId, change: FailedChange, cause: str) -> None:
+        fact = facts.SecretChangeFailed(service=secret.service, username=secret.username, change=change, cause=cause)
+        await self._append(secret.stream, fact, by)
+
+    async def knows_a_file(self) -> bool:
+        """Whether this log tells of an encrypted file that was made or opened here before."""
+        types = (STORE_INITIALIZED, STORE_UNSEALED)
+        async for _ in self._store.read(stream=STORE_STREAM, types=types, limit=1):
+            return True
+        return False
+
+    async def _append(self, stream: str, fact: Message, by: Asker, reason: str = "") -> None:
+        event = EVENT_TYPES.new_event(fact, actor=by.actor, correlation_id=by.correlation_id, reason=reason)
+        await self._store.append((StreamAppend(stream, Expected.ANY, (event,)),))

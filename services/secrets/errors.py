@@ -1,0 +1,119 @@
+"""What the secrets service refuses or fails at, each with its documented reason."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import grpc
+
+from labferry.secrets.v1 import error_reason_pb2 as reasons
+from libs.service_kit.errors import LabferryError, Reason, UnavailableError
+from services.secrets.secret_id import SecretId
+
+DOMAIN = "secrets.labferry"
+
+
+def _reason(value: reasons.ErrorReason.ValueType) -> Reason:
+    return Reason(DOMAIN, reasons.ErrorReason.Name(value).removeprefix("ERROR_REASON_"))
+
+
+class SealedError(LabferryError):
+    """The encrypted file is there, its key is not."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = _reason(reasons.ERROR_REASON_SEALED)
+
+    def __init__(self, message: str = "the secrets are sealed; unseal them with the passphrase") -> None:
+        super().__init__(message)
+
+
+class WrongPassphraseError(LabferryError):
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = _reason(reasons.ERROR_REASON_WRONG_PASSPHRASE)
+
+    def __init__(self) -> None:
+        super().__init__("the passphrase does not open the encrypted file")
+
+
+class StoreDamagedError(LabferryError):
+    """The file can't be decoded. `detail` never quotes its content."""
+
+    code = grpc.StatusCode.DATA_LOSS
+    reason = _reason(reasons.ERROR_REASON_STORE_DAMAGED)
+
+    def __init__(self, path: Path, detail: str) -> None:
+        super().__init__(f"{path} is damaged: {detail}", metadata={"path": str(path)})
+
+
+class UnknownVersionError(LabferryError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = _reason(reasons.ERROR_REASON_UNKNOWN_VERSION)
+
+    def __init__(self, path: Path, version: str) -> None:
+        super().__init__(
+            f"{path} has version {version}; this release reads version 1",
+            metadata={"path": str(path), "version": version},
+        )
+
+
+class UnsafeModeError(LabferryError):
+    """A file or folder that others can use or own, or something else in its place."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = _reason(reasons.ERROR_REASON_UNSAFE_MODE)
+
+    def __init__(self, path: Path, mode: str, problem: str) -> None:
+        super().__init__(f"{path} {problem}", metadata={"path": str(path), "mode": mode})
+
+
+class NotInitializedError(LabferryError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = _reason(reasons.ERROR_REASON_NOT_INITIALIZED)
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"there is no encrypted file at {path}; initialize it first", metadata={"path": str(path)})
+
+
+class AlreadyInitializedError(LabferryError):
+    code = grpc.StatusCode.ALREADY_EXISTS
+    reason = _reason(reasons.ERROR_REASON_ALREADY_INITIALIZED)
+
+    def __init__(self, path: Path, message: str = "") -> None:
+        super().__init__(message or f"there is an encrypted file at {path} already", metadata={"path": str(path)})
+
+
+class SecretNotFoundError(LabferryError):
+    code = grpc.StatusCode.NOT_FOUND
+    reason = _reason(reasons.ERROR_REASON_SECRET_NOT_FOUND)
+
+    def __init__(self, secret: SecretId) -> None:
+        super().__init__(
+            f"nothing is kept for {secret.username} of {secret.service}",
+            metadata={"service": secret.service, "username": secret.username},
+        )
+
+
+class SecretNotAllowedError(LabferryError):
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = _reason(reasons.ERROR_REASON_SECRET_NOT_ALLOWED)
+
+    def __init__(self, secret: SecretId, actor: str) -> None:
+        super().__init__(
+            f"{actor} may not read {secret.username} of {secret.service}",
+            metadata={"service": secret.service, "username": secret.username},
+        )
+
+
+class KeyringUnavailableError(UnavailableError):
+    reason = _reason(reasons.ERROR_REASON_KEYRING_UNAVAILABLE)
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"the OS keyring does not answer: {problem}", retry_after=timedelta(seconds=5))
+
+
+class StoreUnusableError(UnavailableError):
+    """The system refuses to read or write the encrypted file: a full disk, a vanished mount."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path} can't be used: {problem}", metadata={"dependency": str(path)})

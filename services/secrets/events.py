@@ -1,0 +1,30 @@
+"""The event types of this service's log."""
+
+from __future__ import annotations
+
+from labferry.events.v1 import log_events_pb2, secret_events_pb2
+from libs.event_log.event import EventType, EventTypes
+
+STORE_STREAM = "secrets-store"
+
+STORE_INITIALIZED = "secrets.store_initialized.v1"
+STORE_UNSEALED = "secrets.store_unsealed.v1"
+SECRET_SET = "secrets.secret.set.v1"
+SECRET_DELETED = "secrets.secret.deleted.v1"
+SECRET_CHANGE_FAILED = "secrets.secret.change_failed.v1"
+
+EVENT_TYPES = EventTypes(
+    (
+        EventType("log.store_created.v1", log_events_pb2.StoreCreated),
+        EventType(STORE_INITIALIZED, secret_events_pb2.SecretStoreInitialized),
+        EventType(STORE_UNSEALED, secret_events_pb2.SecretStoreUnsealed),
+        EventType("secrets.store_sealed.v1", secret_events_pb2.SecretStoreSealed),
+        EventType("secrets.unseal_refused.v1", secret_events_pb2.SecretUnsealRefused),
+        EventType("secrets.names_listed.v1", secret_events_pb2.SecretNamesListed),
+        EventType("secrets.secret.read.v1", secret_events_pb2.SecretRead),
+        EventType("secrets.secret.read_refused.v1", secret_events_pb2.SecretReadRefused),
+        EventType(SECRET_SET, secret_events_pb2.SecretSet),
+        EventType(SECRET_DELETED, secret_events_pb2.SecretDeleted),
+        EventType(SECRET_CHANGE_FAILED, secret_events_pb2.SecretChangeFailed),
+    )
+)

@@ -1,0 +1,119 @@
+"""The operating system's keyring, through the `keyring` library: off the event loop and with a time limit."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from services.secrets.errors import KeyringUnavailableError
+from services.secrets.secret_id import DEFAULT_SERVICE, PROBE_USERNAME, SecretId
+from services.secrets.secret_text import SecretText
+
+_TIMEOUT_SECONDS = 10.0
+_PROBE_VALUE = "ok"
+
+T = TypeVar("T")
+
+
+class OsKeyring:
+    """Secrets in the keyring of the user that the service runs as.
+
+    Every method raises KeyringUnavailableError when the keyring fails or doesn't answer in time. A call that hangs (a
+    locked keyring may wait for a person) is left behind; until it ends, further calls fail at once.
+    """
+
+    def __init__(self, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
+        self._timeout = timeout_seconds
+        self._one_at_a_time = asyncio.Lock()
+        self._hanging: threading.Thread | None = None
+
+    async def works(self) -> bool:
+        """Whether a sentinel can be stored, read back and removed. A backend that only pretends does not work."""
+        try:
+            return await self._call(_probe)
+        except KeyringUnavailableError:
+            return False
+
+    async def get(self, secret: SecretId) -> SecretText | None:
+        def read() -> SecretText | None:
+            import keyring
+
+            text = keyring.get_password(secret.service, secret.username)
+            return None if text is None else SecretText(text)
+
+        return await self._call(read)
+
+    async def set(self, secret: SecretId, value: SecretText) -> None:
+        def write() -> None:
+            import keyring
+
+            keyring.set_password(secret.service, secret.username, value.reveal())
+
+        await self._call(write)
+
+    async def delete(self, secret: SecretId) -> bool:
+        """Whether there was one."""
+
+        def remove() -> bool:
+            import keyring
+            import keyring.errors
+
+            if keyring.get_password(secret.service, secret.username) is None:
+                return False
+            try:
+                keyring.delete_password(secret.service, secret.username)
+            except keyring.errors.PasswordDeleteError:
+                # Removed by another program in between; anything else is a failure.
+                if keyring.get_password(secret.service, secret.username) is not None:
+                    raise
+            return True
+
+        return await self._call(remove)
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        async with self._one_at_a_time:
+            if self._hanging is not None and self._hanging.is_alive():
+                raise KeyringUnavailableError("an earlier call has not come back")
+            loop = asyncio.get_running_loop()
+            done: asyncio.Future[T] = loop.create_future()
+            # A daemon thread of its own: one that hangs must hold up neither a pool nor the end of the process.
+            thread = threading.Thread(target=_run, args=(work, loop, done), name="os-keyring", daemon=True)
+            self._hanging = thread
+            thread.start()
+            try:
+                async with asyncio.timeout(self._timeout):
+                    return await done
+            except TimeoutError:
+                raise KeyringUnavailableError(f"no answer after {self._timeout:.0f} seconds") from None
+
+
+def _run(work: Callable[[], T], loop: asyncio.AbstractEventLoop, done: asyncio.Future[T]) -> None:
+    try:
+        result = work()
+    except Exception as error:  # noqa: BLE001 -- backends raise whatever their system library raises
+        # The class alone: the text of a foreign library could quote what it was given.
+        problem = KeyringUnavailableError(type(error).__name__)
+        _hand_over(loop, done, lambda: done.set_exception(problem))
+        return
+    _hand_over(loop, done, lambda: done.set_result(result))
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop, done: asyncio.Future[T], settle: Callable[[], None]) -> None:
+    def on_loop() -> None:
+        if not done.done():
+            settle()
+
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(on_loop)
+
+
+def _probe() -> bool:
+    # Imported in the thread: the import looks for backends, and some of them ask the session bus.
+    import keyring
+
+    keyring.set_password(DEFAULT_SERVICE, PROBE_USERNAME, _PROBE_VALUE)
+    kept = keyring.get_password(DEFAULT_SERVICE, PROBE_USERNAME) == _PROBE_VALUE
+    keyring.delete_password(DEFAULT_SERVICE, PROBE_USERNAME)
+    return kept

@@ -1,0 +1,112 @@
+"""What a request to SecretsService must look like. Checked here, once; wrong fields are named, values never quoted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from labferry.secrets.v1 import secrets_service_pb2 as pb
+from libs.service_kit.errors import FieldViolation, InvalidRequestError
+from services.secrets.secret_id import DEFAULT_SERVICE, PROBE_USERNAME, SecretId
+from services.secrets.secret_text import SecretText
+
+MAX_NAME_CHARACTERS = 255
+MAX_VALUE_BYTES = 64 << 10
+MIN_PASSPHRASE_CHARACTERS = 8
+MAX_PASSPHRASE_BYTES = 4 << 10
+MAX_REASON_CHARACTERS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class SetRequest:
+    secret: SecretId
+    value: SecretText
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRequest:
+    secret: SecretId
+    reason: str
+
+
+def get_request(request: pb.GetSecretRequest) -> SecretId:
+    wrong: list[FieldViolation] = []
+    secret = _secret_id(request.service, request.username, wrong)
+    _refuse(wrong)
+    return secret
+
+
+def set_request(request: pb.SetSecretRequest) -> SetRequest:
+    wrong: list[FieldViolation] = []
+    secret = _secret_id(request.service, request.username, wrong)
+    size = len(request.value.encode())
+    if not 1 <= size <= MAX_VALUE_BYTES:
+        wrong.append(FieldViolation("value", f"must have 1 to {MAX_VALUE_BYTES} bytes, has {size}"))
+    _refuse(wrong)
+    return SetRequest(secret, SecretText(request.value))
+
+
+def delete_request(request: pb.DeleteSecretRequest) -> DeleteRequest:
+    wrong: list[FieldViolation] = []
+    secret = _secret_id(request.service, request.username, wrong)
+    reason = request.reason.strip()
+    if not reason:
+        wrong.append(FieldViolation("reason", "is required: why is the secret removed?"))
+    elif len(reason) > MAX_REASON_CHARACTERS:
+        wrong.append(FieldViolation("reason", f"must have at most {MAX_REASON_CHARACTERS} characters"))
+    _refuse(wrong)
+    return DeleteRequest(secret, reason)
+
+
+def list_request(request: pb.ListSecretsRequest) -> str:
+    """The service whose names are asked for."""
+    wrong: list[FieldViolation] = []
+    service = _service(request.service, wrong)
+    _refuse(wrong)
+    return service
+
+
+def new_passphrase(text: str) -> SecretText:
+    """A passphrase for a new file: not too short to be one."""
+    wrong: list[FieldViolation] = []
+    if len(text) < MIN_PASSPHRASE_CHARACTERS:
+        wrong.append(FieldViolation("passphrase", f"must have at least {MIN_PASSPHRASE_CHARACTERS} characters"))
+    _check_length(text, wrong)
+    _refuse(wrong)
+    return SecretText(text)
+
+
+def passphrase(text: str) -> SecretText:
+    """A passphrase of an existing file: another program may have allowed a short one."""
+    wrong: list[FieldViolation] = []
+    if not text:
+        wrong.append(FieldViolation("passphrase", "is required"))
+    _check_length(text, wrong)
+    _refuse(wrong)
+    return SecretText(text)
+
+
+def _check_length(text: str, wrong: list[FieldViolation]) -> None:
+    if len(text.encode()) > MAX_PASSPHRASE_BYTES:
+        wrong.append(FieldViolation("passphrase", f"must have at most {MAX_PASSPHRASE_BYTES} bytes"))
+
+
+def _secret_id(service: str, username: str, wrong: list[FieldViolation]) -> SecretId:
+    secret = SecretId(_service(service, wrong), username)
+    if not 1 <= len(username) <= MAX_NAME_CHARACTERS or not username.isprintable():
+        wrong.append(FieldViolation("username", f"must be 1 to {MAX_NAME_CHARACTERS} printable characters"))
+    elif username == PROBE_USERNAME:
+        wrong.append(FieldViolation("username", f'"{PROBE_USERNAME}" is kept for probing keyrings'))
+    return secret
+
+
+def _service(service: str, wrong: list[FieldViolation]) -> str:
+    if len(service) > MAX_NAME_CHARACTERS or not service.isprintable() or "/" in service:
+        wrong.append(
+            FieldViolation("service", f'must be at most {MAX_NAME_CHARACTERS} printable characters other than "/"')
+        )
+    return service or DEFAULT_SERVICE
+
+
+def _refuse(wrong: list[FieldViolation]) -> None:
+    if wrong:
+        raise InvalidRequestError(*wrong)
