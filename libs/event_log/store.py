@@ -112,6 +112,30 @@ class LogLocationError(EventStoreError):
     """A log can't be kept there: a network filesystem, or a file that isn't a Labferry log of a known version."""
 
 
+class ForeignCursorError(EventStoreError):
+    """A cursor belongs to another log, perhaps the one that this was restored from."""
+
+    def __init__(self, store_id: str, cursor_store_id: str) -> None:
+        super().__init__(f"the position belongs to the log {cursor_store_id}; this is {store_id}")
+        self.store_id, self.cursor_store_id = store_id, cursor_store_id
+
+
+class PositionBeyondHeadError(EventStoreError):
+    """A position that the log hasn't reached."""
+
+    def __init__(self, position: int, head: int) -> None:
+        super().__init__(f"position {position} lies beyond the head of the log, {head}")
+        self.position, self.head = position, head
+
+
+class PositionTooOldError(EventStoreError):
+    """Events right after this position are no longer kept."""
+
+    def __init__(self, position: int, oldest: int) -> None:
+        super().__init__(f"events after position {position} are no longer kept; the oldest is {oldest}")
+        self.position, self.oldest = position, oldest
+
+
 class EventStore(Protocol):
     """An append-only, totally ordered, hash-chained log.
 
@@ -127,7 +151,12 @@ class EventStore(Protocol):
         """Position of the last event that this process knows to be committed."""
 
     @property
-    def oldest(self) -> int: ...
+    def oldest(self) -> int:
+        """Position of the first event still kept."""
+
+    @property
+    def damage(self) -> LogDamagedError | None:
+        """What is known to be wrong with the stored bytes; appends are refused then."""
 
     async def append(self, appends: Sequence[StreamAppend], request: RequestKey | None = None) -> AppendResult:
         """Append atomically. Errors: the EventStoreError classes above."""
