@@ -1,0 +1,156 @@
+"""[transfer-small] 5,000 files of 20 KiB through the `mounted` transport, copied, landed and verified.
+
+The peer is the least that could honestly be called the same work: a bare loop that reads each file once, hashes it,
+writes it under its final name, fsyncs it, and then reads it back past the page cache and compares. It plans nothing,
+survives nothing, keeps no times and never looks whether it replaces anything. It uses both cores as well as threads
+can: eight of them were the fastest of 1, 2, 4, 8, 16 and 32, and faster than as many processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path, PurePosixPath
+
+from bench.table import Better, Row, Sample
+from services.sync_engine.transfer.mounted import MountedTransport
+from services.sync_engine.transfer.source_tree import scan_run
+from services.sync_engine.transfer.transport import CopiedFile, ProgressPhase, TransferControl
+
+FILES = 5_000
+FILE_BYTES = 20 * 1024
+FOLDERS = 50
+PEER_THREADS = 8
+_PEER_CHUNK = 64
+_TARGET_RATIO = 1.25
+
+
+class _NoProgress:
+    def begin(self, phase: ProgressPhase, files_total: int, bytes_total: int) -> None:
+        """Nobody watches."""
+
+    def advance(self, files: int, nbytes: int, current: bytes) -> None:
+        """Nobody watches."""
+
+
+class TransferSmall:
+    """The run to carry, and both ways of carrying it. The same bytes each time, to an empty folder each time."""
+
+    def __init__(self) -> None:
+        self._base = Path()
+        self._rounds = 0
+
+    @asynccontextmanager
+    async def tree(self) -> AsyncIterator[None]:
+        """Makes the source beside the benchmark, on the disk that people's checkouts lie on, and removes everything."""
+        with tempfile.TemporaryDirectory(prefix="transfer-small-", dir=Path(__file__).parent) as base:
+            self._base = Path(base)
+            for number in range(FOLDERS):
+                (self._source / f"position{number:02}").mkdir(parents=True)
+            for number in range(FILES):
+                (self._source / _name(number)).write_bytes(secrets.token_bytes(FILE_BYTES))
+            os.sync()
+            yield
+
+    @property
+    def _source(self) -> Path:
+        return self._base / "run"
+
+    def _empty_destination(self) -> Path:
+        self._rounds += 1
+        shutil.rmtree(self._base / f"destination{self._rounds - 1}", ignore_errors=True)
+        destination = self._base / f"destination{self._rounds}"
+        destination.mkdir()
+        # What the round before left to write must not be paid for by this one.
+        os.sync()
+        return destination
+
+    def ours(self) -> Sample:
+        """Scan, name plan, copy, landing and verification, as the engine calls them; no event log behind it."""
+        transport = MountedTransport(self._empty_destination())
+        target, control, progress = PurePosixPath("project/Runs/Run_2026-04-17T14-32"), TransferControl(), _NoProgress()
+        batches: list[Sequence[CopiedFile]] = []
+        began = time.perf_counter()
+        copied = transport.copy(
+            self._source,
+            scan_run(self._source),
+            target=target,
+            job_id="bench",
+            attempt=1,
+            landed={},
+            before_landing=batches.append,
+            control=control,
+            progress=progress,
+        )
+        copied_at = time.perf_counter()
+        outcome = transport.verify(target, copied, control=control, progress=progress)
+        ended = time.perf_counter()
+        if not (outcome.proven and outcome.matched == FILES):
+            raise RuntimeError(f"{outcome.matched} of {FILES} files were proven")
+        return Sample(ended - began, {"copy_s": copied_at - began, "verify_s": ended - copied_at})
+
+    def peer(self) -> Sample:
+        """The bare loop. Its folders are made before the clock starts."""
+        destination = self._empty_destination()
+        for number in range(FOLDERS):
+            (destination / f"position{number:02}").mkdir()
+        names = [_name(number) for number in range(FILES)]
+        chunks = [names[start : start + _PEER_CHUNK] for start in range(0, FILES, _PEER_CHUNK)]
+
+        def copy(chunk: Sequence[str]) -> list[bytes]:
+            return [_copy_and_hash(f"{self._source}/{name}", f"{destination}/{name}") for name in chunk]
+
+        def read_back(chunk: Sequence[str]) -> list[bytes]:
+            return [_read_back(f"{destination}/{name}") for name in chunk]
+
+        with ThreadPoolExecutor(PEER_THREADS) as threads:
+            began = time.perf_counter()
+            sent = list(threads.map(copy, chunks))
+            held = list(threads.map(read_back, chunks))
+            ended = time.perf_counter()
+        if sent != held:
+            raise RuntimeError("the bare loop read back something else")
+        return Sample(ended - began)
+
+
+def _name(number: int) -> str:
+    return f"position{number % FOLDERS:02}/image{number:05}.tif"
+
+
+def _copy_and_hash(source: str, destination: str) -> bytes:
+    reading = os.open(source, os.O_RDONLY)
+    content = os.read(reading, FILE_BYTES + 1)
+    os.close(reading)
+    writing = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    os.write(writing, content)
+    os.fsync(writing)
+    os.close(writing)
+    return hashlib.sha256(content).digest()
+
+
+def _read_back(path: str) -> bytes:
+    reading = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(reading, 0, 0, os.POSIX_FADV_DONTNEED)
+    content = os.read(reading, FILE_BYTES + 1)
+    os.close(reading)
+    return hashlib.sha256(content).digest()
+
+
+_tree = TransferSmall()
+ROW = Row(
+    name="transfer-small",
+    unit="s",
+    better=Better.LOWER,
+    target=_TARGET_RATIO,
+    peer="bare copy+hash+fsync+uncached read-back loop, 8 threads",
+    run_ours=_tree.ours,
+    run_peer=_tree.peer,
+    around=_tree.tree,
+)

@@ -1,0 +1,104 @@
+"""Batches on their way: while one waits for its record in the log and lands, the next ones are being copied."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from services.sync_engine.transfer.file_copy import LARGE_BYTES, ChunkOutcome, FileCopier, WholeFile
+from services.sync_engine.transfer.landing import Landing
+from services.sync_engine.transfer.system_error import shown
+from services.sync_engine.transfer.transport import CopiedFile, FailureKind, SourceEntry, TransferError
+
+_BATCH_FILES = 256
+_BATCH_BYTES = 64 << 20
+_CHUNK_FILES = 16
+_BATCHES_IN_WORK = 3
+# What is told of an attempt in which local files failed for several reasons; the first that occurs.
+_GRAVEST_FIRST = (FailureKind.LOCAL_FILE_VANISHED, FailureKind.LOCAL_FILE_UNREADABLE, FailureKind.SOURCE_CHANGED)
+
+
+@dataclass(slots=True)
+class PipelineOutcome:
+    """Files that landed, and local files that could not be copied."""
+
+    landed: list[CopiedFile] = field(default_factory=list)
+    failures: list[TransferError] = field(default_factory=list)
+
+
+def batches(entries: Sequence[SourceEntry]) -> Iterator[list[SourceEntry]]:
+    """Cuts at 256 files or 64 MiB; each large file is a batch of its own, so that small ones needn't wait for it."""
+    batch: list[SourceEntry] = []
+    nbytes = 0
+    for entry in entries:
+        if entry.size >= LARGE_BYTES:
+            yield [entry]
+            continue
+        if len(batch) == _BATCH_FILES or nbytes + entry.size > _BATCH_BYTES:
+            yield batch
+            batch, nbytes = [], 0
+        batch.append(entry)
+        nbytes += entry.size
+    if batch:
+        yield batch
+
+
+def run_pipeline(
+    entries: Sequence[SourceEntry],
+    *,
+    copier: FileCopier,
+    landing: Landing,
+    before_landing: Callable[[Sequence[CopiedFile]], None],
+    workers: int,
+) -> PipelineOutcome:
+    """Copies and lands everything that can be read. Raises what the destination, the engine or `before_landing` raised,
+    with all threads ended."""
+    outcome = PipelineOutcome()
+    in_work: deque[list[Future[ChunkOutcome]]] = deque()
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="copy") as threads:
+        try:
+            for batch in batches(entries):
+                chunks = [batch[start : start + _CHUNK_FILES] for start in range(0, len(batch), _CHUNK_FILES)]
+                in_work.append([threads.submit(copier.copy_chunk, chunk) for chunk in chunks])
+                if len(in_work) == _BATCHES_IN_WORK:
+                    _finish(in_work.popleft(), landing, before_landing, outcome)
+            while in_work:
+                _finish(in_work.popleft(), landing, before_landing, outcome)
+        except BaseException:
+            copier.abort()
+            threads.shutdown(wait=True, cancel_futures=True)
+            raise
+    return outcome
+
+
+def _finish(
+    chunks: Sequence[Future[ChunkOutcome]],
+    landing: Landing,
+    before_landing: Callable[[Sequence[CopiedFile]], None],
+    outcome: PipelineOutcome,
+) -> None:
+    whole: list[WholeFile] = []
+    for chunk in chunks:
+        result = chunk.result()
+        whole += result.whole
+        outcome.failures += result.failures
+    if whole:
+        copied = [file.copied for file in whole]
+        before_landing(copied)
+        landing.land(whole)
+        outcome.landed += copied
+
+
+def local_failure(failures: Sequence[TransferError]) -> TransferError:
+    """The one error that tells of all of them: the gravest kind, and every path, those of that kind first."""
+    ranked = sorted(failures, key=lambda failure: (_GRAVEST_FIRST.index(failure.kind), failure.paths))
+    first = ranked[0]
+    others = f" (and {len(ranked) - 1} more: {_others(ranked[1:])})" if len(ranked) > 1 else ""
+    return TransferError(first.kind, first.message + others, [path for failure in ranked for path in failure.paths])
+
+
+def _others(failures: Sequence[TransferError]) -> str:
+    names = [f"{shown(failure.paths[0])} {failure.kind}" for failure in failures[:3]]
+    return ", ".join(names) + (", …" if len(failures) > 3 else "")

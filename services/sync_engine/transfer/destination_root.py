@@ -1,0 +1,139 @@
+"""The folder of one equipment at a mounted destination, held open for the length of one piece of work.
+
+Everything below it is reached through the open folder. So a file system that is unmounted, or a folder that is moved
+away, in the middle of a transfer can't make us fill whatever lies underneath its mount point.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from services.sync_engine.transfer.libc import filesystem_type
+from services.sync_engine.transfer.system_error import destination_error, shown
+from services.sync_engine.transfer.transport import FailureKind, TransferError
+
+# CIFS can't sync folders; what it answers then is no failure of the data.
+_FOLDERS_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
+_NEW_FOLDER_MODE = 0o777
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class DestinationRoot:
+    """The open folder. Paths given to its methods are relative to it; b"" is the folder itself.
+
+    One thread at a time may call the methods that make folders; the others any thread.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Opens the folder, which must exist: it is never created, for then an unmounted mount point would be
+        filled.
+        """
+        self.path = path
+        try:
+            self.fd = os.open(path, _FOLDER)
+        except FileNotFoundError as error:
+            # NETWORK, not CONFIGURATION: a server that is down overnight looks just like this, and jobs should
+            # outlive it.
+            raise TransferError(
+                FailureKind.NETWORK, f"{path} is not there: the destination is not mounted, or the path is wrong"
+            ) from error
+        except NotADirectoryError as error:
+            raise TransferError(FailureKind.CONFIGURATION, f"{path} is no folder") from error
+        except OSError as error:
+            raise destination_error(error, f"opening {path}") from error
+        self._known_folders: set[bytes] = {b""}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self.fd)
+
+    @property
+    def filesystem_type(self) -> int:
+        """Magic number of the file system."""
+        return filesystem_type(self.fd)
+
+    def refuse_if_gone(self) -> None:
+        """TransferError NETWORK when the configured path no longer leads to the folder that was opened."""
+        try:
+            there = os.stat(self.path)
+            opened = os.fstat(self.fd)
+        except OSError as error:
+            raise TransferError(
+                FailureKind.NETWORK, f"the destination {self.path} vanished: {error.strerror}"
+            ) from error
+        if (there.st_dev, there.st_ino) != (opened.st_dev, opened.st_ino):
+            raise TransferError(
+                FailureKind.NETWORK, f"the destination {self.path} vanished: another folder is there now"
+            )
+
+    def free_bytes(self) -> int:
+        """Room for an ordinary user."""
+        try:
+            room = os.fstatvfs(self.fd)
+        except OSError as error:
+            raise destination_error(error, "asking for free space") from error
+        return room.f_bavail * room.f_frsize
+
+    def status(self, relative: bytes) -> os.stat_result | None:
+        """lstat; None when there is no such name."""
+        try:
+            return os.stat(relative or b".", dir_fd=self.fd, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise destination_error(error, "looking at", relative) from error
+
+    def ensure_folder(self, relative: bytes) -> None:
+        """Makes the folder and those above it. DESTINATION_FILE_DIFFERS when something else has such a name."""
+        missing: list[bytes] = []
+        while relative not in self._known_folders:
+            missing.append(relative)
+            relative = relative.rpartition(b"/")[0]
+        for folder in reversed(missing):
+            try:
+                os.mkdir(folder, _NEW_FOLDER_MODE, dir_fd=self.fd)
+            except FileExistsError:
+                self._refuse_if_no_folder(folder)
+            except OSError as error:
+                raise destination_error(error, "making the folder", folder) from error
+            self._known_folders.add(folder)
+
+    def _refuse_if_no_folder(self, folder: bytes) -> None:
+        # A symlink to a folder is none: writing through it would leave the destination.
+        present = self.status(folder)
+        if present is None or not stat.S_ISDIR(present.st_mode):
+            raise TransferError(
+                FailureKind.DESTINATION_FILE_DIFFERS,
+                f"{shown(folder)} is a folder here and something else at the destination",
+                [folder],
+            )
+
+    def fsync_folder(self, relative: bytes, *, mtime_ns: int | None = None) -> None:
+        """Makes the folder's names durable, its modification time set first when one is given."""
+        try:
+            descriptor = os.open(relative or b".", _FOLDER | os.O_NOFOLLOW, dir_fd=self.fd)
+            try:
+                if mtime_ns is not None:
+                    os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+                _fsync_folder(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise destination_error(error, "syncing the folder", relative) from error
+
+
+def _fsync_folder(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _FOLDERS_CANNOT_SYNC:
+            raise

@@ -1,0 +1,196 @@
+"""Copying files of a run into the incoming folder: each source byte read once, hashed on the way, made durable.
+
+A file is whole when its chunk is: names come later (landing.py). A local file that can't be copied is that file's
+failure; the others go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from services.sync_engine.transfer.bandwidth import BandwidthBrake
+from services.sync_engine.transfer.block_stream import BLOCK_BYTES, stream_blocks
+from services.sync_engine.transfer.incoming import IncomingFolder
+from services.sync_engine.transfer.libc import start_writeback
+from services.sync_engine.transfer.source_file import SourceFiles, copied_from
+from services.sync_engine.transfer.system_error import destination_error, source_changed, source_error
+from services.sync_engine.transfer.transport import (
+    CopiedFile,
+    EntryKind,
+    FailureKind,
+    Progress,
+    SourceEntry,
+    TransferControl,
+    TransferError,
+)
+
+LARGE_BYTES = BLOCK_BYTES
+# Failures of one local file, which end nothing but its own way.
+LOCAL_FAILURES = frozenset(
+    {FailureKind.LOCAL_FILE_VANISHED, FailureKind.LOCAL_FILE_UNREADABLE, FailureKind.SOURCE_CHANGED}
+)
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE_MODE = 0o666
+
+
+@dataclass(frozen=True, slots=True)
+class WholeFile:
+    """A file that lies whole and durable in the incoming folder under `incoming_name`; `inode` is its own there."""
+
+    copied: CopiedFile
+    incoming_name: bytes
+    inode: int
+
+
+@dataclass(slots=True)
+class ChunkOutcome:
+    """What became of a chunk: the files that are whole, and the local failures."""
+
+    whole: list[WholeFile] = field(default_factory=list)
+    failures: list[TransferError] = field(default_factory=list)
+
+
+class CopyAbortedError(Exception):
+    """Another part of the same copy failed; this part ends without a failure of its own."""
+
+
+class FileCopier:
+    """Copies chunks of one run; any number of threads may use one object."""
+
+    def __init__(
+        self,
+        source: SourceFiles,
+        incoming: IncomingFolder,
+        *,
+        brake: BandwidthBrake,
+        control: TransferControl,
+        progress: Progress,
+    ) -> None:
+        self._source = source
+        self._incoming = incoming
+        self._brake = brake
+        self._control = control
+        self._progress = progress
+        self._aborted = threading.Event()
+
+    def abort(self) -> None:
+        """Every thread ends at its next file or block with CopyAbortedError."""
+        self._aborted.set()
+
+    def _refuse_if_ended(self) -> None:
+        self._control.raise_if_stopped()
+        if self._aborted.is_set():
+            raise CopyAbortedError
+
+    def copy_chunk(self, entries: Sequence[SourceEntry]) -> ChunkOutcome:
+        """Raises TransferError for failures of the destination, TransferStoppedError; local ones are in the outcome."""
+        outcome = ChunkOutcome()
+        unsynced: list[int] = []
+        try:
+            for entry in entries:
+                self._refuse_if_ended()
+                try:
+                    outcome.whole.append(self._copy(entry, unsynced))
+                except TransferError as failure:
+                    if failure.kind not in LOCAL_FAILURES:
+                        raise
+                    outcome.failures.append(failure)
+            # Written first, synced afterwards: the first sync carries most of the others' work with it.
+            for descriptor in unsynced:
+                _sync(descriptor)
+        finally:
+            for descriptor in unsynced:
+                os.close(descriptor)
+        return outcome
+
+    def _copy(self, entry: SourceEntry, unsynced: list[int]) -> WholeFile:
+        if entry.kind is EntryKind.SYMLINK:
+            return self._copy_link(entry)
+        source = self._source.open(entry)
+        try:
+            if entry.size >= LARGE_BYTES:
+                return self._copy_large(entry, source, unsynced)
+            return self._copy_small(entry, source, unsynced)
+        finally:
+            os.close(source)
+
+    def _copy_small(self, entry: SourceEntry, source: int, unsynced: list[int]) -> WholeFile:
+        content = self._source.read_whole(entry, source)
+        self._brake.take(entry.size, self._control)
+        name, target, inode = self._create(unsynced, entry)
+        try:
+            _write(target, content)
+            os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
+        except OSError as error:
+            raise destination_error(error, "writing", entry.path) from error
+        self._progress.advance(1, entry.size, entry.path)
+        return WholeFile(copied_from(entry, hashlib.sha256(content).hexdigest()), name, inode)
+
+    def _copy_large(self, entry: SourceEntry, source: int, unsynced: list[int]) -> WholeFile:
+        # Known to be another file already: nothing of a hundred gigabytes need be read to say so.
+        self._source.refuse_if_changed(entry, source)
+        name, target, inode = self._create(unsynced, entry)
+
+        def consume(block: memoryview, offset: int) -> None:
+            self._refuse_if_ended()
+            self._brake.take(len(block), self._control)
+            try:
+                _write(target, block)
+            except OSError as error:
+                raise destination_error(error, "writing", entry.path) from error
+            start_writeback(target, offset, len(block))
+            self._progress.advance(0, len(block), entry.path)
+
+        try:
+            streamed = stream_blocks(source, portion=self._brake.portion, consume=consume)
+        except OSError as error:
+            raise source_error(error, entry.path) from error
+        if streamed.size != entry.size:
+            raise source_changed(entry.path)
+        self._source.refuse_if_changed(entry, source)
+        try:
+            os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
+        except OSError as error:
+            raise destination_error(error, "writing", entry.path) from error
+        self._progress.advance(1, 0, entry.path)
+        return WholeFile(copied_from(entry, streamed.sha256), name, inode)
+
+    def _copy_link(self, entry: SourceEntry) -> WholeFile:
+        target = self._source.read_link(entry)
+        name = self._incoming.new_name()
+        try:
+            os.symlink(target, name, dir_fd=self._incoming.fd)
+            os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=self._incoming.fd, follow_symlinks=False)
+            inode = os.stat(name, dir_fd=self._incoming.fd, follow_symlinks=False).st_ino
+        except OSError as error:
+            raise destination_error(error, "making the symlink", entry.path) from error
+        self._progress.advance(1, entry.size, entry.path)
+        return WholeFile(copied_from(entry, hashlib.sha256(target).hexdigest()), name, inode)
+
+    def _create(self, unsynced: list[int], entry: SourceEntry) -> tuple[bytes, int, int]:
+        name = self._incoming.new_name()
+        try:
+            descriptor = os.open(name, _CREATE, _NEW_FILE_MODE, dir_fd=self._incoming.fd)
+            unsynced.append(descriptor)
+            return name, descriptor, os.fstat(descriptor).st_ino
+        except OSError as error:
+            raise destination_error(error, "writing", entry.path) from error
+
+
+def _write(descriptor: int, content: bytes | memoryview) -> None:
+    written = os.write(descriptor, content)
+    if written < len(content):
+        remaining = memoryview(content)[written:]
+        while remaining:
+            remaining = remaining[os.write(descriptor, remaining) :]
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        raise destination_error(error, "syncing a file") from error

@@ -1,0 +1,81 @@
+"""The folder at the destination in which one attempt of one job puts files together before they get their names."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import shutil
+from types import TracebackType
+from typing import Self
+
+from services.sync_engine.transfer.destination_root import DestinationRoot
+from services.sync_engine.transfer.system_error import destination_error
+from services.sync_engine.transfer.transport import TransferError
+
+INCOMING = b".labferry-incoming"
+
+
+def incoming_folder(job_id: str, attempt: int) -> str:
+    """Where that attempt puts files together, below the equipment's folder at the destination."""
+    return f"{os.fsdecode(INCOMING)}/{job_id}-{attempt}"
+
+
+class IncomingFolder:
+    """Made empty, and removed at an orderly end; what a killed process leaves is swept by the job's next attempt."""
+
+    def __init__(self, root: DestinationRoot, job_id: str, attempt: int) -> None:
+        self._root = root
+        self.path = os.fsencode(incoming_folder(job_id, attempt))
+        self._numbers = itertools.count()
+        if root.status(self.path) is not None:
+            _remove_tree(root, self.path)
+        root.ensure_folder(self.path)
+        try:
+            self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root.fd)
+        except OSError as error:
+            raise destination_error(error, "opening the incoming folder") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self.fd)
+        # What ended the attempt is what matters; leftovers are swept by the next one.
+        with contextlib.suppress(TransferError):
+            _remove_tree(self._root, self.path)
+
+    def new_name(self) -> bytes:
+        """A name that nothing here has; names of the run never appear here. Any thread may ask."""
+        return b"%08d" % next(self._numbers)
+
+
+def sweep_incoming(root: DestinationRoot, job_id: str, *, keep_attempt: int | None) -> None:
+    """Removes the incoming folders of the job's other attempts."""
+    if root.status(INCOMING) is None:
+        return
+    own = re.compile(re.escape(os.fsencode(job_id)) + rb"-(\d+)")
+    try:
+        descriptor = os.open(INCOMING, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root.fd)
+        try:
+            names = [os.fsencode(name) for name in os.listdir(descriptor)]
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise destination_error(error, "listing", INCOMING) from error
+    for name in names:
+        attempt = own.fullmatch(name)
+        if attempt is not None and int(attempt[1]) != keep_attempt:
+            _remove_tree(root, INCOMING + b"/" + name)
+
+
+def _remove_tree(root: DestinationRoot, relative: bytes) -> None:
+    try:
+        shutil.rmtree(relative, dir_fd=root.fd)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise destination_error(error, "removing", relative) from error

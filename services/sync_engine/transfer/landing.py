@@ -1,0 +1,106 @@
+"""Giving whole files their final names: never in the place of anything, and never through a name half written.
+
+What is there already is accepted when it holds the same, replaced when this job's log proves that this job put it
+there and nobody ever relied on it, and refused otherwise.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+
+from services.sync_engine.transfer.destination_root import DestinationRoot
+from services.sync_engine.transfer.file_copy import WholeFile
+from services.sync_engine.transfer.incoming import IncomingFolder
+from services.sync_engine.transfer.libc import rename_noreplace
+from services.sync_engine.transfer.present import differing_error, same_content
+from services.sync_engine.transfer.system_error import destination_error
+from services.sync_engine.transfer.transport import EntryKind, FailureKind, TransferError
+
+_NO_EXCLUSIVE_RENAME = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
+
+
+class Landing:
+    """Moves files of one attempt into place; one thread at a time."""
+
+    def __init__(
+        self, root: DestinationRoot, incoming: IncomingFolder, target: bytes, replaceable: frozenset[bytes]
+    ) -> None:
+        """`target` is the run's folder below the root; `replaceable` holds this job's own unproven earlier copies."""
+        self._root = root
+        self._incoming = incoming
+        self._target = target
+        self._replaceable = replaceable
+        self._renames_exclusively = True
+
+    def land(self, files: Sequence[WholeFile]) -> None:
+        """Raises TransferError; DESTINATION_FILE_DIFFERS names every file of the batch that met a different one."""
+        self._root.refuse_if_gone()
+        differing: list[bytes] = []
+        for file in files:
+            place = self._target + b"/" + file.copied.path
+            self._root.ensure_folder(place.rpartition(b"/")[0])
+            if file.copied.path in self._replaceable:
+                self._put_aside(place, file.copied.path)
+            if not self._move(file, place) and not same_content(self._root, self._target, file.copied):
+                differing.append(file.copied.path)
+        if differing:
+            raise differing_error(differing)
+
+    def _put_aside(self, place: bytes, path: bytes) -> None:
+        try:
+            os.rename(place, self._incoming.new_name(), src_dir_fd=self._root.fd, dst_dir_fd=self._incoming.fd)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise destination_error(error, "putting aside this job's own earlier copy of", path) from error
+
+    def _move(self, file: WholeFile, place: bytes) -> bool:
+        """False when the name is taken by something else."""
+        try:
+            if self._renames_exclusively:
+                try:
+                    rename_noreplace(self._incoming.fd, file.incoming_name, self._root.fd, place)
+                    return True
+                except OSError as error:
+                    if error.errno not in _NO_EXCLUSIVE_RENAME:
+                        raise
+                    self._renames_exclusively = False
+            self._link(file, place)
+        except FileExistsError:
+            return self._is_ours(file, place)
+        except FileNotFoundError as error:
+            # A network file system may repeat a request whose answer was lost; the second says "not there".
+            if self._is_ours(file, place):
+                return True
+            raise destination_error(error, "moving into place", file.copied.path) from error
+        except OSError as error:
+            raise destination_error(error, "moving into place", file.copied.path) from error
+        return True
+
+    def _link(self, file: WholeFile, place: bytes) -> None:
+        try:
+            os.link(
+                file.incoming_name,
+                place,
+                src_dir_fd=self._incoming.fd,
+                dst_dir_fd=self._root.fd,
+                follow_symlinks=False,
+            )
+        except OSError as error:
+            if error.errno in _NO_LINKS:
+                raise TransferError(
+                    FailureKind.CONFIGURATION,
+                    "the destination can move a file into place neither by an exclusive rename nor by a link",
+                    [file.copied.path],
+                ) from error
+            raise
+        os.unlink(file.incoming_name, dir_fd=self._incoming.fd)
+
+    def _is_ours(self, file: WholeFile, place: bytes) -> bool:
+        present = self._root.status(place)
+        kind = stat.S_ISLNK if file.copied.kind is EntryKind.SYMLINK else stat.S_ISREG
+        return present is not None and kind(present.st_mode) and present.st_ino == file.inode

@@ -1,0 +1,94 @@
+"""What an attempt has to send, given what the destination holds already; every conflict is found before anything
+lands.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from services.sync_engine.transfer.destination_root import DestinationRoot
+from services.sync_engine.transfer.present import differing_error, digest_at_destination, names_present
+from services.sync_engine.transfer.source_file import SourceFiles, copied_from
+from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SourceEntry, TransferControl
+
+
+@dataclass(frozen=True, slots=True)
+class LandingPlan:
+    """`settled` files are at the destination already; `replaceable` names this job's own unproven earlier copies, which
+    are among those to `send`."""
+
+    folders: tuple[SourceEntry, ...]
+    send: tuple[SourceEntry, ...]
+    settled: tuple[CopiedFile, ...]
+    replaceable: frozenset[bytes]
+
+    @property
+    def bytes_to_send(self) -> int:
+        """Their sizes together."""
+        return sum(entry.size for entry in self.send)
+
+
+def plan_landing(
+    root: DestinationRoot,
+    source: SourceFiles,
+    target: bytes,
+    entries: Sequence[SourceEntry],
+    landed: Mapping[bytes, Sequence[CopiedFile]],
+    control: TransferControl,
+) -> LandingPlan:
+    """Raises TransferError: DESTINATION_FILE_DIFFERS with all the files that this job did not write and that differ."""
+    present = names_present(root, target)
+    send: list[SourceEntry] = []
+    settled: list[CopiedFile] = []
+    replaceable: set[bytes] = set()
+    differing: list[bytes] = []
+    for entry in entries:
+        status = present.get(entry.path)
+        if status is None:
+            if entry.kind is not EntryKind.DIRECTORY:
+                send.append(entry)
+            continue
+        if not _same_kind(status, entry):
+            differing.append(entry.path)
+            continue
+        if entry.kind is EntryKind.DIRECTORY:
+            continue
+        records = landed.get(entry.path, ())
+        sent_before = next((record for record in records if _still_holds(record, entry, status)), None)
+        if sent_before is not None:
+            settled.append(sent_before)
+            continue
+        control.raise_if_stopped()
+        there = digest_at_destination(root, target, entry.path, entry.kind)
+        if status.st_size == entry.size and source.sha256(entry) == there:
+            settled.append(copied_from(entry, there))
+        elif there in {record.sha256 for record in records}:
+            replaceable.add(entry.path)
+            send.append(entry)
+        else:
+            differing.append(entry.path)
+    if differing:
+        raise differing_error(differing)
+    folders = tuple(entry for entry in entries if entry.kind is EntryKind.DIRECTORY)
+    return LandingPlan(folders, tuple(send), tuple(settled), frozenset(replaceable))
+
+
+def _same_kind(status: os.stat_result, entry: SourceEntry) -> bool:
+    match entry.kind:
+        case EntryKind.FILE:
+            return stat.S_ISREG(status.st_mode)
+        case EntryKind.DIRECTORY:
+            return stat.S_ISDIR(status.st_mode)
+        case EntryKind.SYMLINK:
+            return stat.S_ISLNK(status.st_mode)
+
+
+def _still_holds(record: CopiedFile, entry: SourceEntry, there: os.stat_result) -> bool:
+    # Only a reason not to send it again: verification reads back what the destination holds in any case.
+    return there.st_size == entry.size and (
+        (record.size, record.mtime_ns, record.ctime_ns, record.inode, record.kind, record.link_target)
+        == (entry.size, entry.mtime_ns, entry.ctime_ns, entry.inode, entry.kind, entry.link_target)
+    )

@@ -1,0 +1,159 @@
+"""The `mounted` transport: a NAS that is a folder on this machine (SMB, NFS, local disk). Needs no tool (SPEC §4)."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from services.sync_engine.transfer.bandwidth import UNLIMITED, Bandwidth, BandwidthBrake
+from services.sync_engine.transfer.copy_pipeline import local_failure, run_pipeline
+from services.sync_engine.transfer.destination_root import DestinationRoot
+from services.sync_engine.transfer.file_copy import FileCopier
+from services.sync_engine.transfer.incoming import INCOMING, IncomingFolder, sweep_incoming
+from services.sync_engine.transfer.landing import Landing
+from services.sync_engine.transfer.landing_plan import LandingPlan, plan_landing
+from services.sync_engine.transfer.name_plan import TargetTraits, refuse_impossible_names
+from services.sync_engine.transfer.read_back import read_back
+from services.sync_engine.transfer.sealing import seal_files
+from services.sync_engine.transfer.source_file import SourceFiles
+from services.sync_engine.transfer.system_error import destination_error
+from services.sync_engine.transfer.target_probe import probe_target
+from services.sync_engine.transfer.transport import (
+    CopiedFile,
+    FailureKind,
+    Progress,
+    ProgressPhase,
+    SealedFile,
+    SourceEntry,
+    TransferControl,
+    TransferError,
+    VerifyOutcome,
+)
+
+# Most of a thread's time is waiting for the disk or inside calls that release the interpreter's lock.
+_WORKERS = 8
+
+
+class MountedTransport:
+    """One equipment's folder at the destination. Implements `Transport`; several threads may use one object."""
+
+    def __init__(self, path: Path, *, bandwidth: Bandwidth = UNLIMITED, workers: int = _WORKERS) -> None:
+        self._path = path
+        self._workers = workers
+        # One brake for all jobs: the limit is the destination's.
+        self._brake = BandwidthBrake(bandwidth)
+        self._traits: TargetTraits | None = None
+        self._traits_lock = threading.Lock()
+
+    def check(self) -> None:
+        """Makes, syncs and removes an empty file. A full destination passes: that is a matter of each copy."""
+        with DestinationRoot(self._path) as root:
+            root.refuse_if_gone()
+            probe = INCOMING + b"/check-" + secrets.token_hex(8).encode("ascii")
+            try:
+                root.ensure_folder(INCOMING)
+                descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=root.fd)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+                    os.unlink(probe, dir_fd=root.fd)
+            except TransferError as error:
+                if error.kind is not FailureKind.DESTINATION_FULL:
+                    raise
+            except OSError as error:
+                failure = destination_error(error, "writing a probe file")
+                if failure.kind is not FailureKind.DESTINATION_FULL:
+                    raise failure from error
+
+    def free_bytes(self) -> int | None:
+        """Room for an ordinary user at the destination."""
+        with DestinationRoot(self._path) as root:
+            return root.free_bytes()
+
+    def copy(
+        self,
+        source: Path,
+        entries: Sequence[SourceEntry],
+        *,
+        target: PurePosixPath,
+        job_id: str,
+        attempt: int,
+        landed: Mapping[bytes, Sequence[CopiedFile]],
+        before_landing: Callable[[Sequence[CopiedFile]], None],
+        control: TransferControl,
+        progress: Progress,
+    ) -> Sequence[CopiedFile]:
+        """As `Transport.copy`. Local files that can't be read fail the attempt at its end; the others have landed."""
+        files = SourceFiles(os.fsencode(source))
+        place = os.fsencode(target)
+        with DestinationRoot(self._path) as root:
+            root.refuse_if_gone()
+            refuse_impossible_names(entries, self._target_traits(root))
+            plan = plan_landing(root, files, place, entries, landed, control)
+            _refuse_if_full(root, plan)
+            progress.begin(ProgressPhase.COPYING, len(plan.send), plan.bytes_to_send)
+            with IncomingFolder(root, job_id, attempt) as incoming:
+                root.ensure_folder(place)
+                for folder in plan.folders:
+                    root.ensure_folder(place + b"/" + folder.path)
+                copier = FileCopier(files, incoming, brake=self._brake, control=control, progress=progress)
+                outcome = run_pipeline(
+                    plan.send,
+                    copier=copier,
+                    landing=Landing(root, incoming, place, plan.replaceable),
+                    before_landing=before_landing,
+                    workers=self._workers,
+                )
+            if outcome.failures:
+                raise local_failure(outcome.failures)
+            _settle_folders(root, place, plan.folders)
+            root.refuse_if_gone()
+        return sorted([*plan.settled, *outcome.landed], key=lambda file: file.path)
+
+    def verify(
+        self, target: PurePosixPath, expected: Sequence[CopiedFile], *, control: TransferControl, progress: Progress
+    ) -> VerifyOutcome:
+        """As `Transport.verify`: every file read past this machine's page cache."""
+        with DestinationRoot(self._path) as root:
+            root.refuse_if_gone()
+            return read_back(
+                root, os.fsencode(target), expected, control=control, progress=progress, workers=self._workers
+            )
+
+    def seal(self, files: Sequence[SealedFile]) -> None:
+        """As `Transport.seal`."""
+        with DestinationRoot(self._path) as root:
+            seal_files(root, files)
+
+    def sweep(self, job_id: str, *, keep_attempt: int | None) -> None:
+        """As `Transport.sweep`."""
+        with DestinationRoot(self._path) as root:
+            sweep_incoming(root, job_id, keep_attempt=keep_attempt)
+
+    def _target_traits(self, root: DestinationRoot) -> TargetTraits:
+        with self._traits_lock:
+            if self._traits is None:
+                self._traits = probe_target(root)
+            return self._traits
+
+
+def _refuse_if_full(root: DestinationRoot, plan: LandingPlan) -> None:
+    free, needed = root.free_bytes(), plan.bytes_to_send
+    if needed > free:
+        raise TransferError(
+            FailureKind.DESTINATION_FULL, f"{needed:,} bytes are to be sent and {free:,} are free at the destination"
+        )
+
+
+def _settle_folders(root: DestinationRoot, place: bytes, folders: Iterable[SourceEntry]) -> None:
+    # Deepest first: making a name in a folder changes its time.
+    for folder in sorted(folders, key=lambda folder: folder.path, reverse=True):
+        root.fsync_folder(place + b"/" + folder.path, mtime_ns=folder.mtime_ns)
+    while place:
+        root.fsync_folder(place)
+        place = place.rpartition(b"/")[0]
+    root.fsync_folder(b"")

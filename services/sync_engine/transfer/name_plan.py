@@ -1,0 +1,85 @@
+"""Which names a destination can't keep as they are, known before a byte moves. Nothing is ever renamed silently."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from services.sync_engine.transfer.system_error import shown
+from services.sync_engine.transfer.transport import FailureKind, SourceEntry, TransferError
+
+
+@dataclass(frozen=True, slots=True)
+class TargetTraits:
+    """What a destination does with names, as probed there. `max_name_bytes` is for one segment."""
+
+    case_sensitive: bool
+    max_name_bytes: int
+    keeps_unicode_forms: bool = True
+    keeps_any_bytes: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class NameProblem:
+    """One name that can't land as it is, and why in one sentence."""
+
+    path: bytes
+    detail: str
+
+
+def name_problems(entries: Sequence[SourceEntry], traits: TargetTraits) -> list[NameProblem]:
+    """Every name that the destination can't keep, sorted by path."""
+    problems = [problem for entry in entries for problem in _own_problems(entry.path, traits)]
+    if not (traits.case_sensitive and traits.keeps_unicode_forms):
+        problems += _collisions((entry.path for entry in entries), traits)
+    return sorted(problems, key=lambda problem: (problem.path, problem.detail))
+
+
+def refuse_impossible_names(entries: Sequence[SourceEntry], traits: TargetTraits) -> None:
+    """TransferError NAME_NOT_POSSIBLE that names all of them."""
+    problems = name_problems(entries, traits)
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise TransferError(
+            FailureKind.NAME_NOT_POSSIBLE, problems[0].detail + more, [problem.path for problem in problems]
+        )
+
+
+def _own_problems(path: bytes, traits: TargetTraits) -> Iterable[NameProblem]:
+    name = path.rpartition(b"/")[2]
+    if len(name) > traits.max_name_bytes:
+        yield NameProblem(
+            path, f"{shown(path)}: the name has {len(name)} bytes, the destination takes {traits.max_name_bytes}"
+        )
+    if not traits.keeps_any_bytes and not _is_utf8(name):
+        yield NameProblem(path, f"{shown(path)}: the name is not UTF-8, which the destination needs")
+
+
+def _collisions(paths: Iterable[bytes], traits: TargetTraits) -> Iterable[NameProblem]:
+    same_there: defaultdict[str, list[bytes]] = defaultdict(list)
+    for path in paths:
+        same_there[_as_seen_there(path, traits)].append(path)
+    for group in same_there.values():
+        for path in group if len(group) > 1 else ():
+            other = group[0] if path != group[0] else group[1]
+            yield NameProblem(path, f"{shown(path)} and {shown(other)} are one name at the destination")
+
+
+def _as_seen_there(path: bytes, traits: TargetTraits) -> str:
+    text = path.decode("utf-8", errors="surrogateescape")
+    if not traits.keeps_unicode_forms:
+        text = unicodedata.normalize("NFC", text)
+    if not traits.case_sensitive:
+        # Normalised again: folding can take a composed character apart.
+        text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    return text
+
+
+def _is_utf8(name: bytes) -> bool:
+    try:
+        name.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,102 @@
+"""What the destination holds of a run already, and whether it is the same (SPEC §4, never overwrite what was
+proven).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
+
+from services.sync_engine.transfer.destination_root import DestinationRoot
+from services.sync_engine.transfer.system_error import destination_error, shown
+from services.sync_engine.transfer.transport import CopiedFile, EntryKind, FailureKind, TransferError
+from services.sync_engine.transfer.uncached_read import NotAFileError, hash_uncached
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def names_present(root: DestinationRoot, target: bytes) -> dict[bytes, os.stat_result]:
+    """Every name below the run's folder at the destination, relative to it, with its lstat; empty when there is
+    none.
+    """
+    present: dict[bytes, os.stat_result] = {}
+    if root.status(target) is None:
+        return present
+    folders = [b""]
+    while folders:
+        folder = folders.pop()
+        for name, status in _listing(root, os.path.join(target, folder) if folder else target):
+            path = os.path.join(folder, name)
+            present[path] = status
+            if stat.S_ISDIR(status.st_mode):
+                folders.append(path)
+    return present
+
+
+def _listing(root: DestinationRoot, folder: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
+    try:
+        descriptor = os.open(folder, _FOLDER, dir_fd=root.fd)
+        try:
+            with os.scandir(descriptor) as names:
+                # scandir of an open folder gives str; fsencode gives the bytes back exactly.
+                for name in names:
+                    yield os.fsencode(name.name), name.stat(follow_symlinks=False)
+        finally:
+            os.close(descriptor)
+    except NotADirectoryError as error:
+        raise TransferError(
+            FailureKind.DESTINATION_FILE_DIFFERS, f"{shown(folder)} is no folder at the destination", [folder]
+        ) from error
+    except OSError as error:
+        raise destination_error(error, "listing", folder) from error
+
+
+def digest_at_destination(root: DestinationRoot, target: bytes, path: bytes, kind: EntryKind) -> str | None:
+    """SHA-256 of the file's content, or of the symlink's target; None when something of another kind is there.
+
+    `path` is relative to the run's folder `target`. The file is synced first: it may come from a process that died
+    before it could.
+    """
+    place = target + b"/" + path
+    try:
+        if kind is EntryKind.SYMLINK:
+            return hashlib.sha256(os.readlink(place, dir_fd=root.fd)).hexdigest()
+        sync_present(root, place)
+        return hash_uncached(root.fd, place, expected_size=None, on_bytes=lambda count: None).sha256
+    except NotAFileError:
+        return None
+    except OSError as error:
+        present = root.status(place)
+        if present is not None and stat.S_ISLNK(present.st_mode) != (kind is EntryKind.SYMLINK):
+            return None
+        raise destination_error(error, "reading", path) from error
+
+
+def sync_present(root: DestinationRoot, place: bytes) -> None:
+    """Makes a file durable that is at the destination already. OSError as the system says."""
+    descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=root.fd)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def same_content(root: DestinationRoot, target: bytes, copied: CopiedFile) -> bool:
+    """True when the run's folder `target` holds the file with what was copied."""
+    present = root.status(target + b"/" + copied.path)
+    if present is None or (copied.kind is EntryKind.FILE and present.st_size != copied.size):
+        return False
+    return digest_at_destination(root, target, copied.path, copied.kind) == copied.sha256
+
+
+def differing_error(paths: Sequence[bytes]) -> TransferError:
+    """The refusal that names files at the destination that this job did not write and that differ."""
+    first = shown(paths[0])
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return TransferError(
+        FailureKind.DESTINATION_FILE_DIFFERS,
+        f"the destination holds another {first}{more} that this job did not write; nothing was overwritten",
+        sorted(paths),
+    )

@@ -1,0 +1,152 @@
+"""Verification: what a mounted destination holds, read past this machine's cache and compared (SPEC §4)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import stat
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum
+
+from libs.run_tree.manifest import is_changing_file
+from services.sync_engine.transfer.destination_root import DestinationRoot
+from services.sync_engine.transfer.present import names_present
+from services.sync_engine.transfer.system_error import destination_error
+from services.sync_engine.transfer.transport import (
+    CopiedFile,
+    EntryKind,
+    EvidenceGrade,
+    FileEvidence,
+    Progress,
+    ProgressPhase,
+    TransferControl,
+    VerifyOutcome,
+)
+from services.sync_engine.transfer.uncached_read import NotAFileError, hash_uncached, reading_note
+
+METHOD = "uncached_read"
+_CHUNK_FILES = 32
+
+
+class _Verdict(Enum):
+    MATCHED = "matched"
+    DIFFERS = "differs"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    file: CopiedFile
+    verdict: _Verdict
+    evidence: FileEvidence | None
+
+
+class _Reader:
+    def __init__(
+        self,
+        root: DestinationRoot,
+        target: bytes,
+        present: Mapping[bytes, os.stat_result],
+        control: TransferControl,
+        progress: Progress,
+    ) -> None:
+        self._root = root
+        self._target = target
+        self._present = present
+        self._control = control
+        self._progress = progress
+
+    def check(self, files: Sequence[CopiedFile]) -> list[_Checked]:
+        return [self._check(file) for file in files]
+
+    def _check(self, file: CopiedFile) -> _Checked:
+        self._control.raise_if_stopped()
+        # The listing followed no symlink: a file behind a folder that became a symlink is not at this destination.
+        present = self._present.get(file.path)
+        if present is None:
+            return _Checked(file, _Verdict.MISSING, None)
+        try:
+            size, digest = self._read(file, present)
+        except FileNotFoundError:
+            return _Checked(file, _Verdict.MISSING, None)
+        except NotAFileError:
+            return _Checked(file, _Verdict.DIFFERS, None)
+        except OSError as error:
+            raise destination_error(error, "reading back", file.path) from error
+        self._progress.advance(1, 0, file.path)
+        if not digest:
+            return _Checked(file, _Verdict.DIFFERS, None)
+        matched = (size, digest) == (file.size, file.sha256)
+        evidence = FileEvidence(file.path, size, digest, EvidenceGrade.E4, file.kind)
+        return _Checked(file, _Verdict.MATCHED if matched else _Verdict.DIFFERS, evidence)
+
+    def _read(self, file: CopiedFile, present: os.stat_result) -> tuple[int, str]:
+        place = self._target + b"/" + file.path
+        if stat.S_ISLNK(present.st_mode) != (file.kind is EntryKind.SYMLINK):
+            raise NotAFileError
+        if file.kind is EntryKind.SYMLINK:
+            link = os.readlink(place, dir_fd=self._root.fd)
+            return len(link), hashlib.sha256(link).hexdigest()
+
+        def on_bytes(count: int) -> None:
+            self._control.raise_if_stopped()
+            self._progress.advance(0, count, file.path)
+
+        streamed = hash_uncached(self._root.fd, place, expected_size=file.size, on_bytes=on_bytes)
+        return streamed.size, streamed.sha256
+
+
+def read_back(
+    root: DestinationRoot,
+    target: bytes,
+    expected: Sequence[CopiedFile],
+    *,
+    control: TransferControl,
+    progress: Progress,
+    workers: int,
+) -> VerifyOutcome:
+    """Raises TransferError when a file could not be checked, or the destination vanished meanwhile."""
+    progress.begin(ProgressPhase.VERIFYING, len(expected), sum(file.size for file in expected))
+    present = names_present(root, target)
+    reader = _Reader(root, target, present, control, progress)
+    chunks = [expected[start : start + _CHUNK_FILES] for start in range(0, len(expected), _CHUNK_FILES)]
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="verify") as threads:
+        try:
+            futures = [threads.submit(reader.check, chunk) for chunk in chunks]
+            checked = [result for future in futures for result in future.result()]
+        except BaseException:
+            threads.shutdown(wait=True, cancel_futures=True)
+            raise
+    # A destination that went away looks empty; that is no missing file but a check that couldn't check.
+    root.refuse_if_gone()
+    return _outcome(checked, _unexpected(present, expected), reading_note(root.filesystem_type))
+
+
+def _unexpected(present: Mapping[bytes, os.stat_result], expected: Sequence[CopiedFile]) -> list[bytes]:
+    names = {path for path, status in present.items() if not stat.S_ISDIR(status.st_mode)}
+    names -= {file.path for file in expected}
+    return sorted(path for path in names if not is_changing_file(path))
+
+
+def _outcome(checked: Sequence[_Checked], unexpected: Sequence[bytes], note: str) -> VerifyOutcome:
+    files = [one for one in checked if one.file.kind is EntryKind.FILE]
+    return VerifyOutcome(
+        expected=len(files),
+        hashed=sum(one.evidence is not None for one in files),
+        matched=sum(one.verdict is _Verdict.MATCHED for one in files),
+        missing=_paths(checked, _Verdict.MISSING),
+        differing=_paths(checked, _Verdict.DIFFERS),
+        unexpected=tuple(unexpected),
+        evidence=tuple(one.evidence for one in checked if one.evidence is not None),
+        method=METHOD,
+        grade=EvidenceGrade.E4,
+        host=socket.gethostname(),
+        note=note,
+    )
+
+
+def _paths(checked: Sequence[_Checked], verdict: _Verdict) -> tuple[bytes, ...]:
+    return tuple(sorted(one.file.path for one in checked if one.verdict is verdict))

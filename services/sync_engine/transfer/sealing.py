@@ -1,0 +1,71 @@
+"""Putting the changing files' final content at the destination, atomically, and comparing it there (SPEC §4,
+Sealing).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Sequence
+
+from services.sync_engine.transfer.destination_root import DestinationRoot
+from services.sync_engine.transfer.system_error import destination_error, shown
+from services.sync_engine.transfer.transport import FailureKind, SealedFile, TransferError
+from services.sync_engine.transfer.uncached_read import NotAFileError, hash_uncached
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE_MODE = 0o666
+
+
+def seal_files(root: DestinationRoot, files: Sequence[SealedFile]) -> None:
+    """Raises TransferError; HASH_MISMATCH names what was read back differently."""
+    root.refuse_if_gone()
+    folders: set[bytes] = set()
+    for file in files:
+        folder = _folder_of(file)
+        root.ensure_folder(folder)
+        folders.add(folder)
+        _replace(root, file)
+    for folder in sorted(folders):
+        root.fsync_folder(folder)
+    differing = [file.path for file in files if not _holds(root, file)]
+    if differing:
+        raise TransferError(
+            FailureKind.HASH_MISMATCH, f"{shown(differing[0])} was read back differently after sealing", differing
+        )
+
+
+def _folder_of(file: SealedFile) -> bytes:
+    if file.path.startswith(b"/") or {b"..", b"."} & set(file.path.split(b"/")):
+        raise ValueError(f"{file.path!r} climbs out of the equipment's folder")
+    return file.path.rpartition(b"/")[0]
+
+
+def _replace(root: DestinationRoot, file: SealedFile) -> None:
+    # The name that marks a temporary file beside its target: ignored by every reader, never part of a manifest.
+    temporary = file.path + b"." + secrets.token_hex(8).encode("ascii") + b".tmp"
+    try:
+        descriptor = os.open(temporary, _CREATE, _NEW_FILE_MODE, dir_fd=root.fd)
+        with open(descriptor, "wb", buffering=0) as stream:
+            remaining = memoryview(file.content)
+            while remaining:
+                remaining = remaining[stream.write(remaining) or 0 :]
+            os.utime(descriptor, ns=(file.mtime_ns, file.mtime_ns))
+            os.fsync(descriptor)
+        os.replace(temporary, file.path, src_dir_fd=root.fd, dst_dir_fd=root.fd)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=root.fd)
+        raise destination_error(error, "sealing", file.path) from error
+
+
+def _holds(root: DestinationRoot, file: SealedFile) -> bool:
+    try:
+        streamed = hash_uncached(root.fd, file.path, expected_size=len(file.content), on_bytes=lambda count: None)
+    except NotAFileError:
+        return False
+    except OSError as error:
+        raise destination_error(error, "reading back", file.path) from error
+    return streamed.sha256 == hashlib.sha256(file.content).hexdigest()

@@ -1,0 +1,108 @@
+"""Reading one file of a run on this machine, sure that it is the file that the scan saw, whole and unchanged."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+
+from services.sync_engine.transfer.block_stream import BLOCK_BYTES, stream_blocks
+from services.sync_engine.transfer.system_error import source_changed, source_error
+from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SourceEntry
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class SourceFiles:
+    """The files of one run. Every method raises TransferError: SOURCE_CHANGED, LOCAL_FILE_VANISHED or
+    LOCAL_FILE_UNREADABLE with the path. Any thread may call them."""
+
+    def __init__(self, run_folder: bytes) -> None:
+        self._folder = run_folder
+
+    def open(self, entry: SourceEntry) -> int:
+        """A descriptor, which the caller closes."""
+        try:
+            return os.open(self._place(entry), _READ)
+        except OSError as error:
+            raise source_error(error, entry.path) from error
+
+    def refuse_if_changed(self, entry: SourceEntry, descriptor: int) -> None:
+        """The open file tells whether what was read is what the scan saw; the path, whether it still has that name."""
+        try:
+            opened, named = os.fstat(descriptor), os.lstat(self._place(entry))
+        except OSError as error:
+            raise source_error(error, entry.path) from error
+        if not _is_as_scanned(opened, entry) or named.st_ino != entry.inode:
+            raise source_changed(entry.path)
+
+    def read_whole(self, entry: SourceEntry, descriptor: int) -> bytes:
+        """The content of a small file, known to be unchanged after it was read."""
+        try:
+            # One byte more than there should be: a file that grew shows itself.
+            content = os.read(descriptor, entry.size + 1)
+            while 0 < len(content) < entry.size and (more := os.read(descriptor, entry.size + 1 - len(content))):
+                content += more
+        except OSError as error:
+            raise source_error(error, entry.path) from error
+        if len(content) != entry.size:
+            raise source_changed(entry.path)
+        self.refuse_if_changed(entry, descriptor)
+        return content
+
+    def read_link(self, entry: SourceEntry) -> bytes:
+        """The target of a symlink, known to be what the scan saw."""
+        try:
+            target = os.readlink(self._place(entry))
+            status = os.lstat(self._place(entry))
+        except OSError as error:
+            # EINVAL: it is no symlink any more.
+            if error.errno == errno.EINVAL:
+                raise source_changed(entry.path) from error
+            raise source_error(error, entry.path) from error
+        if target != entry.link_target or not _is_as_scanned(status, entry):
+            raise source_changed(entry.path)
+        return target
+
+    def sha256(self, entry: SourceEntry) -> str:
+        """The hash of a file's content or of a symlink's target, where only the hash is needed."""
+        if entry.kind is EntryKind.SYMLINK:
+            return hashlib.sha256(self.read_link(entry)).hexdigest()
+        descriptor = self.open(entry)
+        try:
+            if entry.size < BLOCK_BYTES:
+                return hashlib.sha256(self.read_whole(entry, descriptor)).hexdigest()
+            try:
+                streamed = stream_blocks(descriptor, portion=lambda most: most, consume=lambda block, offset: None)
+            except OSError as error:
+                raise source_error(error, entry.path) from error
+            self.refuse_if_changed(entry, descriptor)
+            return streamed.sha256
+        finally:
+            os.close(descriptor)
+
+    def _place(self, entry: SourceEntry) -> bytes:
+        return self._folder + b"/" + entry.path
+
+
+def _is_as_scanned(status: os.stat_result, entry: SourceEntry) -> bool:
+    return (
+        status.st_size == entry.size
+        and status.st_mtime_ns == entry.mtime_ns
+        and status.st_ctime_ns == entry.ctime_ns
+        and status.st_ino == entry.inode
+    )
+
+
+def copied_from(entry: SourceEntry, sha256: str) -> CopiedFile:
+    """The record of a file whose bytes, as scanned, have this hash."""
+    return CopiedFile(
+        path=entry.path,
+        size=entry.size,
+        mtime_ns=entry.mtime_ns,
+        ctime_ns=entry.ctime_ns,
+        inode=entry.inode,
+        sha256=sha256,
+        kind=entry.kind,
+        link_target=entry.link_target,
+    )

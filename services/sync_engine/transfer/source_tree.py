@@ -1,0 +1,125 @@
+"""What a run holds on this machine: one scan, and the difference between two (SPEC §4)."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from libs.run_tree.manifest import is_changing_file
+from services.sync_engine.transfer.system_error import shown, source_error
+from services.sync_engine.transfer.transport import EntryKind, FailureKind, SourceEntry, TransferError
+
+
+def scan_run(run_folder: Path) -> list[SourceEntry]:
+    """Every file, folder and symlink of the run but the changing files, sorted by path. No symlink is followed.
+
+    TransferError: SYMLINK_LEAVES_RUN; LOCAL_FILE_VANISHED when there is no such folder; LOCAL_FILE_UNREADABLE for a
+    folder that can't be listed and for sockets, pipes and devices; SOURCE_CHANGED when a name vanished during the scan.
+    """
+    root = os.fsencode(run_folder)
+    entries: list[SourceEntry] = []
+    folders = [b""]
+    while folders:
+        for entry in _scan_folder(root, folders.pop()):
+            entries.append(entry)
+            if entry.kind is EntryKind.DIRECTORY:
+                folders.append(entry.path)
+    _refuse_links_out(root, entries)
+    entries.sort(key=lambda entry: entry.path)
+    return entries
+
+
+def _scan_folder(root: bytes, folder: bytes) -> Iterator[SourceEntry]:
+    try:
+        with os.scandir(os.path.join(root, folder)) as names:
+            for name in names:
+                path = os.path.join(folder, name.name)
+                if not is_changing_file(path):
+                    yield _entry(path, name)
+    except OSError as error:
+        raise _listing_error(error, folder) from error
+
+
+def _listing_error(error: OSError, folder: bytes) -> TransferError:
+    if isinstance(error, FileNotFoundError) and folder:
+        return TransferError(
+            FailureKind.SOURCE_CHANGED, f"something in {shown(folder)} vanished while it was listed", [folder]
+        )
+    return source_error(error, folder or b".")
+
+
+def _entry(path: bytes, name: os.DirEntry[bytes]) -> SourceEntry:
+    status = name.stat(follow_symlinks=False)
+    target: bytes | None = None
+    size = status.st_size
+    if stat.S_ISREG(status.st_mode):
+        kind = EntryKind.FILE
+    elif stat.S_ISDIR(status.st_mode):
+        kind, size = EntryKind.DIRECTORY, 0
+    elif stat.S_ISLNK(status.st_mode):
+        kind, target = EntryKind.SYMLINK, os.readlink(name.path)
+        size = len(target)
+    else:
+        raise TransferError(
+            FailureKind.LOCAL_FILE_UNREADABLE,
+            f"{shown(path)} is a socket, pipe or device; a run may hold files, folders and symlinks only",
+            [path],
+        )
+    return SourceEntry(path, kind, size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, target)
+
+
+def _refuse_links_out(root: bytes, entries: Iterable[SourceEntry]) -> None:
+    real_root = os.path.realpath(root)
+    leaving = [
+        entry.path
+        for entry in entries
+        if entry.link_target is not None and _leaves(real_root, entry, entry.link_target)
+    ]
+    if leaving:
+        raise TransferError(
+            FailureKind.SYMLINK_LEAVES_RUN, f"{len(leaving)} symlink(s) lead out of the run", sorted(leaving)
+        )
+
+
+def _leaves(real_root: bytes, entry: SourceEntry, target: bytes) -> bool:
+    # An absolute target may point into the run here, but at the destination it would point away from the copy.
+    if target.startswith(b"/"):
+        return True
+    resolved = os.path.realpath(os.path.join(real_root, os.path.dirname(entry.path), target))
+    return os.path.commonpath((real_root, resolved)) != real_root
+
+
+@dataclass(frozen=True, slots=True)
+class TreeDifference:
+    """What happened to a run between two scans, by path, sorted. Of folders only their being there counts."""
+
+    added: tuple[bytes, ...]
+    changed: tuple[bytes, ...]
+    removed: tuple[bytes, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing happened."""
+        return not (self.added or self.changed or self.removed)
+
+
+def difference(before: Sequence[SourceEntry], after: Sequence[SourceEntry]) -> TreeDifference:
+    """Compares kind, size, mtime, ctime, inode and link target of every name."""
+    old = {entry.path: entry for entry in before}
+    new = {entry.path: entry for entry in after}
+    changed = (path for path in old.keys() & new.keys() if _signature(old[path]) != _signature(new[path]))
+    return TreeDifference(
+        added=tuple(sorted(new.keys() - old.keys())),
+        changed=tuple(sorted(changed)),
+        removed=tuple(sorted(old.keys() - new.keys())),
+    )
+
+
+def _signature(entry: SourceEntry) -> tuple[object, ...]:
+    # A lock or temporary file beside creation.json changes its folder's times; that is no change of the run.
+    if entry.kind is EntryKind.DIRECTORY:
+        return (entry.kind,)
+    return (entry.kind, entry.size, entry.mtime_ns, entry.ctime_ns, entry.inode, entry.link_target)

@@ -1,0 +1,69 @@
+"""Hashing what a destination really holds: read past this machine's page cache (SPEC §4, Verification).
+
+The cached pages are dropped first, which works on pages that were synced; the copy syncs every file. A server's own
+cache lies beyond us, and a memory file system has nothing behind its cache: both are said in a note.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+
+from services.sync_engine.transfer.block_stream import BLOCK_BYTES, Streamed, stream_blocks
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MEMORY = frozenset({0x01021994, 0x858458F6})
+_NETWORK = frozenset({0x6969, 0xFF534D42, 0xFE534D42, 0x517B})
+
+
+class NotAFileError(Exception):
+    """Something else than a file has the name."""
+
+
+def reading_note(filesystem_type: int) -> str:
+    """What to know beside an evidence grade got on such a file system; "" when nothing."""
+    if filesystem_type in _MEMORY:
+        return "memory"
+    if filesystem_type in _NETWORK:
+        return "network: the server's own cache was not passed"
+    return ""
+
+
+def hash_uncached(
+    folder: int, relative: bytes, *, expected_size: int | None, on_bytes: Callable[[int], None]
+) -> Streamed:
+    """Size and SHA-256 of a file below an open folder. With an `expected_size`, a file of another size isn't read and
+    gives no hash (""). `on_bytes` hears how much was read, and may raise to end it.
+
+    Raises NotAFileError, or OSError as the system says.
+    """
+    try:
+        descriptor = os.open(relative, _READ, dir_fd=folder)
+    except OSError:
+        present = os.stat(relative, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISREG(present.st_mode):
+            raise
+        raise NotAFileError from None
+    try:
+        present = os.fstat(descriptor)
+        if not stat.S_ISREG(present.st_mode):
+            raise NotAFileError
+        if expected_size is not None and present.st_size != expected_size:
+            return Streamed(present.st_size, "")
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        if present.st_size < BLOCK_BYTES:
+            return _hash_small(descriptor, present.st_size, on_bytes)
+        return stream_blocks(descriptor, portion=lambda most: most, consume=lambda block, offset: on_bytes(len(block)))
+    finally:
+        os.close(descriptor)
+
+
+def _hash_small(descriptor: int, size: int, on_bytes: Callable[[int], None]) -> Streamed:
+    content = os.read(descriptor, size + 1)
+    # A short read is the end of the file only when nothing follows.
+    while more := os.read(descriptor, BLOCK_BYTES) if len(content) != size else b"":
+        content += more
+    on_bytes(len(content))
+    return Streamed(len(content), hashlib.sha256(content).hexdigest())
