@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from libs.event_log.errors import as_labferry_error
-
 from libs.service_kit.identity import ServiceName
 from libs.service_kit.run import run_service
 from services.secrets.app import compose

@@ -11,7 +11,7 @@ from libs.service_kit.run import Composition, ServiceEnvironment
 from libs.service_kit.settings import SecretsBackend, SecretsSettings
 from libs.service_kit.telemetry import Logger
 from libs.service_kit.version import LABFERRY_VERSION
-from services.secrets import servicer
+from services.secrets import log_service, servicer
 from services.secrets.audit import Audit
 from services.secrets.encrypted_file import EncryptedFile
 from services.secrets.key_check import KeyCheck
@@ -40,7 +40,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         try:
             await unseal_at_start(vault, audit, settings.passphrase_file, environment.logger)
             yield Composition(
-                services=(servicer.publish(vault),),
+                services=(servicer.publish(vault), log_service.publish(store, environment.draining)),
                 on_serving=health.begin,
                 not_serving=frozenset({servicer.FULL_NAME}) if vault.sealed else frozenset(),
             )

@@ -27,28 +27,28 @@ async def unseal_at_start(vault: Vault, audit: Audit, passphrase_file: Path | No
     - The passphrase doesn't fit, or the file is damaged or unsafe: the service starts sealed and logs why, so that
       Unseal, GetStatus and the log can be reached. A restart would change nothing.
     """
-    if not vault.waits_for_passphrase:
-        return
+    try:
+        if vault.waits_for_passphrase:
+            await _unseal(vault, audit, passphrase_file, logger)
+    except InvalidRequestError as error:
+        raise ServiceStartError(f"secrets.passphrase_file: {error}") from error
+    except LabferryError as error:
+        logger.error("secrets_sealed", problem=str(error))
+
+
+async def _unseal(vault: Vault, audit: Audit, passphrase_file: Path | None, logger: Logger) -> None:
     if passphrase_file is None:
         logger.warning("secrets_sealed", problem="no secrets.passphrase_file is configured; waiting for Unseal")
         return
     text = await asyncio.to_thread(_read_passphrase, passphrase_file)
     if text is None:
         logger.warning("secrets_sealed", problem=f"{passphrase_file} is not there; waiting for Unseal")
-        return
-    try:
-        if vault.file_exists():
-            await vault.unseal(passphrase(text.reveal()), PassphraseSource.FILE, SERVICE_ITSELF)
-        elif await audit.knows_a_file():
-            logger.error(
-                "secrets_file_missing", problem="the encrypted file is gone; restore it, or Initialize a new one"
-            )
-        else:
-            await vault.initialize(new_passphrase(text.reveal()), SERVICE_ITSELF)
-    except InvalidRequestError as error:
-        raise ServiceStartError(f"{passphrase_file}: {error}") from error
-    except LabferryError as error:
-        logger.error("secrets_sealed", problem=str(error))
+    elif vault.file_exists():
+        await vault.unseal(passphrase(text.reveal()), PassphraseSource.FILE, SERVICE_ITSELF)
+    elif await audit.knows_a_file():
+        logger.error("secrets_file_missing", problem="the encrypted file is gone; restore it, or Initialize a new one")
+    else:
+        await vault.initialize(new_passphrase(text.reveal()), SERVICE_ITSELF)
 
 
 def _read_passphrase(path: Path) -> SecretText | None:

@@ -1,0 +1,13 @@
+"""python -m services.lims_gateway --config FILE"""
+
+from __future__ import annotations
+
+import sys
+
+from libs.event_log.errors import as_labferry_error
+from libs.service_kit.identity import ServiceName
+from libs.service_kit.run import run_service
+from services.lims_gateway.app import compose
+
+if __name__ == "__main__":
+    sys.exit(run_service(ServiceName.LIMS_GATEWAY, compose, as_labferry_error))

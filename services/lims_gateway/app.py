@@ -1,0 +1,68 @@
+"""The composition root of the LIMS gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from libs.event_log.sqlite_store import SqliteEventStore
+from libs.service_kit.channel import open_channel, read_token
+from libs.service_kit.identity import ServiceName, service_token_file
+from libs.service_kit.run import Composition, ServiceEnvironment, ServiceStartError
+from libs.service_kit.version import LABFERRY_VERSION
+from services.lims_gateway import log_service
+from services.lims_gateway.projects import servicer
+from services.lims_gateway.projects.cache import ProjectCache
+from services.lims_gateway.projects.directory import Directory
+from services.lims_gateway.projects.errors import CacheUnusableError
+from services.lims_gateway.projects.passwords import LimsPasswords
+from services.lims_gateway.projects.upstream import LimsUpstream
+
+
+@asynccontextmanager
+async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]:
+    """Opens log, cache and the way to the LIMS, and publishes LimsService and EventLogService.
+
+    Neither the LIMS nor the secrets service has to be up: whoever asks is told.
+    """
+    lims = environment.settings.lims
+    async with AsyncExitStack() as resources:
+        store = await SqliteEventStore.open(
+            environment.state_dir / "events.sqlite3", service=environment.name, version=LABFERRY_VERSION
+        )
+        resources.push_async_callback(store.close)
+        cache = await _open_cache(environment)
+        resources.push_async_callback(cache.close)
+        upstream: LimsUpstream | None = None
+        if lims.endpoint:
+            token = await asyncio.to_thread(
+                read_token, service_token_file(environment.settings.state_dir, ServiceName.LIMS_GATEWAY)
+            )
+            channel = await resources.enter_async_context(
+                open_channel(environment.settings.listen.secrets, lambda: token)
+            )
+            tls = await asyncio.to_thread(_tls, lims.ca_file)
+            upstream = LimsUpstream(lims.endpoint, lims.email, LimsPasswords(channel), tls)
+            resources.push_async_callback(upstream.close)
+        directory = Directory(lims.endpoint, upstream, cache, timedelta(hours=lims.cache_ttl_hours), environment.logger)
+        resources.push_async_callback(directory.close)
+        yield Composition(services=(servicer.publish(directory), log_service.publish(store, environment.draining)))
+
+
+async def _open_cache(environment: ServiceEnvironment) -> ProjectCache:
+    try:
+        return await ProjectCache.open(environment.state_dir / "projects.sqlite3", environment.logger)
+    except CacheUnusableError as error:
+        raise ServiceStartError(str(error)) from error
+
+
+def _tls(ca_file: Path | None) -> ssl.SSLContext:
+    """Certificates are always checked: against a private CA when one is configured, else against the system's."""
+    try:
+        return ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+    except OSError as error:
+        raise ServiceStartError(f"lims.ca_file: {ca_file} can't be used: {error}") from error
