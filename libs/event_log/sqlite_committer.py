@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 
 from libs.event_log.recording import LogHead
 from libs.event_log.sqlite_batch import PendingAppend, SqliteBatchWriter
-from libs.event_log.sqlite_schema import WAL_LIMIT_BYTES
+from libs.event_log.sqlite_schema import BUSY_TIMEOUT_MS, WAL_LIMIT_BYTES
 from libs.event_log.store import (
     AppendResult,
     EventStoreError,
@@ -24,6 +24,7 @@ from libs.event_log.store import (
 
 _BATCH_APPENDS = 1_024
 _BATCH_BYTES = 8 << 20
+_CHECKPOINT_WAIT_MS = 100
 
 
 class _Waiting(PendingAppend):
@@ -114,13 +115,16 @@ class SqliteCommitter:
             return
         if size <= self._wal_limit:
             return
+        self._connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_WAIT_MS}")
         try:
             (busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except sqlite3.OperationalError:
             # Nothing is lost: the events are in the write-ahead log, and if the disk is full the next commit says so.
             busy = True
-        # A reader that stays would otherwise make every commit wait for it in vain.
-        self._wal_limit = size + WAL_LIMIT_BYTES if busy else WAL_LIMIT_BYTES
+        finally:
+            self._connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        # Readers that never pause would otherwise make every commit wait for them in vain.
+        self._wal_limit = size + WAL_LIMIT_BYTES // 4 if busy else WAL_LIMIT_BYTES
 
     def _release(self, batch: Sequence[_Waiting], head: LogHead) -> None:
         self._advanced(head)
