@@ -182,6 +182,9 @@ class ProjectionRunner:
             async with self._turn:
                 await rebuild.replay(self.position)
                 reports = await rebuild.compare(self._writer)
+                if self.failure is not None:
+                    # Whether the event that stopped the read models can be applied now.
+                    await rebuild.replay(self._store.head)
                 if not dry_run:
                     await self._swap(rebuild)
         finally:
