@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -65,7 +64,7 @@ class TransferSmall:
 
     def _empty_destination(self) -> Path:
         self._rounds += 1
-        shutil.rmtree(self._base / f"destination{self._rounds - 1}", ignore_errors=True)
+
         destination = self._base / f"destination{self._rounds}"
         destination.mkdir()
         # What the round before left to write must not be paid for by this one.

@@ -20,7 +20,7 @@ class OwnerCannotBeKeptError(OSError):
     """The file belongs to another user who could no longer open what we would put in its place."""
 
 
-def fsync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Makes the folder's names durable. Raises OSError, but not for file systems that can't sync folders (CIFS)."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -59,7 +59,7 @@ def write_atomically(path: Path, content: bytes, *, mode: int) -> None:
     except OSError:
         _discard(temporary)
         raise
-    fsync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def create_atomically(path: Path, content: bytes, *, mode: int) -> None:
@@ -69,7 +69,7 @@ def create_atomically(path: Path, content: bytes, *, mode: int) -> None:
         os.link(temporary, path, follow_symlinks=False)
     finally:
         _discard(temporary)
-    fsync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _plain_file_status(path: Path) -> os.stat_result | None:

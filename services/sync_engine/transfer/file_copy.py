@@ -39,11 +39,10 @@ _NEW_FILE_MODE = 0o666
 
 @dataclass(frozen=True, slots=True)
 class WholeFile:
-    """A file that lies whole and durable in the incoming folder under `incoming_name`; `inode` is its own there."""
+    """A file that lies whole and durable in the incoming folder under `incoming_name`."""
 
     copied: CopiedFile
     incoming_name: bytes
-    inode: int
 
 
 @dataclass(slots=True)
@@ -121,19 +120,19 @@ class FileCopier:
     def _copy_small(self, entry: SourceEntry, source: int, unsynced: list[int]) -> WholeFile:
         content = self._source.read_whole(entry, source)
         self._brake.take(entry.size, self._control)
-        name, target, inode = self._create(unsynced, entry)
+        name, target = self._create(unsynced, entry)
         try:
             _write(target, content)
             os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
         except OSError as error:
             raise destination_error(error, "writing", entry.path) from error
         self._progress.advance(1, entry.size, entry.path)
-        return WholeFile(copied_from(entry, hashlib.sha256(content).hexdigest()), name, inode)
+        return WholeFile(copied_from(entry, hashlib.sha256(content).hexdigest()), name)
 
     def _copy_large(self, entry: SourceEntry, source: int, unsynced: list[int]) -> WholeFile:
         # Known to be another file already: nothing of a hundred gigabytes need be read to say so.
         self._source.refuse_if_changed(entry, source)
-        name, target, inode = self._create(unsynced, entry)
+        name, target = self._create(unsynced, entry)
 
         def consume(block: memoryview, offset: int) -> None:
             self._refuse_if_ended()
@@ -152,12 +151,13 @@ class FileCopier:
         if streamed.size != entry.size:
             raise source_changed(entry.path)
         self._source.refuse_if_changed(entry, source)
+        self._source.refuse_if_renamed(entry)
         try:
             os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
         except OSError as error:
             raise destination_error(error, "writing", entry.path) from error
         self._progress.advance(1, 0, entry.path)
-        return WholeFile(copied_from(entry, streamed.sha256), name, inode)
+        return WholeFile(copied_from(entry, streamed.sha256), name)
 
     def _copy_link(self, entry: SourceEntry) -> WholeFile:
         target = self._source.read_link(entry)
@@ -165,20 +165,19 @@ class FileCopier:
         try:
             os.symlink(target, name, dir_fd=self._incoming.fd)
             os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=self._incoming.fd, follow_symlinks=False)
-            inode = os.stat(name, dir_fd=self._incoming.fd, follow_symlinks=False).st_ino
         except OSError as error:
             raise destination_error(error, "making the symlink", entry.path) from error
         self._progress.advance(1, entry.size, entry.path)
-        return WholeFile(copied_from(entry, hashlib.sha256(target).hexdigest()), name, inode)
+        return WholeFile(copied_from(entry, hashlib.sha256(target).hexdigest()), name)
 
-    def _create(self, unsynced: list[int], entry: SourceEntry) -> tuple[bytes, int, int]:
+    def _create(self, unsynced: list[int], entry: SourceEntry) -> tuple[bytes, int]:
         name = self._incoming.new_name()
         try:
             descriptor = os.open(name, _CREATE, _NEW_FILE_MODE, dir_fd=self._incoming.fd)
-            unsynced.append(descriptor)
-            return name, descriptor, os.fstat(descriptor).st_ino
         except OSError as error:
             raise destination_error(error, "writing", entry.path) from error
+        unsynced.append(descriptor)
+        return name, descriptor
 
 
 def _write(descriptor: int, content: bytes | memoryview) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Sequence
 
 from services.sync_engine.transfer.destination_root import DestinationRoot
@@ -17,7 +16,7 @@ from services.sync_engine.transfer.incoming import IncomingFolder
 from services.sync_engine.transfer.libc import rename_noreplace
 from services.sync_engine.transfer.present import differing_error, same_content
 from services.sync_engine.transfer.system_error import destination_error
-from services.sync_engine.transfer.transport import EntryKind, FailureKind, TransferError
+from services.sync_engine.transfer.transport import FailureKind, TransferError
 
 _NO_EXCLUSIVE_RENAME = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
@@ -59,7 +58,7 @@ class Landing:
             raise destination_error(error, "putting aside this job's own earlier copy of", path) from error
 
     def _move(self, file: WholeFile, place: bytes) -> bool:
-        """False when the name is taken by something else."""
+        """False when the name is taken, or it can't be told."""
         try:
             if self._renames_exclusively:
                 try:
@@ -71,11 +70,11 @@ class Landing:
                     self._renames_exclusively = False
             self._link(file, place)
         except FileExistsError:
-            return self._is_ours(file, place)
+            return False
         except FileNotFoundError as error:
             # A network file system may repeat a request whose answer was lost; the second says "not there".
-            if self._is_ours(file, place):
-                return True
+            if self._root.status(place) is not None:
+                return False
             raise destination_error(error, "moving into place", file.copied.path) from error
         except OSError as error:
             raise destination_error(error, "moving into place", file.copied.path) from error
@@ -99,8 +98,3 @@ class Landing:
                 ) from error
             raise
         os.unlink(file.incoming_name, dir_fd=self._incoming.fd)
-
-    def _is_ours(self, file: WholeFile, place: bytes) -> bool:
-        present = self._root.status(place)
-        kind = stat.S_ISLNK if file.copied.kind is EntryKind.SYMLINK else stat.S_ISREG
-        return present is not None and kind(present.st_mode) and present.st_ino == file.inode

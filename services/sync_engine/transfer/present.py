@@ -63,8 +63,8 @@ def digest_at_destination(root: DestinationRoot, target: bytes, path: bytes, kin
     try:
         if kind is EntryKind.SYMLINK:
             return hashlib.sha256(os.readlink(place, dir_fd=root.fd)).hexdigest()
-        sync_present(root, place)
-        return hash_uncached(root.fd, place, expected_size=None, on_bytes=lambda count: None).sha256
+        size = _sync_present(root, place)
+        return hash_uncached(root.fd, place, expected_size=size, on_bytes=lambda count: None).sha256
     except NotAFileError:
         return None
     except OSError as error:
@@ -74,13 +74,16 @@ def digest_at_destination(root: DestinationRoot, target: bytes, path: bytes, kin
         raise destination_error(error, "reading", path) from error
 
 
-def sync_present(root: DestinationRoot, place: bytes) -> None:
-    """Makes a file durable that is at the destination already. OSError as the system says."""
+def _sync_present(root: DestinationRoot, place: bytes) -> int:
     descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=root.fd)
     try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotAFileError
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    return status.st_size
 
 
 def same_content(root: DestinationRoot, target: bytes, copied: CopiedFile) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from libs.run_tree.manifest import is_changing_file
+from services.sync_engine.transfer.block_stream import BLOCK_BYTES
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.present import names_present
 from services.sync_engine.transfer.system_error import destination_error
@@ -69,6 +70,8 @@ class _Reader:
         if present is None:
             return _Checked(file, _Verdict.MISSING, None)
         try:
+            if stat.S_ISREG(present.st_mode) and present.st_size != file.size:
+                return _Checked(file, _Verdict.DIFFERS, None)
             size, digest = self._read(file, present)
         except FileNotFoundError:
             return _Checked(file, _Verdict.MISSING, None)
@@ -76,16 +79,15 @@ class _Reader:
             return _Checked(file, _Verdict.DIFFERS, None)
         except OSError as error:
             raise destination_error(error, "reading back", file.path) from error
-        self._progress.advance(1, 0, file.path)
-        if not digest:
-            return _Checked(file, _Verdict.DIFFERS, None)
+        self._progress.advance(1, size if file.size < BLOCK_BYTES else 0, file.path)
         matched = (size, digest) == (file.size, file.sha256)
         evidence = FileEvidence(file.path, size, digest, EvidenceGrade.E4, file.kind)
         return _Checked(file, _Verdict.MATCHED if matched else _Verdict.DIFFERS, evidence)
 
     def _read(self, file: CopiedFile, present: os.stat_result) -> tuple[int, str]:
         place = self._target + b"/" + file.path
-        if stat.S_ISLNK(present.st_mode) != (file.kind is EntryKind.SYMLINK):
+        expected_kind = stat.S_ISLNK if file.kind is EntryKind.SYMLINK else stat.S_ISREG
+        if not expected_kind(present.st_mode):
             raise NotAFileError
         if file.kind is EntryKind.SYMLINK:
             link = os.readlink(place, dir_fd=self._root.fd)
@@ -93,7 +95,8 @@ class _Reader:
 
         def on_bytes(count: int) -> None:
             self._control.raise_if_stopped()
-            self._progress.advance(0, count, file.path)
+            if file.size >= BLOCK_BYTES:
+                self._progress.advance(0, count, file.path)
 
         streamed = hash_uncached(self._root.fd, place, expected_size=file.size, on_bytes=on_bytes)
         return streamed.size, streamed.sha256

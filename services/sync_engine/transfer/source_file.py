@@ -28,12 +28,22 @@ class SourceFiles:
             raise source_error(error, entry.path) from error
 
     def refuse_if_changed(self, entry: SourceEntry, descriptor: int) -> None:
-        """The open file tells whether what was read is what the scan saw; the path, whether it still has that name."""
+        """What was read from the open file is what the scan saw. That its name still leads to it is the next scan's
+        matter."""
         try:
-            opened, named = os.fstat(descriptor), os.lstat(self._place(entry))
+            opened = os.fstat(descriptor)
         except OSError as error:
             raise source_error(error, entry.path) from error
-        if not _is_as_scanned(opened, entry) or named.st_ino != entry.inode:
+        if not _is_as_scanned(opened, entry):
+            raise source_changed(entry.path)
+
+    def refuse_if_renamed(self, entry: SourceEntry) -> None:
+        """The name still leads to the file of the scan; worth asking where reading took long."""
+        try:
+            named = os.lstat(self._place(entry))
+        except OSError as error:
+            raise source_error(error, entry.path) from error
+        if named.st_ino != entry.inode:
             raise source_changed(entry.path)
 
     def read_whole(self, entry: SourceEntry, descriptor: int) -> bytes:

@@ -31,13 +31,12 @@ def reading_note(filesystem_type: int) -> str:
     return ""
 
 
-def hash_uncached(
-    folder: int, relative: bytes, *, expected_size: int | None, on_bytes: Callable[[int], None]
-) -> Streamed:
-    """Size and SHA-256 of a file below an open folder. With an `expected_size`, a file of another size isn't read and
-    gives no hash (""). `on_bytes` hears how much was read, and may raise to end it.
+def hash_uncached(folder: int, relative: bytes, *, expected_size: int, on_bytes: Callable[[int], None]) -> Streamed:
+    """Size and SHA-256 of a file below an open folder.
 
-    Raises NotAFileError, or OSError as the system says.
+    Of a file that turns out longer than expected, no more than one byte further is sure to be read: its size differs
+    and that is enough. `on_bytes` hears how much was read, and may raise to end it. Raises NotAFileError for a
+    symlink or folder, or OSError as the system says.
     """
     try:
         descriptor = os.open(relative, _READ, dir_fd=folder)
@@ -47,23 +46,20 @@ def hash_uncached(
             raise
         raise NotAFileError from None
     try:
-        present = os.fstat(descriptor)
-        if not stat.S_ISREG(present.st_mode):
-            raise NotAFileError
-        if expected_size is not None and present.st_size != expected_size:
-            return Streamed(present.st_size, "")
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        if present.st_size < BLOCK_BYTES:
-            return _hash_small(descriptor, present.st_size, on_bytes)
+        if expected_size < BLOCK_BYTES:
+            return _hash_small(descriptor, expected_size, on_bytes)
         return stream_blocks(descriptor, portion=lambda most: most, consume=lambda block, offset: on_bytes(len(block)))
+    except IsADirectoryError:
+        raise NotAFileError from None
     finally:
         os.close(descriptor)
 
 
 def _hash_small(descriptor: int, size: int, on_bytes: Callable[[int], None]) -> Streamed:
+    # One byte more than there should be: a file that is longer shows itself.
     content = os.read(descriptor, size + 1)
-    # A short read is the end of the file only when nothing follows.
-    while more := os.read(descriptor, BLOCK_BYTES) if len(content) != size else b"":
+    while 0 < len(content) < size and (more := os.read(descriptor, size + 1 - len(content))):
         content += more
     on_bytes(len(content))
     return Streamed(len(content), hashlib.sha256(content).hexdigest())

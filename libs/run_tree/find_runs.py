@@ -1,0 +1,39 @@
+"""Which runs lie below an equipment's folder (SPEC §1). Symlinks are never followed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from libs.run_tree.run_path import RunKind, RunPath
+
+CACHE_FOLDER_NAME = ".exlab-wizard"
+
+
+def find_projects(local_root: Path, equipment_id: str) -> list[str]:
+    """Names of the equipment's project folders, sorted; empty when the equipment has no folder. OSError as the system
+    says."""
+    return _folders(local_root / equipment_id)
+
+
+def find_runs(local_root: Path, equipment_id: str, project: str | None = None) -> Iterator[RunPath]:
+    """Every run of the equipment, or of one of its projects, sorted: those straight under a project first.
+
+    OSError when a folder can't be listed. A folder that vanishes meanwhile holds no runs.
+    """
+    for name in find_projects(local_root, equipment_id) if project is None else (project,):
+        folder = local_root / equipment_id / name
+        for group in ("", *(kind.group for kind in RunKind)):
+            for leaf in _folders(folder / group):
+                if RunKind.of_leaf(leaf) is not None:
+                    yield RunPath(equipment_id, name, group, leaf)
+
+
+def _folders(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(name for name in names if name != CACHE_FOLDER_NAME)

@@ -1,0 +1,71 @@
+"""The YAML front matter of a Markdown file, as text with the key path that each piece belongs to (SPEC §3).
+
+Templates leave markers there that make it anything but sound YAML, so what can't be composed is read line by line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import yaml
+
+_MOST_LINES = 200
+_FENCE = "---"
+_KEY_LINE = re.compile(r"(?P<indent> *)(?:- +)*(?P<key>[^\s:#][^:#]*):(?:\s|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class FrontMatterPiece:
+    """A piece of the block, as written, and the keys that lead to it, joined with "."; "" for the block itself."""
+
+    key_path: str
+    text: str
+
+
+def front_matter_pieces(markdown: str) -> list[FrontMatterPiece]:
+    """The pieces of the block between the opening `---` and the closing one; empty when there is no such block."""
+    lines = markdown.removeprefix("\ufeff").splitlines()
+    if not lines or lines[0].rstrip() != _FENCE:
+        return []
+    end = next((number for number, line in enumerate(lines[1:_MOST_LINES], start=1) if line.rstrip() == _FENCE), None)
+    if end is None:
+        return []
+    block = "\n".join(lines[1:end])
+    try:
+        node = yaml.compose(block, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError):
+        return list(_pieces_by_line(lines[1:end]))
+    return [] if node is None else list(_pieces_of(node, (), block))
+
+
+def _pieces_of(node: yaml.Node, path: tuple[str, ...], block: str) -> Iterator[FrontMatterPiece]:
+    # In flow style a leftover `{{ marker }}` is itself a mapping: only the text as written shows it.
+    if isinstance(node, yaml.MappingNode) and not node.flow_style:
+        for key, value in node.value:
+            key_text = _as_written(key, block)
+            below = (*path, key_text.strip("\"'"))
+            yield FrontMatterPiece(".".join(below), key_text)
+            yield from _pieces_of(value, below, block)
+    elif isinstance(node, yaml.SequenceNode) and not node.flow_style:
+        for number, item in enumerate(node.value):
+            yield from _pieces_of(item, (*path, str(number)), block)
+    else:
+        yield FrontMatterPiece(".".join(path), _as_written(node, block))
+
+
+def _as_written(node: yaml.Node, block: str) -> str:
+    return block[node.start_mark.index : node.end_mark.index]
+
+
+def _pieces_by_line(lines: list[str]) -> Iterator[FrontMatterPiece]:
+    keys: list[tuple[int, str]] = []
+    for line in lines:
+        shape = _KEY_LINE.match(line)
+        if shape is not None:
+            indent = len(shape["indent"])
+            while keys and keys[-1][0] >= indent:
+                keys.pop()
+            keys.append((indent, shape["key"].strip()))
+        yield FrontMatterPiece(".".join(key for _, key in keys), line)
