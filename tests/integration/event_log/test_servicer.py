@@ -72,8 +72,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
 async def refusal(call: Awaitable[object]) -> tuple[grpc.StatusCode, error_details_pb2.ErrorInfo]:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
-    trailing = dict(caught.value.trailing_metadata())
-    status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
+    status = status_pb2.Status.FromString(caught.value.trailing_metadata()["grpc-status-details-bin"])
     info = error_details_pb2.ErrorInfo()
     assert status.details[0].Unpack(info)
     return caught.value.code(), info
