@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from libs.event_log.store import LogInUseError, LogLocationError
@@ -20,7 +21,10 @@ class LogLock:
 
     def __init__(self, log_path: Path) -> None:
         self._path = log_path.with_name(log_path.name + ".lock")
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise LogLocationError(f"the event log's lock {self._path} can't be opened: {error.strerror}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -34,7 +38,9 @@ class LogLock:
             os.close(descriptor)
             raise LogLocationError(f"the event log {log_path} can't be locked: {error.strerror}") from error
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
+        # The number only makes a message clearer; a full disk must not keep the log from being opened.
+        with suppress(OSError):
+            os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
         self._descriptor: int | None = descriptor
 
     def release(self) -> None:

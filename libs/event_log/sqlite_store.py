@@ -24,6 +24,7 @@ from libs.event_log.store import (
     EventStoreError,
     LogClosedError,
     LogDamagedError,
+    LogLocationError,
     RequestIdReusedError,
     RequestKey,
     StreamAppend,
@@ -160,7 +161,10 @@ _OpenedFile = tuple[LogLock, sqlite3.Connection, SqliteBatchWriter, str, LogDama
 
 
 def _open_file(path: Path, service: str, version: str, clock: Callable[[], int]) -> _OpenedFile:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise LogLocationError(f"the event log's folder {path.parent} can't be made: {error.strerror}") from error
     refuse_network_filesystem(path.parent)
     lock = LogLock(path)
     connection: sqlite3.Connection | None = None
