@@ -17,6 +17,7 @@ import uvloop
 from libs.service_kit.config import ConfigurationError, load_configuration
 from libs.service_kit.errors import LabferryError
 from libs.service_kit.identity import Identities, ServiceName, ensure_identities
+from libs.service_kit.parent import end_with_parent
 from libs.service_kit.server import AddressInUseError, PublishedService, ServiceServer
 from libs.service_kit.settings import Settings
 from libs.service_kit.telemetry import Logger, configure_logging
@@ -67,7 +68,10 @@ def run_service(name: ServiceName, compose: Compose, as_labferry_error: AsLabfer
     """
     parser = argparse.ArgumentParser(prog=f"python -m services.{name}")
     parser.add_argument("--config", type=Path, help="labferry.yaml; LABFERRY_CONFIG when absent")
+    parser.add_argument("--end-with-parent", type=int, metavar="PID", help="drain when this parent process dies")
     arguments = parser.parse_args()
+    if arguments.end_with_parent is not None:
+        end_with_parent(arguments.end_with_parent)
     # A core file would hold whatever secrets the process has in memory.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:

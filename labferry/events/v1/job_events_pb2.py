@@ -24,40 +24,41 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from labferry.sync.v1 import job_pb2 as labferry_dot_sync_dot_v1_dot_job__pb2
+from labferry.sync.v1 import run_pb2 as labferry_dot_sync_dot_v1_dot_run__pb2
 from labferry.sync.v1 import sync_service_pb2 as labferry_dot_sync_dot_v1_dot_sync__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#labferry/events/v1/job_events.proto\x12\x12labferry.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1alabferry/sync/v1/job.proto\x1a#labferry/sync/v1/sync_service.proto\"x\n\tJobQueued\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x14\n\x0c\x65quipment_id\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x04 \x01(\t\x12\x11\n\tamendment\x18\x05 \x01(\x05\x12\x10\n\x08priority\x18\x06 \x01(\x05\"I\n\nJobStarted\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x11\n\tengine_id\x18\x02 \x01(\t\x12\x17\n\x0fincoming_folder\x18\x03 \x01(\t\"\x1c\n\x0bJobRequeued\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\"^\n\x0fJobFilesLanding\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x12\n\nbatch_blob\x18\x02 \x01(\t\x12\x12\n\nfile_count\x18\x03 \x01(\x03\x12\x12\n\nbyte_count\x18\x04 \x01(\x03\"o\n\tJobCopied\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x15\n\rmanifest_blob\x18\x02 \x01(\t\x12\x12\n\nfiles_blob\x18\x03 \x01(\t\x12\x12\n\nfile_count\x18\x04 \x01(\x03\x12\x12\n\nbyte_count\x18\x05 \x01(\x03\"\xbd\x01\n\x0bJobVerified\x12\x17\n\x0fmanifest_sha256\x18\x01 \x01(\t\x12\x10\n\x08\x65xpected\x18\x02 \x01(\x03\x12\x0e\n\x06hashed\x18\x03 \x01(\x03\x12\x0f\n\x07matched\x18\x04 \x01(\x03\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\r\n\x05grade\x18\x06 \x01(\t\x12\x0c\n\x04host\x18\x07 \x01(\t\x12\x0c\n\x04note\x18\x08 \x01(\t\x12\x15\n\revidence_blob\x18\t \x01(\t\x12\x10\n\x08occasion\x18\n \x01(\t\"Y\n\x15JobVerificationFailed\x12.\n\x06report\x18\x01 \x01(\x0b\x32\x1e.labferry.sync.v1.VerifyReport\x12\x10\n\x08occasion\x18\x02 \x01(\t\"6\n\tJobSealed\x12\x15\n\rsnapshot_blob\x18\x01 \x01(\t\x12\x12\n\nfile_count\x18\x02 \x01(\x03\"\xb2\x01\n\nJobWaiting\x12\x32\n\tcondition\x18\x01 \x01(\x0e\x32\x1f.labferry.sync.v1.WaitCondition\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x31\n\rnext_try_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1c.labferry.sync.v1.JobFailure\"B\n\x0cJobWaitEnded\x12\x32\n\tcondition\x18\x01 \x01(\x0e\x32\x1f.labferry.sync.v1.WaitCondition\"x\n\x10JobAttemptFailed\x12-\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x1c.labferry.sync.v1.JobFailure\x12\x35\n\x11next_attempt_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\tJobFailed\x12-\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x1c.labferry.sync.v1.JobFailure\"\x1d\n\nJobRearmed\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#labferry/events/v1/job_events.proto\x12\x12labferry.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1alabferry/sync/v1/job.proto\x1a\x1alabferry/sync/v1/run.proto\x1a#labferry/sync/v1/sync_service.proto\"x\n\tJobQueued\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x14\n\x0c\x65quipment_id\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x04 \x01(\t\x12\x11\n\tamendment\x18\x05 \x01(\x05\x12\x10\n\x08priority\x18\x06 \x01(\x05\"I\n\nJobStarted\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x11\n\tengine_id\x18\x02 \x01(\t\x12\x17\n\x0fincoming_folder\x18\x03 \x01(\t\"\x1c\n\x0bJobRequeued\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\"^\n\x0fJobFilesLanding\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x12\n\nbatch_blob\x18\x02 \x01(\t\x12\x12\n\nfile_count\x18\x03 \x01(\x03\x12\x12\n\nbyte_count\x18\x04 \x01(\x03\"o\n\tJobCopied\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x15\n\rmanifest_blob\x18\x02 \x01(\t\x12\x12\n\nfiles_blob\x18\x03 \x01(\t\x12\x12\n\nfile_count\x18\x04 \x01(\x03\x12\x12\n\nbyte_count\x18\x05 \x01(\x03\"\xbd\x01\n\x0bJobVerified\x12\x17\n\x0fmanifest_sha256\x18\x01 \x01(\t\x12\x10\n\x08\x65xpected\x18\x02 \x01(\x03\x12\x0e\n\x06hashed\x18\x03 \x01(\x03\x12\x0f\n\x07matched\x18\x04 \x01(\x03\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\r\n\x05grade\x18\x06 \x01(\t\x12\x0c\n\x04host\x18\x07 \x01(\t\x12\x0c\n\x04note\x18\x08 \x01(\t\x12\x15\n\revidence_blob\x18\t \x01(\t\x12\x10\n\x08occasion\x18\n \x01(\t\"Y\n\x15JobVerificationFailed\x12.\n\x06report\x18\x01 \x01(\x0b\x32\x1e.labferry.sync.v1.VerifyReport\x12\x10\n\x08occasion\x18\x02 \x01(\t\"i\n\tJobSealed\x12\x15\n\rsnapshot_blob\x18\x01 \x01(\t\x12\x12\n\nfile_count\x18\x02 \x01(\x03\x12\x31\n\x0bsync_status\x18\x03 \x01(\x0e\x32\x1c.labferry.sync.v1.SyncStatus\"\xb2\x01\n\nJobWaiting\x12\x32\n\tcondition\x18\x01 \x01(\x0e\x32\x1f.labferry.sync.v1.WaitCondition\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x31\n\rnext_try_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1c.labferry.sync.v1.JobFailure\"B\n\x0cJobWaitEnded\x12\x32\n\tcondition\x18\x01 \x01(\x0e\x32\x1f.labferry.sync.v1.WaitCondition\"x\n\x10JobAttemptFailed\x12-\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x1c.labferry.sync.v1.JobFailure\x12\x35\n\x11next_attempt_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\tJobFailed\x12-\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x1c.labferry.sync.v1.JobFailure\"\x1d\n\nJobRearmed\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'labferry.events.v1.job_events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBQUEUED']._serialized_start=157
-  _globals['_JOBQUEUED']._serialized_end=277
-  _globals['_JOBSTARTED']._serialized_start=279
-  _globals['_JOBSTARTED']._serialized_end=352
-  _globals['_JOBREQUEUED']._serialized_start=354
-  _globals['_JOBREQUEUED']._serialized_end=382
-  _globals['_JOBFILESLANDING']._serialized_start=384
-  _globals['_JOBFILESLANDING']._serialized_end=478
-  _globals['_JOBCOPIED']._serialized_start=480
-  _globals['_JOBCOPIED']._serialized_end=591
-  _globals['_JOBVERIFIED']._serialized_start=594
-  _globals['_JOBVERIFIED']._serialized_end=783
-  _globals['_JOBVERIFICATIONFAILED']._serialized_start=785
-  _globals['_JOBVERIFICATIONFAILED']._serialized_end=874
-  _globals['_JOBSEALED']._serialized_start=876
-  _globals['_JOBSEALED']._serialized_end=930
-  _globals['_JOBWAITING']._serialized_start=933
-  _globals['_JOBWAITING']._serialized_end=1111
-  _globals['_JOBWAITENDED']._serialized_start=1113
-  _globals['_JOBWAITENDED']._serialized_end=1179
-  _globals['_JOBATTEMPTFAILED']._serialized_start=1181
-  _globals['_JOBATTEMPTFAILED']._serialized_end=1301
-  _globals['_JOBFAILED']._serialized_start=1303
-  _globals['_JOBFAILED']._serialized_end=1361
-  _globals['_JOBREARMED']._serialized_start=1363
-  _globals['_JOBREARMED']._serialized_end=1392
+  _globals['_JOBQUEUED']._serialized_start=185
+  _globals['_JOBQUEUED']._serialized_end=305
+  _globals['_JOBSTARTED']._serialized_start=307
+  _globals['_JOBSTARTED']._serialized_end=380
+  _globals['_JOBREQUEUED']._serialized_start=382
+  _globals['_JOBREQUEUED']._serialized_end=410
+  _globals['_JOBFILESLANDING']._serialized_start=412
+  _globals['_JOBFILESLANDING']._serialized_end=506
+  _globals['_JOBCOPIED']._serialized_start=508
+  _globals['_JOBCOPIED']._serialized_end=619
+  _globals['_JOBVERIFIED']._serialized_start=622
+  _globals['_JOBVERIFIED']._serialized_end=811
+  _globals['_JOBVERIFICATIONFAILED']._serialized_start=813
+  _globals['_JOBVERIFICATIONFAILED']._serialized_end=902
+  _globals['_JOBSEALED']._serialized_start=904
+  _globals['_JOBSEALED']._serialized_end=1009
+  _globals['_JOBWAITING']._serialized_start=1012
+  _globals['_JOBWAITING']._serialized_end=1190
+  _globals['_JOBWAITENDED']._serialized_start=1192
+  _globals['_JOBWAITENDED']._serialized_end=1258
+  _globals['_JOBATTEMPTFAILED']._serialized_start=1260
+  _globals['_JOBATTEMPTFAILED']._serialized_end=1380
+  _globals['_JOBFAILED']._serialized_start=1382
+  _globals['_JOBFAILED']._serialized_end=1440
+  _globals['_JOBREARMED']._serialized_start=1442
+  _globals['_JOBREARMED']._serialized_end=1471
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from labferry.sync.v1 import job_pb2 as _job_pb2
+from labferry.sync.v1 import run_pb2 as _run_pb2
 from labferry.sync.v1 import sync_service_pb2 as _sync_service_pb2
 import builtins as _builtins
 import sys
@@ -281,19 +282,23 @@ class JobSealed(_message.Message):
 
     SNAPSHOT_BLOB_FIELD_NUMBER: _builtins.int
     FILE_COUNT_FIELD_NUMBER: _builtins.int
+    SYNC_STATUS_FIELD_NUMBER: _builtins.int
     snapshot_blob: _builtins.str
     """Blob: JSON Lines, one file a line: path relative to the equipment folder, size, sha256."""
     file_count: _builtins.int
     """Files in it."""
+    sync_status: _run_pb2.SyncStatus.ValueType
+    """The run's sync_status that the sealed creation.json holds."""
     def __init__(
         self,
         *,
         snapshot_blob: _builtins.str = ...,
         file_count: _builtins.int = ...,
+        sync_status: _run_pb2.SyncStatus.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_count", b"file_count", "snapshot_blob", b"snapshot_blob"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_count", b"file_count", "snapshot_blob", b"snapshot_blob", "sync_status", b"sync_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -236,22 +236,26 @@ class RunOverrideImported(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     OVERRIDE_ID_FIELD_NUMBER: _builtins.int
     ENTRY_JSON_FIELD_NUMBER: _builtins.int
+    FILE_INDEX_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """The run."""
     override_id: _builtins.str
     """Its id."""
     entry_json: _builtins.str
     """The entry as it stood in the file, JSON, every field kept."""
+    file_index: _builtins.int
+    """Its place in the file's array, from 0: the array rebuilt from the log has the same order."""
     def __init__(
         self,
         *,
         run: _builtins.str = ...,
         override_id: _builtins.str = ...,
         entry_json: _builtins.str = ...,
+        file_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry_json", b"entry_json", "override_id", b"override_id", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry_json", b"entry_json", "file_index", b"file_index", "override_id", b"override_id", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -58,6 +58,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the folder to adopt can't be read whole. Metadata: path, detail."""
     ERROR_REASON_CREATION_FILE_NOT_WRITABLE: _ErrorReason.ValueType  # 17
     """FAILED_PRECONDITION: the run's creation.json could not be written. Metadata: path, detail."""
+    ERROR_REASON_DESTINATION_UNUSABLE: _ErrorReason.ValueType  # 18
+    """UNAVAILABLE: a destination could not be read back; nothing was proven or disproven. Metadata: destination, detail."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of the sync engine's services, in google.rpc.ErrorInfo.reason without the prefix, domain "sync.labferry"."""
@@ -98,4 +100,6 @@ ERROR_REASON_SOURCE_UNREADABLE: ErrorReason.ValueType  # 16
 """FAILED_PRECONDITION: the folder to adopt can't be read whole. Metadata: path, detail."""
 ERROR_REASON_CREATION_FILE_NOT_WRITABLE: ErrorReason.ValueType  # 17
 """FAILED_PRECONDITION: the run's creation.json could not be written. Metadata: path, detail."""
+ERROR_REASON_DESTINATION_UNUSABLE: ErrorReason.ValueType  # 18
+"""UNAVAILABLE: a destination could not be read back; nothing was proven or disproven. Metadata: destination, detail."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

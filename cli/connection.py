@@ -1,0 +1,52 @@
+"""How the CLI reaches the services: addresses from the configuration, the operator's token from its file."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from grpc.aio import Channel
+
+from libs.service_kit.channel import open_channel, read_token
+from libs.service_kit.config import load_configuration
+from libs.service_kit.identity import OPERATOR_TOKEN_FILE, ServiceName
+from libs.service_kit.settings import Settings
+
+
+class TokenFileError(Exception):
+    """The operator's token can't be read; the message says where it was looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where the services listen, and who calls."""
+
+    settings: Settings
+    token: str
+
+    @classmethod
+    def from_configuration(cls, config: Path | None, token_file: Path | None) -> Connection:
+        """ConfigurationError, TokenFileError."""
+        settings = load_configuration(config).settings
+        path = token_file or settings.state_dir / OPERATOR_TOKEN_FILE
+        try:
+            token = read_token(path)
+        except OSError as error:
+            hint = (
+                "the services make it at their first start"
+                if isinstance(error, FileNotFoundError)
+                else "use --token-file"
+            )
+            raise TokenFileError(f"the token file {path} can't be read ({error.strerror}); {hint}") from error
+        return cls(settings, token)
+
+    def address(self, service: ServiceName) -> str:
+        address: str = getattr(self.settings.listen, service)
+        return address
+
+    @asynccontextmanager
+    async def channel(self, service: ServiceName) -> AsyncIterator[Channel]:
+        async with open_channel(self.address(service), lambda: self.token) as channel:
+            yield channel

@@ -1,0 +1,39 @@
+"""labferry: the operators' command line. Everything it does goes over gRPC, as any other caller."""
+
+from __future__ import annotations
+
+import typer
+
+from cli.commands import job, log, override, problems, project, run, secret, up
+from libs.service_kit.version import LABFERRY_VERSION
+
+_EPILOG = """Exit status: 0 done · 1 the answer is no (blocked, not verified, not intact) · 2 wrong usage ·
+64 + the gRPC status for a refused call · 78 wrong configuration · 130 interrupted."""
+
+app = typer.Typer(
+    name="labferry",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog=_EPILOG,
+    help="Carries acquisition runs to the lab's storage and proves that every byte arrived.",
+)
+app.add_typer(run.app, name="run")
+app.add_typer(job.app, name="job")
+app.add_typer(override.app, name="override")
+app.add_typer(project.app, name="project")
+app.add_typer(secret.app, name="secret")
+app.add_typer(log.app, name="log")
+app.command("problems", epilog="Example: labferry problems --equipment CONFOCAL_01 --tier hard")(problems.problems)
+app.command("events", epilog="Example: labferry events --follow --stream job- -o json")(log.events)
+app.command("up", epilog="Example: labferry up --config labferry.yaml")(up.up)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(LABFERRY_VERSION)
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,39 @@
+"""Opens the destinations that the configuration names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import time
+
+from libs.service_kit.settings import Bandwidth as BandwidthSettings
+from libs.service_kit.settings import EquipmentSettings, Weekday
+from services.sync_engine.jobs.workbench import Destination
+from services.sync_engine.transfer.bandwidth import Bandwidth, BandwidthWindow
+from services.sync_engine.transfer.mounted import MountedTransport
+
+_DAYS = {day: number for number, day in enumerate(Weekday)}
+
+
+def open_destinations(equipment: Sequence[EquipmentSettings]) -> Mapping[str, Sequence[Destination]]:
+    """Each equipment's destinations, in the order of the configuration. Touches no disk."""
+    return {
+        e.id: tuple(
+            Destination(
+                d.name, d.required, MountedTransport(d.transport.path, bandwidth=_bandwidth(d.transport.bandwidth))
+            )
+            for d in e.all_destinations()
+        )
+        for e in equipment
+    }
+
+
+def _bandwidth(settings: BandwidthSettings) -> Bandwidth:
+    windows = (
+        BandwidthWindow(
+            days=frozenset(_DAYS[day] for day in w.days),
+            begin=time.fromisoformat(w.from_),
+            end=time.fromisoformat(w.to),
+        )
+        for w in settings.schedule
+    )
+    return Bandwidth(settings.upload_mbps, tuple(windows))

@@ -1,0 +1,106 @@
+"""The engine's side of its event log: streams folded into jobs and runs, and appends that carry who asked and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from google.protobuf.message import Message
+
+from libs.event_log.event import NewEvent, RecordedEvent
+from libs.event_log.store import AppendResult, EventStore, Expected, RequestKey, StreamAppend
+from services.sync_engine.event_types import ENGINE, EVENT_TYPES, job_stream, run_stream
+from services.sync_engine.jobs.job import Job
+from services.sync_engine.jobs.job import evolve as evolve_job
+from services.sync_engine.runs.run import RunRecord
+from services.sync_engine.runs.run import evolve as evolve_run
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Who asked, why, and in which request. `reason` is empty where good records ask for none."""
+
+    actor: str
+    reason: str = ""
+    correlation_id: str = ""
+
+
+BY_ITSELF = Cause(actor=ENGINE)
+"""What the engine does without being asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is to be appended to one stream, and the revision it is based on."""
+
+    stream: str
+    expected: int | Expected
+    payloads: Sequence[Message]
+
+
+def job_change(job: Job, *payloads: Message) -> Change:
+    return Change(job_stream(job.job_id), job.revision, payloads)
+
+
+def run_change(record: RunRecord, *payloads: Message) -> Change:
+    expected = record.revision if record.revision >= 0 else Expected.NONE
+    return Change(run_stream(record.run), expected, payloads)
+
+
+def recorded_at(event: RecordedEvent) -> datetime:
+    """When it was recorded, to the microsecond."""
+    return datetime.fromtimestamp(event.recorded_ns // 1000 / 1_000_000, tz=UTC)
+
+
+class EngineLog:
+    """Loads jobs and runs as they are now, or were at a position, and appends what happened to them."""
+
+    def __init__(self, store: EventStore) -> None:
+        self.store = store
+
+    async def job(self, job_id: str, *, upto_position: int | None = None) -> Job | None:
+        """The job; None when there was none yet."""
+        events = await self.store.read_stream(job_stream(job_id), upto_position=upto_position)
+        return fold_job(events)
+
+    async def run(self, run: str, *, upto_position: int | None = None) -> RunRecord:
+        """What the log knows about a run; an empty record when it knows nothing."""
+        record = RunRecord(run)
+        for event in await self.store.read_stream(run_stream(run), upto_position=upto_position):
+            payload = EVENT_TYPES.decode(event)
+            if payload is not None:
+                record = evolve_run(record, payload)
+        return record
+
+    async def append(self, cause: Cause, *changes: Change, request: RequestKey | None = None) -> AppendResult:
+        """Appends all changes or none. Errors: libs.event_log.store."""
+        return await self.store.append(
+            [
+                StreamAppend(c.stream, c.expected, [_new_event(p, cause) for p in c.payloads])
+                for c in changes
+                if c.payloads
+            ],
+            request,
+        )
+
+    async def append_to_job(self, cause: Cause, job: Job, *payloads: Message) -> Job:
+        """Appends to one job and returns it as it is then."""
+        result = await self.append(cause, job_change(job, *payloads))
+        for event, payload in zip(result.events, payloads, strict=True):
+            job = evolve_job(job, payload, recorded_at(event))
+        return job
+
+
+def fold_job(events: Sequence[RecordedEvent]) -> Job | None:
+    """The job that these events of its stream make."""
+    job: Job | None = None
+    for event in events:
+        payload = EVENT_TYPES.decode(event)
+        if payload is not None:
+            job = evolve_job(job, payload, recorded_at(event))
+    return job
+
+
+def _new_event(payload: Message, cause: Cause) -> NewEvent:
+    return EVENT_TYPES.new_event(payload, actor=cause.actor, reason=cause.reason, correlation_id=cause.correlation_id)

@@ -1,0 +1,162 @@
+"""What the sync engine refuses, as its callers see it: every reason of its API in one place."""
+
+from __future__ import annotations
+
+import grpc
+
+from labferry.sync.v1 import error_reason_pb2 as reasons
+from libs.event_log.errors import as_labferry_error as log_error
+from libs.run_tree.creation_errors import (
+    CreationError,
+    CreationExistsError,
+    CreationLockedError,
+    CreationMissingError,
+    CreationNotWritableError,
+    SchemaMajorMismatchError,
+)
+from libs.service_kit.errors import LabferryError, Reason, UnavailableError
+from services.sync_engine.jobs.job import JobStateError
+from services.sync_engine.runs.run import OverrideNotFoundError, OverrideNotRevocableError
+from services.sync_engine.transfer.transport import TransferError
+from services.sync_engine.validation.walk import WalkError
+
+DOMAIN = "sync.labferry"
+
+
+def _reason(value: reasons.ErrorReason.ValueType) -> Reason:
+    return Reason(DOMAIN, reasons.ErrorReason.Name(value).removeprefix("ERROR_REASON_"))
+
+
+class RunNotFoundError(LabferryError):
+    code = grpc.StatusCode.NOT_FOUND
+    reason = _reason(reasons.ERROR_REASON_RUN_NOT_FOUND)
+
+
+class EquipmentNotConfiguredError(LabferryError):
+    code = grpc.StatusCode.NOT_FOUND
+    reason = _reason(reasons.ERROR_REASON_EQUIPMENT_NOT_CONFIGURED)
+
+
+class PathOutsideRootsError(LabferryError):
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = _reason(reasons.ERROR_REASON_PATH_OUTSIDE_ROOTS)
+
+
+class CreationFileMissingError(LabferryError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = _reason(reasons.ERROR_REASON_CREATION_FILE_MISSING)
+
+
+class SchemaMismatchError(LabferryError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = _reason(reasons.ERROR_REASON_SCHEMA_MAJOR_MISMATCH)
+
+
+class CreationFileUnreadableError(LabferryError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = _reason(reasons.ERROR_REASON_CREATION_FILE_UNREADABLE)
+
+
+class CreationFileLockedError(UnavailableError):
+    reason = _reason(reasons.ERROR_REASON_CREATION_FILE_LOCKED)
+
+
+class CreationFileNotWritableError(LabferryError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = _reason(reasons.ERROR_REASON_CREATION_FILE_NOT_WRITABLE)
+
+
+class JobNotFoundError(LabferryError):
+    code = grpc.StatusCode.NOT_FOUND
+    reason = _reason(reasons.ERROR_REASON_JOB_NOT_FOUND)
+
+
+class JobStateRefusedError(LabferryError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = _reason(reasons.ERROR_REASON_JOB_STATE)
+
+
+class OverrideUnknownError(LabferryError):
+    code = grpc.StatusCode.NOT_FOUND
+    reason = _reason(reasons.ERROR_REASON_OVERRIDE_NOT_FOUND)
+
+
+class OverrideStateError(LabferryError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = _reason(reasons.ERROR_REASON_OVERRIDE_NOT_REVOCABLE)
+
+
+class RunExistsError(LabferryError):
+    code = grpc.StatusCode.ALREADY_EXISTS
+    reason = _reason(reasons.ERROR_REASON_RUN_EXISTS)
+
+
+class RunAmendedError(LabferryError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = _reason(reasons.ERROR_REASON_RUN_AMENDED)
+
+
+class NothingVerifiedError(LabferryError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = _reason(reasons.ERROR_REASON_NOTHING_VERIFIED)
+
+
+class DestinationNotFoundError(LabferryError):
+    code = grpc.StatusCode.NOT_FOUND
+    reason = _reason(reasons.ERROR_REASON_DESTINATION_NOT_FOUND)
+
+
+class DestinationUnusableError(UnavailableError):
+    reason = _reason(reasons.ERROR_REASON_DESTINATION_UNUSABLE)
+
+
+class SourceUnreadableError(LabferryError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = _reason(reasons.ERROR_REASON_SOURCE_UNREADABLE)
+
+
+def as_labferry_error(error: Exception) -> LabferryError | None:
+    """The error that callers see for one of the engine's or its libraries'. None: a defect."""
+    match error:
+        case JobStateError():
+            return JobStateRefusedError(
+                str(error),
+                metadata={"job_id": error.job.job_id, "state": error.job.state.value, "command": error.command},
+            )
+        case OverrideNotFoundError():
+            return OverrideUnknownError(str(error), metadata={"run": error.run, "override_id": error.override_id})
+        case OverrideNotRevocableError():
+            return OverrideStateError(str(error), metadata={"run": error.run, "override_id": error.override_id})
+        case CreationError():
+            return creation_error(error)
+        case WalkError():
+            return SourceUnreadableError(error.message, metadata={"path": error.path, "detail": error.message})
+        case TransferError():
+            return SourceUnreadableError(error.message, metadata={"path": "", "detail": error.message})
+        case _:
+            return log_error(error)
+
+
+def creation_error(error: CreationError) -> LabferryError:
+    """What a caller sees of a creation.json that can't be used."""
+    path = str(error.path or "")
+    match error:
+        case CreationMissingError():
+            return CreationFileMissingError(f"{error.message} AdoptRun makes one.", metadata={"path": path})
+        case SchemaMajorMismatchError():
+            metadata = {
+                "code": error.code,
+                "field": error.field,
+                "expected_major": str(error.expected_major),
+                "found": error.found or "",
+                "path": path,
+            }
+            return SchemaMismatchError(error.message, metadata=metadata)
+        case CreationLockedError():
+            return CreationFileLockedError(error.message, metadata={"path": path})
+        case CreationNotWritableError():
+            return CreationFileNotWritableError(error.message, metadata={"path": path, "detail": error.message})
+        case CreationExistsError():
+            return RunExistsError(error.message, metadata={"path": path})
+        case _:
+            return CreationFileUnreadableError(error.message, metadata={"path": path, "detail": error.message})

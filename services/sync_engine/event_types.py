@@ -1,0 +1,44 @@
+"""Every event type of the sync engine's log."""
+
+from __future__ import annotations
+
+from labferry.events.v1 import job_events_pb2 as job
+from labferry.events.v1 import log_events_pb2 as log
+from labferry.events.v1 import run_events_pb2 as run
+from libs.event_log.event import EventType, EventTypes
+
+EVENT_TYPES = EventTypes(
+    (
+        EventType("log.store_created.v1", log.StoreCreated),
+        EventType("sync.job.queued.v1", job.JobQueued),
+        EventType("sync.job.started.v1", job.JobStarted),
+        EventType("sync.job.requeued.v1", job.JobRequeued),
+        EventType("sync.job.files_landing.v1", job.JobFilesLanding),
+        EventType("sync.job.copied.v1", job.JobCopied),
+        EventType("sync.job.verified.v1", job.JobVerified),
+        EventType("sync.job.verification_failed.v1", job.JobVerificationFailed),
+        EventType("sync.job.sealed.v1", job.JobSealed),
+        EventType("sync.job.waiting.v1", job.JobWaiting),
+        EventType("sync.job.wait_ended.v1", job.JobWaitEnded),
+        EventType("sync.job.attempt_failed.v1", job.JobAttemptFailed),
+        EventType("sync.job.failed.v1", job.JobFailed),
+        EventType("sync.job.rearmed.v1", job.JobRearmed),
+        EventType("sync.run.adopted.v1", run.RunAdopted),
+        EventType("sync.run.enqueue_blocked.v1", run.RunEnqueueBlocked),
+        EventType("sync.run.sync_status_changed.v1", run.RunSyncStatusChanged),
+        EventType("sync.run.override_recorded.v1", run.RunOverrideRecorded),
+        EventType("sync.run.override_revoked.v1", run.RunOverrideRevoked),
+        EventType("sync.run.override_imported.v1", run.RunOverrideImported),
+    )
+)
+
+ENGINE = "service:sync_engine"
+"""Actor of what the engine does by itself."""
+
+
+def job_stream(job_id: str) -> str:
+    return f"job-{job_id}"
+
+
+def run_stream(run_path: str) -> str:
+    return f"run-{run_path}"

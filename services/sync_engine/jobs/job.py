@@ -1,0 +1,242 @@
+"""The job as a pure state machine over its events: what each event makes of it, and which commands its state allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from google.protobuf.message import Message
+
+from labferry.events.v1 import job_events_pb2 as events
+from labferry.sync.v1 import job_pb2, run_pb2
+from libs.run_tree.creation_record import SyncStatus
+from libs.service_kit.enum_names import ProtoNames
+from services.sync_engine.transfer.transport import FailureKind
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    AWAITING_VERIFY = "awaiting_verify"
+    VERIFIED = "verified"
+    CLEANUP_ELIGIBLE = "cleanup_eligible"
+    CLEANED = "cleaned"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    PAUSED = "paused"
+
+
+class WaitCondition(StrEnum):
+    SLOT = "slot"
+    BACKOFF = "backoff"
+    GATE = "gate"
+    DESTINATION_FULL = "destination_full"
+    DESTINATION_UNREACHABLE = "destination_unreachable"
+    SOURCE_UNSETTLED = "source_unsettled"
+    OPERATOR = "operator"
+    EQUIPMENT_NOT_CONFIGURED = "equipment_not_configured"
+
+
+JOB_STATES = ProtoNames(JobState, job_pb2.JobState, "JOB_STATE")
+WAIT_CONDITIONS = ProtoNames(WaitCondition, job_pb2.WaitCondition, "WAIT_CONDITION")
+FAILURE_KINDS = ProtoNames(FailureKind, job_pb2.FailureKind, "FAILURE_KIND")
+SYNC_STATUSES = ProtoNames(SyncStatus, run_pb2.SyncStatus, "SYNC_STATUS")
+
+PROVEN_STATES = frozenset({JobState.VERIFIED, JobState.CLEANUP_ELIGIBLE, JobState.CLEANED})
+ENDED_STATES = frozenset({JobState.FAILED, JobState.CANCELLED, JobState.CLEANED})
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt did not succeed, in the transport's own words."""
+
+    kind: FailureKind
+    message: str
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A condition that holds the job back, since when, and when it is looked at again (None: only by an event)."""
+
+    condition: WaitCondition
+    since: datetime
+    detail: str
+    next_try: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The work of bringing one run to one destination, as its events tell it."""
+
+    job_id: str
+    run: str
+    equipment_id: str
+    destination: str
+    enqueued: datetime
+    amendment: int = 0
+    priority: int = 0
+    state: JobState = JobState.QUEUED
+    revision: int = 0
+    attempt: int = 0
+    network_failures: int = 0
+    mismatches: int = 0
+    next_attempt: datetime | None = None
+    failure: Failure | None = None
+    wait: Wait | None = None
+    landing_blobs: tuple[str, ...] = ()
+    manifest_blob: str | None = None
+    files_blob: str | None = None
+    file_count: int = 0
+    byte_count: int = 0
+    verify_passes: int = 0
+    verified: datetime | None = None
+    sealed_status: SyncStatus | None = None
+
+    @property
+    def sealed(self) -> bool:
+        return self.sealed_status is not None
+
+    def seal_is_due(self, run_status: SyncStatus) -> bool:
+        """Proven data whose destination doesn't hold the run's final changing files yet (SPEC §4 sealing)."""
+        return self.state in PROVEN_STATES and self.sealed_status is not run_status
+
+
+class JobStateError(Exception):
+    """The job's state does not allow a command."""
+
+    def __init__(self, job: Job, command: str) -> None:
+        super().__init__(f"job {job.job_id} is {job.state}; {command} is not possible")
+        self.job, self.command = job, command
+
+
+class JobHistoryError(Exception):
+    """A job's events contradict each other; the log is damaged or was written by a defective engine."""
+
+
+def queued_job(event: events.JobQueued, at: datetime) -> Job:
+    return Job(
+        job_id=event.job_id,
+        run=event.run,
+        equipment_id=event.equipment_id,
+        destination=event.destination,
+        amendment=event.amendment,
+        priority=event.priority,
+        enqueued=at,
+    )
+
+
+_ALLOWED: dict[type[Message], frozenset[JobState]] = {
+    events.JobStarted: frozenset({JobState.QUEUED}),
+    events.JobRequeued: frozenset({JobState.RUNNING}),
+    events.JobFilesLanding: frozenset({JobState.RUNNING}),
+    events.JobCopied: frozenset({JobState.RUNNING}),
+    events.JobVerified: frozenset({JobState.AWAITING_VERIFY}) | PROVEN_STATES,
+    events.JobVerificationFailed: frozenset({JobState.AWAITING_VERIFY}) | PROVEN_STATES,
+    events.JobSealed: PROVEN_STATES,
+    events.JobWaiting: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.AWAITING_VERIFY}) | PROVEN_STATES,
+    events.JobWaitEnded: frozenset({JobState.QUEUED, JobState.AWAITING_VERIFY}) | PROVEN_STATES,
+    events.JobAttemptFailed: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.AWAITING_VERIFY}),
+    events.JobFailed: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.AWAITING_VERIFY}),
+    events.JobRearmed: frozenset({JobState.FAILED}),
+}
+
+
+def evolve(job: Job | None, event: Message, at: datetime) -> Job:
+    """The job after one more event. JobHistoryError when the event can't follow on what came before."""
+    if job is None:
+        if not isinstance(event, events.JobQueued):
+            raise JobHistoryError(f"{type(event).__name__} without a job before it")
+        return queued_job(event, at)
+    allowed = _ALLOWED.get(type(event))
+    if allowed is None or job.state not in allowed:
+        raise JobHistoryError(f"{type(event).__name__} on job {job.job_id}, which is {job.state}")
+    return replace(_after(job, event, at), revision=job.revision + 1)
+
+
+def _after(job: Job, event: Message, at: datetime) -> Job:
+    match event:
+        case events.JobStarted():
+            return replace(job, state=JobState.RUNNING, attempt=event.attempt, next_attempt=None, wait=None)
+        case events.JobRequeued():
+            return replace(job, state=JobState.QUEUED)
+        case events.JobFilesLanding():
+            return replace(job, landing_blobs=(*job.landing_blobs, event.batch_blob))
+        case events.JobCopied():
+            return replace(
+                job,
+                state=JobState.AWAITING_VERIFY,
+                manifest_blob=event.manifest_blob,
+                files_blob=event.files_blob,
+                file_count=event.file_count,
+                byte_count=event.byte_count,
+            )
+        case events.JobVerified():
+            state = JobState.VERIFIED if job.state is JobState.AWAITING_VERIFY else job.state
+            passes = job.verify_passes + 1
+            return replace(job, state=state, verify_passes=passes, verified=at, failure=None, wait=None)
+        case events.JobVerificationFailed():
+            mismatches = job.mismatches + (1 if job.state is JobState.AWAITING_VERIFY else 0)
+            return replace(job, verify_passes=0, mismatches=mismatches)
+        case events.JobSealed():
+            return replace(job, sealed_status=SYNC_STATUSES.from_proto(event.sync_status), wait=None)
+        case events.JobWaiting():
+            return _waiting(job, event, at)
+        case events.JobWaitEnded():
+            return replace(job, wait=None)
+        case events.JobAttemptFailed():
+            failure = failure_of(event.failure)
+            return replace(
+                job,
+                state=JobState.QUEUED,
+                failure=failure,
+                next_attempt=event.next_attempt_time.ToDatetime(tzinfo=at.tzinfo),
+                network_failures=job.network_failures + (1 if failure.kind is FailureKind.NETWORK else 0),
+            )
+        case events.JobFailed():
+            return replace(job, state=JobState.FAILED, failure=failure_of(event.failure), next_attempt=None, wait=None)
+        case events.JobRearmed():
+            return replace(job, state=JobState.QUEUED, network_failures=0, mismatches=0, failure=None)
+        case _:
+            raise JobHistoryError(f"no rule for {type(event).__name__}")
+
+
+def _waiting(job: Job, event: events.JobWaiting, at: datetime) -> Job:
+    condition = WAIT_CONDITIONS.from_proto(event.condition)
+    same = job.wait is not None and job.wait.condition is condition
+    wait = Wait(
+        condition=condition,
+        since=job.wait.since if same and job.wait else at,
+        detail=event.detail,
+        next_try=event.next_try_time.ToDatetime(tzinfo=at.tzinfo) if event.HasField("next_try_time") else None,
+    )
+    failure = failure_of(event.failure) if event.HasField("failure") else job.failure
+    state = JobState.QUEUED if job.state is JobState.RUNNING else job.state
+    return replace(job, state=state, wait=wait, failure=failure, next_attempt=None)
+
+
+def failure_of(message: job_pb2.JobFailure) -> Failure:
+    return Failure(FAILURE_KINDS.from_proto(message.kind), message.message, tuple(message.paths))
+
+
+def failure_message(failure: Failure) -> job_pb2.JobFailure:
+    return job_pb2.JobFailure(
+        kind=FAILURE_KINDS.to_proto(failure.kind), message=failure.message, paths=failure.paths[:100]
+    )
+
+
+def decide_retry(job: Job) -> Sequence[Message]:
+    """RetryJob: a failed job begins anew. JobStateError for any other."""
+    if job.state is not JobState.FAILED:
+        raise JobStateError(job, "retry")
+    return (events.JobRearmed(command="retry"),)
+
+
+def decide_start(job: Job, engine_id: str) -> events.JobStarted:
+    """The next attempt begins. JobStateError unless the job is queued."""
+    if job.state is not JobState.QUEUED:
+        raise JobStateError(job, "start")
+    attempt = job.attempt + 1
+    return events.JobStarted(attempt=attempt, engine_id=engine_id, incoming_folder=f"{job.job_id}-{attempt}")

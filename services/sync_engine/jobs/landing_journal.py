@@ -1,0 +1,46 @@
+"""Makes known in the log which files a job is about to put into place, before it does (ARCHITECTURE §4 landing)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from labferry.events.v1 import job_events_pb2 as events
+from services.sync_engine.engine_log import BY_ITSELF
+from services.sync_engine.jobs.file_list import encode_copied
+from services.sync_engine.jobs.job import Job
+from services.sync_engine.jobs.workbench import Workbench
+from services.sync_engine.transfer.transport import CopiedFile
+
+
+class LandingJournal:
+    """What one job has landed so far, over all its attempts. `record` is called from the transport's thread."""
+
+    def __init__(self, bench: Workbench, job: Job, earlier: Sequence[CopiedFile]) -> None:
+        self.job = job
+        self._bench = bench
+        self._loop = asyncio.get_running_loop()
+        self._landed: dict[bytes, list[CopiedFile]] = {}
+        self._keep(earlier)
+
+    def landed(self) -> Mapping[bytes, Sequence[CopiedFile]]:
+        """Per path, every content that this job ever put there, oldest first."""
+        return self._landed
+
+    def record(self, batch: Sequence[CopiedFile]) -> None:
+        """Returns when the batch stands in the log. Errors of the log end the attempt."""
+        asyncio.run_coroutine_threadsafe(self._append(batch), self._loop).result()
+        self._keep(batch)
+
+    async def _append(self, batch: Sequence[CopiedFile]) -> None:
+        event = events.JobFilesLanding(
+            attempt=self.job.attempt,
+            batch_blob=await self._bench.blobs.put(encode_copied(batch)),
+            file_count=len(batch),
+            byte_count=sum(f.size for f in batch),
+        )
+        self.job = await self._bench.log.append_to_job(BY_ITSELF, self.job, event)
+
+    def _keep(self, files: Sequence[CopiedFile]) -> None:
+        for file in files:
+            self._landed.setdefault(file.path, []).append(file)

@@ -1,0 +1,171 @@
+"""Jobs as rows that can be listed: a projection of their events, and the queries on it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+from google.protobuf.message import Message
+
+from libs.event_log.event import RecordedEvent
+from libs.service_kit.errors import FieldViolation, InvalidRequestError
+from services.sync_engine.engine_log import recorded_at
+from services.sync_engine.jobs.job import ENDED_STATES, Job, JobState, evolve
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(Job)
+
+
+class JobsProjection:
+    """One row a job: the folded job, and the columns that lists filter by."""
+
+    name = "jobs"
+    tables: Sequence[str] = ("jobs",)
+
+    def create(self, connection: sqlite3.Connection) -> None:
+        connection.execute(
+            """
+            CREATE TABLE jobs (
+                job_id TEXT PRIMARY KEY,
+                run TEXT NOT NULL,
+                equipment_id TEXT NOT NULL,
+                destination TEXT NOT NULL,
+                state TEXT NOT NULL,
+                sealed_status TEXT,
+                enqueue_position INTEGER NOT NULL,
+                last_position INTEGER NOT NULL,
+                data BLOB NOT NULL
+            ) WITHOUT ROWID
+            """
+        )
+        connection.execute("CREATE INDEX jobs_by_run ON jobs (run, enqueue_position)")
+        connection.execute("CREATE INDEX jobs_by_state ON jobs (state, enqueue_position)")
+        connection.execute("CREATE INDEX jobs_by_position ON jobs (enqueue_position)")
+        connection.execute("CREATE INDEX jobs_by_change ON jobs (last_position)")
+
+    def apply(self, connection: sqlite3.Connection, event: RecordedEvent, payload: Message | None) -> None:
+        if payload is None or not event.stream.startswith("job-"):
+            return
+        job_id = event.stream.removeprefix("job-")
+        row = connection.execute("SELECT data FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
+        job = evolve(_DECODER.decode(row[0]) if row else None, payload, recorded_at(event))
+        if row is None:
+            connection.execute(
+                "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(job.job_id, job.run, job.equipment_id, job.destination, job.state.value, job.sealed_status),
+                    *(event.position, event.position, _ENCODER.encode(job)),
+                ),
+            )
+        else:
+            connection.execute(
+                "UPDATE jobs SET state = ?, sealed_status = ?, last_position = ?, data = ? WHERE job_id = ?",
+                (job.state.value, job.sealed_status, event.position, _ENCODER.encode(job), job_id),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedJob:
+    """A job with where in the log it was queued and last changed."""
+
+    job: Job
+    enqueue_position: int
+    last_position: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs; an empty field means any."""
+
+    run: str = ""
+    equipment_id: str = ""
+    destination: str = ""
+    states: Sequence[JobState] = ()
+    job_ids: Sequence[str] = ()
+    changed_after: int = 0
+
+    def accepts(self, job: Job) -> bool:
+        return (
+            (not self.run or job.run == self.run)
+            and (not self.equipment_id or job.equipment_id == self.equipment_id)
+            and (not self.destination or job.destination == self.destination)
+            and (not self.states or job.state in self.states)
+            and (not self.job_ids or job.job_id in self.job_ids)
+        )
+
+    def sql(self) -> tuple[str, list[str | int]]:
+        conditions, values = ["1"], list[str | int]()
+        for column in ("run", "equipment_id", "destination"):
+            if getattr(self, column):
+                conditions.append(f"{column} = ?")
+                values.append(getattr(self, column))
+        for column, wanted in (("state", [s.value for s in self.states]), ("job_id", list(self.job_ids))):
+            if wanted:
+                conditions.append(f"{column} IN ({', '.join('?' * len(wanted))})")
+                values += wanted
+        if self.changed_after:
+            conditions.append("last_position > ?")
+            values.append(self.changed_after)
+        return " AND ".join(conditions), values
+
+
+_COLUMNS = "jobs.data, jobs.enqueue_position, jobs.last_position"
+
+
+def jobs_where(
+    connection: sqlite3.Connection, wanted: JobFilter, *, after: int = 0, limit: int = -1
+) -> list[PlacedJob]:
+    """Matching jobs in the order they were queued, from behind position `after`."""
+    where, values = wanted.sql()
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM jobs WHERE {where} AND enqueue_position > ? ORDER BY enqueue_position LIMIT ?",
+        (*values, after, limit),
+    )
+    return [_placed(row) for row in rows.fetchall()]
+
+
+def jobs_with_work(connection: sqlite3.Connection, run: str | None = None) -> list[PlacedJob]:
+    """Jobs that the scheduler has to know: not ended, or proven and not sealed with the run's present status."""
+    ended = [s.value for s in ENDED_STATES]
+    rows = connection.execute(
+        f"""
+        SELECT {_COLUMNS} FROM jobs LEFT JOIN runs USING (run)
+        WHERE jobs.state NOT IN ({", ".join("?" * len(ended))})
+          AND (jobs.state NOT IN ('verified', 'cleanup_eligible') OR jobs.sealed_status IS NOT runs.sync_status)
+          AND (? IS NULL OR jobs.run = ?)
+        ORDER BY enqueue_position
+        """,
+        (*ended, run, run),
+    )
+    return [_placed(row) for row in rows.fetchall()]
+
+
+def _placed(row: tuple[bytes, int, int]) -> PlacedJob:
+    return PlacedJob(_DECODER.decode(row[0]), row[1], row[2])
+
+
+def latest_by_destination(jobs: Sequence[Job]) -> dict[str, Job]:
+    """The last job of each destination, of one run's jobs in the order they were queued."""
+    return {job.destination: job for job in jobs}
+
+
+def page_token(position: int) -> str:
+    """Opaque; it names a place in the log and so survives whatever is queued meanwhile."""
+    return base64.urlsafe_b64encode(b"jobs:%d" % position).decode()
+
+
+def position_of(token: str) -> int:
+    """InvalidRequestError for a token that was never given out."""
+    if not token:
+        return 0
+    try:
+        name, _, digits = base64.b64decode(token.encode(), altchars=b"-_", validate=True).partition(b":")
+        if name == b"jobs":
+            return int(digits)
+    except (binascii.Error, ValueError):
+        pass
+    raise InvalidRequestError(FieldViolation("page_token", "was not given out by this service"))

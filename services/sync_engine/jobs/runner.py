@@ -1,0 +1,92 @@
+"""Does the next step of a job, whatever its state asks for, and ends steps in work when the engine stops."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+from labferry.events.v1 import job_events_pb2 as events
+from libs.event_log.store import EventStoreError, RevisionConflictError
+from services.sync_engine.engine_log import BY_ITSELF
+from services.sync_engine.jobs.gate_watch import GateWatch
+from services.sync_engine.jobs.job import PROVEN_STATES, Failure, Job, JobState, failure_message
+from services.sync_engine.jobs.seal_step import SealStep
+from services.sync_engine.jobs.transfer_step import TransferStep
+from services.sync_engine.jobs.verify_step import VerifyStep
+from services.sync_engine.jobs.workbench import Workbench
+from services.sync_engine.transfer.transport import FailureKind, StopReason, TransferControl
+
+
+class Runner:
+    """The scheduler's `Step`. Every step begins from the log, never from what somebody remembered."""
+
+    def __init__(self, bench: Workbench, gates: GateWatch) -> None:
+        self._bench = bench
+        self._controls: dict[str, TransferControl] = {}
+        self._transfer = TransferStep(bench, gates, self._controls)
+        self._verify = VerifyStep(bench, self._controls)
+        self._seal = SealStep(bench)
+        self._stopping = False
+
+    async def step(self, known: Job) -> datetime | None:
+        """Brings the job as far as it can go now. Returns when to look again although no event will say so."""
+        bench = self._bench
+        again: datetime | None = None
+        while not self._stopping:
+            job = await bench.log.job(known.job_id)
+            if job is None:
+                return None
+            try:
+                again = await self._one(job)
+            except RevisionConflictError:
+                # Somebody's command came in between; the step begins anew from what the log says now.
+                continue
+            except EventStoreError:
+                raise
+            except Exception as error:  # noqa: BLE001 -- a defect ends this attempt and is told, not the engine
+                await self._end_by_defect(job.job_id, error)
+                return None
+            after = await bench.log.job(known.job_id)
+            if after is None or after.revision == job.revision or not _has_more(after):
+                return again
+        return None
+
+    def stop(self) -> None:
+        """Steps in work end at the next file or block; what has landed stays."""
+        self._stopping = True
+        for control in self._controls.values():
+            control.stop(StopReason.ENGINE_STOPPING)
+
+    async def recover(self, job: Job) -> Job:
+        """A job that was running when its engine died is queued again; nothing it landed is lost."""
+        if job.state is not JobState.RUNNING:
+            return job
+        return await self._bench.log.append_to_job(BY_ITSELF, job, events.JobRequeued(cause="engine_restarted"))
+
+    async def _one(self, job: Job) -> datetime | None:
+        match job.state:
+            case JobState.QUEUED:
+                return await self._transfer.take(job)
+            case JobState.AWAITING_VERIFY:
+                await self._verify.take(job)
+                return None
+            case state if state in PROVEN_STATES:
+                return await self._seal.take(job)
+            case _:
+                return None
+
+    async def _end_by_defect(self, job_id: str, error: Exception) -> None:
+        error_id = uuid.uuid4().hex
+        self._bench.logger.error("job_defect", job=job_id, error_id=error_id, exc_info=error)
+        job = await self._bench.log.job(job_id)
+        if job is None or job.state in PROVEN_STATES or job.state is JobState.FAILED:
+            return
+        failure = Failure(FailureKind.INTERNAL, f"internal error {error_id}; the service's log has the details")
+        await self._bench.conclude(job, events.JobFailed(failure=failure_message(failure)))
+
+
+def _has_more(job: Job) -> bool:
+    """Whether the next step can be taken at once."""
+    if job.state is JobState.AWAITING_VERIFY or job.state in PROVEN_STATES:
+        return job.wait is None
+    return False

@@ -1,0 +1,105 @@
+"""Brings the run's final changing files and its manifest to a destination whose data is proven (SPEC §4 sealing)."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from labferry.events.v1 import job_events_pb2 as events
+from libs.run_tree.atomic_file import write_atomically
+from libs.run_tree.creation_errors import CreationError
+from libs.run_tree.manifest import CACHE_FOLDER, MANIFEST_PATH, is_changing_file, never_travels
+from libs.service_kit.errors import LabferryError
+from services.sync_engine.jobs.job import SYNC_STATUSES, Job, JobHistoryError, WaitCondition
+from services.sync_engine.jobs.retry import SEAL_PAUSE
+from services.sync_engine.jobs.workbench import Workbench
+from services.sync_engine.runs.location import LocatedRun
+from services.sync_engine.transfer.transport import ProgressPhase, SealedFile, TransferError
+
+
+class _SealedLine(msgspec.Struct, frozen=True):
+    path: str
+    size: int
+    sha256: str
+
+
+class SealStep:
+    """Seals a job: status into the file, then a snapshot of the changing files to the destination, compared there."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+
+    async def take(self, job: Job) -> datetime | None:
+        bench = self._bench
+        destination = bench.destination(job)
+        record = await bench.log.run(job.run)
+        if destination is None or record.sync_status is None or not job.seal_is_due(record.sync_status):
+            return None
+        if job.manifest_blob is None:
+            raise JobHistoryError(f"job {job.job_id} is {job.state} without a manifest")
+        manifest = await bench.blobs.read(job.manifest_blob)
+        progress = bench.board.open(job.job_id)
+        try:
+            located = await bench.locate(job.run)
+            # A lock that another program holds for long is waited for: the seal must say what the log says.
+            await bench.files.project(located)
+            snapshot = await bench.in_thread(job.equipment_id, lambda: _snapshot(located, manifest))
+            progress.begin(ProgressPhase.SEALING, len(snapshot), sum(len(f.content) for f in snapshot))
+            await bench.in_thread(job.equipment_id, lambda: destination.transport.seal(snapshot))
+        except TransferError as error:
+            await bench.fail(job, error, destination)
+            return None
+        except (CreationError, LabferryError, OSError) as error:
+            again = bench.clock() + SEAL_PAUSE
+            return await bench.hold(job, WaitCondition.OPERATOR, f"sealing: {error}", again)
+        finally:
+            bench.board.close(job.job_id)
+        lines = [
+            _SealedLine(f.path.decode(errors="replace"), len(f.content), hashlib.sha256(f.content).hexdigest())
+            for f in snapshot
+        ]
+        await bench.conclude(
+            job,
+            events.JobSealed(
+                snapshot_blob=await bench.blobs.put(msgspec.json.Encoder().encode_lines(lines)),
+                file_count=len(snapshot),
+                sync_status=SYNC_STATUSES.to_proto(record.sync_status),
+            ),
+        )
+        return None
+
+
+def _snapshot(located: LocatedRun, manifest: bytes) -> list[SealedFile]:
+    """The run's changing files, the manifest, and the cache files of the folders above the run, as they are now."""
+    local_manifest = located.folder / MANIFEST_PATH.decode()
+    if not local_manifest.exists() or local_manifest.read_bytes() != manifest:
+        write_atomically(local_manifest, manifest, mode=0o600)
+    files: list[SealedFile] = []
+    folder = PurePosixPath()
+    local = located.equipment.local_root / located.path.equipment_id
+    files += _cache_files(local, folder)
+    for part in located.path.below_equipment.parts:
+        folder, local = folder / part, local / part
+        files += _cache_files(local, folder)
+    return files
+
+
+def _cache_files(folder: Path, target: PurePosixPath) -> list[SealedFile]:
+    cache = folder / CACHE_FOLDER.decode()
+    if not cache.is_dir():
+        return []
+    files = []
+    for path in sorted(cache.iterdir()):
+        relative = CACHE_FOLDER + b"/" + path.name.encode(errors="surrogateescape")
+        if path.is_symlink() or not path.is_file() or never_travels(relative):
+            continue
+        is_of_run = path.parent.parent.name.startswith(("Run_", "TestRun_"))
+        if is_of_run and not is_changing_file(relative):
+            continue
+        content = path.read_bytes()
+        where = str(target).encode(errors="surrogateescape") + b"/" + relative
+        files.append(SealedFile(where.removeprefix(b"./"), content, path.stat().st_mtime_ns))
+    return files

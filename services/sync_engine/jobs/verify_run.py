@@ -1,0 +1,96 @@
+"""VerifyRun: reads a run's destinations back on request, records each pass, and moves no job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from labferry.sync.v1 import sync_service_pb2
+from libs.event_log.store import RevisionConflictError
+from services.sync_engine.engine_log import Cause, job_change
+from services.sync_engine.errors import DestinationNotFoundError, DestinationUnusableError, NothingVerifiedError
+from services.sync_engine.jobs.job import PROVEN_STATES, Job
+from services.sync_engine.jobs.progress import JobProgressMeter, ProgressSnapshot
+from services.sync_engine.jobs.read_model import latest_by_destination
+from services.sync_engine.jobs.verify_step import Occasion, Verification, verify_destination
+from services.sync_engine.jobs.workbench import Destination, Workbench
+from services.sync_engine.transfer.transport import StopReason, TransferControl, TransferError
+
+_CONFLICTS = 20
+
+
+class VerifyRun:
+    """The command. A caller that goes away ends its pass, of which then nothing is recorded."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+
+    async def verify(
+        self, run: str, destination: str | None, cause: Cause
+    ) -> AsyncGenerator[ProgressSnapshot | sync_service_pb2.VerifyReport, None]:
+        """Progress, then one report a destination. NothingVerifiedError, DestinationNotFoundError,
+        DestinationUnusableError when a pass couldn't check."""
+        for job, place in await self._chosen(run, destination):
+            async with aclosing(self._one(job, place, cause)) as updates:
+                async for update in updates:
+                    yield update
+
+    async def _chosen(self, run: str, destination: str | None) -> Sequence[tuple[Job, Destination]]:
+        bench = self._bench
+        path = bench.locator.parse(run)
+        bench.locator.equipment(path.equipment_id)
+        places = {d.name: d for d in bench.destinations[path.equipment_id]}
+        if destination is not None and destination not in places:
+            raise DestinationNotFoundError(
+                f"{path.equipment_id} has no destination {destination!r}",
+                metadata={"equipment_id": path.equipment_id, "destination": destination},
+            )
+        jobs = latest_by_destination(await bench.jobs_of_run(run))
+        chosen = [
+            (job, places[name])
+            for name, job in jobs.items()
+            if name in places and destination in (None, name) and job.state in PROVEN_STATES
+        ]
+        if not chosen:
+            raise NothingVerifiedError(f"run {run} has no verified job to verify against", metadata={"run": run})
+        return chosen
+
+    async def _one(
+        self, job: Job, place: Destination, cause: Cause
+    ) -> AsyncGenerator[ProgressSnapshot | sync_service_pb2.VerifyReport, None]:
+        bench = self._bench
+        control = TransferControl()
+        news = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        meter = JobProgressMeter(lambda: loop.call_soon_threadsafe(news.set))
+        work = asyncio.create_task(verify_destination(bench, job, place, Occasion.REQUEST, control, meter))
+        try:
+            work.add_done_callback(lambda _: news.set())
+            while not work.done():
+                yield meter.snapshot()
+                news.clear()
+                await news.wait()
+            found = await work
+        except TransferError as error:
+            raise DestinationUnusableError(
+                f"{job.destination}: {error.message}",
+                metadata={"destination": job.destination, "detail": error.message},
+            ) from error
+        finally:
+            control.stop(StopReason.CANCELLED)
+            if not work.done():
+                await asyncio.wait([work])
+        await self._record(job, found, cause)
+        yield found.report
+
+    async def _record(self, job: Job, found: Verification, cause: Cause) -> None:
+        for _ in range(_CONFLICTS):
+            present = await self._bench.log.job(job.job_id)
+            if present is None or present.state not in PROVEN_STATES:
+                return
+            try:
+                await self._bench.log.append(cause, job_change(present, found.event))
+            except RevisionConflictError:
+                continue
+            return

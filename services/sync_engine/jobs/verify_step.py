@@ -1,0 +1,144 @@
+"""Reads back what a destination holds, compares it with the manifest, and records what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from google.protobuf.message import Message
+
+from labferry.events.v1 import job_events_pb2 as events
+from labferry.sync.v1 import sync_service_pb2
+from libs.run_tree.run_path import RunPath
+from services.sync_engine.jobs.file_list import decode_copied, encode_evidence
+from services.sync_engine.jobs.job import Job, JobHistoryError
+from services.sync_engine.jobs.workbench import Destination, Workbench
+from services.sync_engine.transfer.transport import (
+    FailureKind,
+    Progress,
+    TransferControl,
+    TransferError,
+    TransferStoppedError,
+    VerifyOutcome,
+)
+
+_MOST_PATHS = 100
+
+
+class Occasion(StrEnum):
+    """Why a destination was read back."""
+
+    TRANSFER = "transfer"
+    REQUEST = "request"
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """One reading back: what was found, and the event that records it."""
+
+    outcome: VerifyOutcome
+    report: sync_service_pb2.VerifyReport
+    event: Message
+
+
+async def verify_destination(
+    bench: Workbench,
+    job: Job,
+    destination: Destination,
+    occasion: Occasion,
+    control: TransferControl,
+    progress: Progress,
+) -> Verification:
+    """One pass over a destination. TransferError when it couldn't check, which is never a pass."""
+    if job.files_blob is None or job.manifest_blob is None:
+        raise JobHistoryError(f"job {job.job_id} is {job.state} without a manifest")
+    expected = decode_copied(await bench.blobs.read(job.files_blob))
+    target = RunPath.parse(job.run).below_equipment
+    outcome = await bench.in_thread(
+        job.equipment_id,
+        lambda: destination.transport.verify(target, expected, control=control, progress=progress),
+    )
+    report = verify_report(job, outcome, bench.clock())
+    if not outcome.proven:
+        return Verification(outcome, report, events.JobVerificationFailed(report=report, occasion=occasion.value))
+    passed = events.JobVerified(
+        manifest_sha256=job.manifest_blob,
+        expected=outcome.expected,
+        hashed=outcome.hashed,
+        matched=outcome.matched,
+        method=outcome.method,
+        grade=outcome.grade.value,
+        host=outcome.host,
+        note=outcome.note,
+        evidence_blob=await bench.blobs.put(encode_evidence(outcome.evidence)),
+        occasion=occasion.value,
+    )
+    return Verification(outcome, report, passed)
+
+
+def verify_report(job: Job, outcome: VerifyOutcome, at: datetime) -> sync_service_pb2.VerifyReport:
+    report = sync_service_pb2.VerifyReport(
+        run=job.run,
+        destination=job.destination,
+        job_id=job.job_id,
+        passed=outcome.proven,
+        expected=outcome.expected,
+        hashed=outcome.hashed,
+        matched=outcome.matched,
+        missing=_shown(outcome.missing),
+        differing=_shown(outcome.differing),
+        unexpected=_shown(outcome.unexpected),
+        method=outcome.method,
+        grade=outcome.grade.value,
+        host=outcome.host,
+        note=outcome.note,
+    )
+    report.verified_time.FromDatetime(at)
+    return report
+
+
+def _shown(paths: Sequence[bytes]) -> list[str]:
+    return [p.decode(errors="replace") for p in paths[:_MOST_PATHS]]
+
+
+class VerifyStep:
+    """Takes a job from `awaiting_verify` to `verified`, or back to another attempt."""
+
+    def __init__(self, bench: Workbench, controls: dict[str, TransferControl]) -> None:
+        self._bench = bench
+        self._controls = controls
+
+    async def take(self, job: Job) -> None:
+        bench = self._bench
+        destination = bench.destination(job)
+        if destination is None:
+            return
+        control = self._controls[job.job_id] = TransferControl()
+        progress = bench.board.open(job.job_id)
+        try:
+            found = await verify_destination(bench, job, destination, Occasion.TRANSFER, control, progress)
+        except TransferStoppedError:
+            # Nothing to record: the job still awaits its verification, and the next engine begins it anew.
+            return
+        except TransferError as error:
+            await bench.fail(job, error, destination)
+            return
+        finally:
+            del self._controls[job.job_id]
+            bench.board.close(job.job_id)
+        job = await bench.conclude(job, found.event)
+        if not found.outcome.proven:
+            await bench.fail(job, _what_is_wrong(found.outcome))
+
+
+def _what_is_wrong(outcome: VerifyOutcome) -> TransferError:
+    if outcome.expected == 0:
+        return TransferError(FailureKind.NOTHING_TO_VERIFY, "the run holds no file whose arrival could be proven")
+    missing, differing = len(outcome.missing), len(outcome.differing)
+    return TransferError(
+        FailureKind.HASH_MISMATCH,
+        f"read back from the destination: {missing} of {outcome.expected} files missing, {differing} differing",
+        (*outcome.missing, *outcome.differing),
+    )

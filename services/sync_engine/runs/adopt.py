@@ -1,0 +1,212 @@
+"""Gives a foreign folder the layout of a run and a creation.json: by copying and proving, never by moving."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+from labferry.events.v1 import run_events_pb2 as events
+from libs.event_log.store import Expected, RequestKey
+from libs.run_tree.atomic_file import sync_folder
+from libs.run_tree.creation_json import creation_path, write_first_creation
+from libs.run_tree.new_run import new_run_record
+from libs.run_tree.run_path import RunKind, RunPath, run_leaf
+from libs.service_kit.settings import EquipmentSettings
+from services.sync_engine.engine_log import Cause, Change, EngineLog
+from services.sync_engine.errors import RunExistsError, SourceUnreadableError
+from services.sync_engine.event_types import run_stream
+from services.sync_engine.runs.location import RunLocator
+from services.sync_engine.runs.run_kinds import RUN_KINDS
+from services.sync_engine.transfer.libc import rename_noreplace
+from services.sync_engine.transfer.mounted import MountedTransport
+from services.sync_engine.transfer.source_tree import difference, scan_run
+from services.sync_engine.transfer.transport import (
+    EntryKind,
+    FailureKind,
+    ProgressPhase,
+    SourceEntry,
+    StopReason,
+    TransferControl,
+    TransferError,
+)
+
+ADOPTING_PREFIX = ".labferry-adopting-"
+# AT_FDCWD: both paths are absolute, so no open folder is needed.
+_WORKING_FOLDER = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """What is to be adopted as what. `started` None: the oldest file's modification time."""
+
+    source_folder: str
+    equipment_id: str
+    project: str
+    kind: RunKind
+    started: datetime | None
+    operator: str
+
+
+class _NoProgress:
+    def begin(self, phase: ProgressPhase, files_total: int, bytes_total: int) -> None:
+        """Nobody watches an adoption."""
+
+    def advance(self, files: int, nbytes: int, current: bytes) -> None:
+        """Nobody watches an adoption."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A whole copy beside its final name, proven, with its creation.json."""
+
+    run: RunPath
+    staged: Path
+    final: Path
+    file_count: int
+    byte_count: int
+
+
+class AdoptRun:
+    """The command. The run appears whole, under its final name, in one rename after its event."""
+
+    def __init__(self, log: EngineLog, locator: RunLocator, clock: Callable[[], datetime]) -> None:
+        self._log = log
+        self._locator = locator
+        self._clock = clock
+
+    async def adopt(self, adoption: Adoption, cause: Cause, request: RequestKey | None) -> str:
+        """The run's path. RunExistsError, SourceUnreadableError, PathOutsideRootsError, and the log's errors."""
+        if request is not None:
+            earlier = await self._log.store.find_request(request)
+            if earlier is not None:
+                run = events.RunAdopted.FromString(earlier.events[0].payload).run
+                await asyncio.to_thread(_finish, *self._places(RunPath.parse(run)))
+                return run
+        equipment = self._locator.equipment(adoption.equipment_id)
+        source = await asyncio.to_thread(self._locator.resolve_source, adoption.source_folder)
+        control = TransferControl()
+        preparing = asyncio.create_task(asyncio.to_thread(self._prepare, adoption, equipment, source, control))
+        try:
+            prepared = await asyncio.shield(preparing)
+        except asyncio.CancelledError:
+            control.stop(StopReason.CANCELLED)
+            await asyncio.wait([preparing])
+            raise
+        # From the event on the run is adopted: the rename follows whatever becomes of the caller.
+        return await asyncio.shield(asyncio.create_task(self._record(adoption, prepared, cause, request)))
+
+    async def finish_interrupted(self) -> None:
+        """After a crash: adoptions in the log get their final name, copies that never got so far are removed."""
+        for equipment in self._locator.all_equipment:
+            root = equipment.local_root / equipment.id
+            for staged in await asyncio.to_thread(_leftovers, root):
+                leaf = staged.name.removeprefix(ADOPTING_PREFIX)
+                run = RunPath(equipment.id, staged.parent.parent.name, staged.parent.name, leaf)
+                if (await self._log.run(str(run))).revision >= 0:
+                    await asyncio.to_thread(_finish, *self._places(run))
+                else:
+                    await asyncio.to_thread(shutil.rmtree, staged)
+
+    def _places(self, run: RunPath) -> tuple[Path, Path]:
+        """Where a run is staged, and its final place."""
+        final = self._locator.equipment(run.equipment_id).local_root / str(run)
+        return final.with_name(ADOPTING_PREFIX + run.leaf), final
+
+    def _prepare(
+        self, adoption: Adoption, equipment: EquipmentSettings, source: Path, control: TransferControl
+    ) -> _Prepared:
+        try:
+            return self._copy(adoption, equipment, source, control)
+        except TransferError as error:
+            metadata = {"path": adoption.source_folder, "detail": error.message}
+            raise SourceUnreadableError(f"{adoption.source_folder}: {error.message}", metadata=metadata) from error
+
+    def _copy(
+        self, adoption: Adoption, equipment: EquipmentSettings, source: Path, control: TransferControl
+    ) -> _Prepared:
+        if creation_path(source).exists():
+            raise RunExistsError(f"{source} is a run already", metadata={"run": str(source)})
+        entries = scan_run(source)
+        started = adoption.started or _oldest(entries) or self._clock()
+        run = RunPath(equipment.id, adoption.project, adoption.kind.group, run_leaf(adoption.kind, started))
+        staged, final = self._places(run)
+        if final.exists():
+            raise RunExistsError(f"there is a run {run} already", metadata={"run": str(run)})
+        if final.is_relative_to(source):
+            raise TransferError(FailureKind.CONFIGURATION, "the folder holds the place that its copy would get")
+        if staged.exists():
+            shutil.rmtree(staged)
+        root = equipment.local_root / equipment.id
+        root.mkdir(exist_ok=True)
+        transport = MountedTransport(root)
+        target = PurePosixPath(run.project, run.group, staged.name)
+        copied = transport.copy(
+            source,
+            entries,
+            target=target,
+            job_id=f"adopt-{run.leaf}",
+            attempt=1,
+            landed={},
+            before_landing=lambda batch: None,
+            control=control,
+            progress=_NoProgress(),
+        )
+        outcome = transport.verify(target, copied, control=control, progress=_NoProgress())
+        if outcome.expected == 0:
+            raise TransferError(FailureKind.NOTHING_TO_VERIFY, "the folder holds no file")
+        if not outcome.proven or difference(entries, scan_run(source)).changed:
+            raise TransferError(FailureKind.SOURCE_CHANGED, "the folder changed while it was copied")
+        transport.sweep(f"adopt-{run.leaf}", keep_attempt=None)
+        record = new_run_record(
+            created_at=self._clock(),
+            created_by=adoption.operator,
+            kind=adoption.kind,
+            local_path=str(final),
+            nas_path=f"{equipment.nas_root}/{run}" if equipment.nas_root else "",
+        )
+        creation = creation_path(staged)
+        creation.parent.mkdir(mode=0o755, exist_ok=True)
+        write_first_creation(creation, record)
+        files = [f for f in copied if f.kind is EntryKind.FILE]
+        return _Prepared(run, staged, final, len(files), sum(f.size for f in files))
+
+    async def _record(self, adoption: Adoption, prepared: _Prepared, cause: Cause, request: RequestKey | None) -> str:
+        run = str(prepared.run)
+        adopted = events.RunAdopted(
+            run=run,
+            equipment_id=adoption.equipment_id,
+            project=adoption.project,
+            run_kind=RUN_KINDS.to_proto(adoption.kind),
+            source_folder=adoption.source_folder,
+            file_count=prepared.file_count,
+            byte_count=prepared.byte_count,
+            operator=adoption.operator,
+        )
+        await self._log.append(cause, Change(run_stream(run), Expected.ANY, (adopted,)), request=request)
+        await asyncio.to_thread(_finish, prepared.staged, prepared.final)
+        return run
+
+
+def _leftovers(equipment_root: Path) -> list[Path]:
+    return sorted(equipment_root.glob(f"*/*/{ADOPTING_PREFIX}*"))
+
+
+def _finish(staged: Path, final: Path) -> None:
+    """Gives a staged run its final name. Does nothing when that was done already."""
+    if not staged.exists():
+        return
+    try:
+        rename_noreplace(_WORKING_FOLDER, os.fsencode(staged), _WORKING_FOLDER, os.fsencode(final))
+    except FileExistsError as error:
+        raise RunExistsError(f"{final} appeared meanwhile; the copy stays at {staged}") from error
+    sync_folder(final.parent)
+
+
+def _oldest(entries: Sequence[SourceEntry]) -> datetime | None:
+    times = [e.mtime_ns for e in entries if e.kind is EntryKind.FILE]
+    return datetime.fromtimestamp(min(times) // 1_000_000_000, tz=UTC) if times else None

@@ -1,0 +1,103 @@
+"""Brings what the log says of a run into its `creation.json`, and what others wrote there into the log (SPEC §2)."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from labferry.events.v1 import run_events_pb2 as events
+from libs.event_log.store import RevisionConflictError
+from libs.run_tree.creation_json import creation_path, mutate_creation, read_creation
+from libs.run_tree.creation_record import CreationRecord
+from libs.run_tree.json_value import encode_json
+from libs.run_tree.overrides import OverrideEntry
+from services.sync_engine.engine_log import BY_ITSELF, EngineLog, run_change
+from services.sync_engine.runs.location import LocatedRun
+from services.sync_engine.runs.run import RunRecord
+
+_CONFLICTS = 20
+
+
+class CreationFiles:
+    """The `creation.json` of runs, kept in step with the log. Each projection imports before it writes."""
+
+    def __init__(self, log: EngineLog, lock_timeout: float) -> None:
+        self._log = log
+        self._lock_timeout = lock_timeout
+
+    async def read(self, located: LocatedRun) -> CreationRecord:
+        """The file as it is; errors of `read_creation`."""
+        return await asyncio.to_thread(read_creation, creation_path(located.folder))
+
+    async def import_foreign(self, located: LocatedRun) -> CreationRecord:
+        """Records entries that other programs wrote. Takes the lock only when there are any."""
+        record = await self.read(located)
+        known = {e.id for e in (await self._log.run(located.identity)).entries}
+        if all(e.id in known for e in record.overrides):
+            return record
+        return await self._under_lock(located, write=False)
+
+    async def project(self, located: LocatedRun) -> CreationRecord:
+        """Makes status and overrides in the file what the log says. Nothing is written when they are that already."""
+        record = await self.read(located)
+        logged = await self._log.run(located.identity)
+        if _in_step(record, logged):
+            return record
+        return await self._under_lock(located, write=True)
+
+    async def _under_lock(self, located: LocatedRun, *, write: bool) -> CreationRecord:
+        loop = asyncio.get_running_loop()
+        path = creation_path(located.folder)
+
+        def change(record: CreationRecord) -> CreationRecord:
+            logged = asyncio.run_coroutine_threadsafe(
+                self._record_foreign(located.identity, record.overrides), loop
+            ).result()
+            return _projected(record, logged) if write else record
+
+        def work(path: Path) -> CreationRecord:
+            # Ids are in the file before anything is imported: a scan that is cut off in between imports nothing twice.
+            mutate_creation(path, lambda r: r.with_override_ids(_new_id), self._lock_timeout)
+            return mutate_creation(path, change, self._lock_timeout)
+
+        return await asyncio.to_thread(work, path)
+
+    async def _record_foreign(self, run: str, in_file: Sequence[OverrideEntry]) -> RunRecord:
+        """Appends the entries that the log doesn't know and returns the run with them."""
+        for _ in range(_CONFLICTS):
+            logged = await self._log.run(run)
+            known = {e.id for e in logged.entries}
+            foreign = []
+            for index, entry in enumerate(in_file):
+                if entry.id is not None and entry.id not in known:
+                    known.add(entry.id)
+                    text = encode_json(dict(entry.raw)).decode()
+                    foreign.append(
+                        events.RunOverrideImported(run=run, override_id=entry.id, entry_json=text, file_index=index)
+                    )
+            if not foreign:
+                return logged
+            try:
+                await self._log.append(BY_ITSELF, run_change(logged, *foreign))
+            except RevisionConflictError:
+                continue
+        return await self._log.run(run)
+
+
+def _new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def _in_step(record: CreationRecord, logged: RunRecord) -> bool:
+    in_file = [e.id for e in record.overrides]
+    in_log = [e.id for e in logged.entries]
+    status_agrees = logged.sync_status is None or record.sync_status is logged.sync_status
+    return in_file == in_log and status_agrees
+
+
+def _projected(record: CreationRecord, logged: RunRecord) -> CreationRecord:
+    in_file = {e.id for e in record.overrides}
+    record = record.with_appended_overrides([e for e in logged.entries if e.id not in in_file])
+    return record if logged.sync_status is None else record.with_sync_status(logged.sync_status)

@@ -1,0 +1,95 @@
+"""What is asked about runs: now, or as of an earlier moment of the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from labferry.sync.v1 import run_pb2
+from libs.event_log.projection import ProjectionRunner
+from libs.event_log.store import PositionBeyondHeadError
+from libs.run_tree.creation_errors import CreationError
+from services.sync_engine.engine_log import EngineLog, recorded_at
+from services.sync_engine.jobs.job import Job
+from services.sync_engine.jobs.messages import job_message
+from services.sync_engine.jobs.read_model import JobFilter, jobs_where
+from services.sync_engine.jobs.scheduler import Scheduler
+from services.sync_engine.runs.creation_projection import CreationFiles
+from services.sync_engine.runs.location import RunLocator
+from services.sync_engine.runs.messages import known_fields, run_message
+from services.sync_engine.runs.run import RunRecord
+
+
+class RunQueries:
+    """Reads run folders, read models and streams; changes nothing."""
+
+    def __init__(
+        self,
+        log: EngineLog,
+        projections: ProjectionRunner,
+        files: CreationFiles,
+        locator: RunLocator,
+        scheduler: Scheduler,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._log = log
+        self._projections = projections
+        self._files = files
+        self._locator = locator
+        self._scheduler = scheduler
+        self._clock = clock
+
+    async def run(self, run: str, as_of: run_pb2.AsOf | None) -> run_pb2.Run:
+        """Errors: those of the run's place. A creation.json that can't be read is left out."""
+        if as_of is not None:
+            return await self._run_as_of(run, await self.position_of(as_of))
+        located = await asyncio.to_thread(self._locator.locate, run)
+        record = await self._log.run(run)
+        jobs = [job_message(job, self._scheduler) for job in await self.jobs_of_run(run)]
+        try:
+            creation = await self._files.read(located)
+        except CreationError:
+            creation = None
+        return run_message(located.path, record, creation, jobs)
+
+    async def jobs_of_run(self, run: str) -> list[Job]:
+        """In the order they were queued."""
+        placed = await self._projections.query(lambda c: jobs_where(c, JobFilter(run=run)))
+        return [p.job for p in placed]
+
+    async def record(self, run: str, as_of: run_pb2.AsOf | None) -> tuple[RunRecord, datetime]:
+        """What the log knows of a run, and the moment that expiry is judged by."""
+        if as_of is None:
+            await asyncio.to_thread(self._locator.locate, run)
+            return await self._log.run(run), self._clock()
+        position = await self.position_of(as_of)
+        record = await self._log.run(str(self._locator.parse(run)), upto_position=position)
+        if as_of.HasField("time"):
+            return record, as_of.time.ToDatetime(tzinfo=UTC)
+        return record, await self._time_at(position)
+
+    async def position_of(self, as_of: run_pb2.AsOf) -> int:
+        """PositionBeyondHeadError for a position that isn't there yet."""
+        if as_of.HasField("time"):
+            return await self._log.store.last_position_at(as_of.time.ToNanoseconds())
+        if as_of.position > self._log.store.head:
+            raise PositionBeyondHeadError(as_of.position, self._log.store.head)
+        return as_of.position
+
+    async def _time_at(self, position: int) -> datetime:
+        async for page in self._log.store.read(position - 1, upto=position):
+            return recorded_at(page[0])
+        return self._clock()
+
+    async def _run_as_of(self, run: str, position: int) -> run_pb2.Run:
+        path = self._locator.parse(run)
+        record = await self._log.run(run, upto_position=position)
+        jobs = []
+        for job in await self.jobs_of_run(run):
+            then = await self._log.job(job.job_id, upto_position=position)
+            if then is not None:
+                jobs.append(job_message(then))
+        message = run_message(path, record, None, jobs)
+        message.creation.CopyFrom(known_fields(record))
+        return message

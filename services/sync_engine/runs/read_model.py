@@ -1,0 +1,76 @@
+"""Runs as rows: what the log knows of each, for lists and for the work that follows on it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from google.protobuf.message import Message
+
+from libs.event_log.event import RecordedEvent
+from libs.run_tree.creation_record import SyncStatus
+from libs.run_tree.json_value import decode_json, encode_json
+from libs.run_tree.overrides import OverrideEntry
+from services.sync_engine.runs.run import LoggedOverride, RunRecord, evolve
+
+
+class RunsProjection:
+    """One row a run that the log says anything about."""
+
+    name = "runs"
+    tables: Sequence[str] = ("runs", "overrides")
+
+    def create(self, connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "CREATE TABLE runs (run TEXT PRIMARY KEY, sync_status TEXT, revision INTEGER NOT NULL,"
+            " last_position INTEGER NOT NULL) WITHOUT ROWID"
+        )
+        connection.execute(
+            "CREATE TABLE overrides (run TEXT NOT NULL, place INTEGER NOT NULL, entry BLOB NOT NULL,"
+            " imported INTEGER NOT NULL, PRIMARY KEY (run, place)) WITHOUT ROWID"
+        )
+
+    def apply(self, connection: sqlite3.Connection, event: RecordedEvent, payload: Message | None) -> None:
+        if payload is None or not event.stream.startswith("run-"):
+            return
+        before = run_record(connection, event.stream.removeprefix("run-"))
+        after = evolve(before, payload)
+        connection.execute(
+            "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)",
+            (after.run, after.sync_status, after.revision, event.position),
+        )
+        if after.overrides != before.overrides:
+            connection.execute("DELETE FROM overrides WHERE run = ?", (after.run,))
+            connection.executemany(
+                "INSERT INTO overrides VALUES (?, ?, ?, ?)",
+                [
+                    (after.run, place, encode_json(dict(logged.entry.raw)), int(logged.imported))
+                    for place, logged in enumerate(after.overrides)
+                ],
+            )
+
+
+def run_record(connection: sqlite3.Connection, run: str) -> RunRecord:
+    """What the log knows about a run; an empty record when it knows nothing."""
+    row = connection.execute("SELECT sync_status, revision FROM runs WHERE run = ?", (run,)).fetchone()
+    if row is None:
+        return RunRecord(run)
+    entries = connection.execute("SELECT entry, imported FROM overrides WHERE run = ? ORDER BY place", (run,))
+    return RunRecord(
+        run=run,
+        sync_status=SyncStatus(row[0]) if row[0] else None,
+        overrides=tuple(_logged(entry, imported) for entry, imported in entries.fetchall()),
+        revision=row[1],
+    )
+
+
+def _logged(entry: bytes, imported: int) -> LoggedOverride:
+    raw = decode_json(entry)
+    if not isinstance(raw, dict):
+        raise ValueError("a stored override is no JSON object")
+    return LoggedOverride(OverrideEntry(raw), bool(imported))
+
+
+def runs_known(connection: sqlite3.Connection) -> list[str]:
+    """Every run that the log says anything about."""
+    return [row[0] for row in connection.execute("SELECT run FROM runs ORDER BY run").fetchall()]
