@@ -8,9 +8,11 @@ from collections.abc import Sequence
 
 import uvloop
 
+from bench import transfer_small
+from bench.rpc_write import RPC_WRITE
 from bench.table import Result, Row, format_table, note_result, run_row
 
-ROWS: Sequence[Row] = ()
+ROWS: Sequence[Row] = (RPC_WRITE, transfer_small.ROW)
 
 
 def _selected(names: str) -> Sequence[Row]:
