@@ -30,6 +30,7 @@ import hashlib
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from libs.event_log.event import RecordedEvent
@@ -74,39 +75,36 @@ def canonical_bytes(
     content: EventContent,
 ) -> bytes:
     """The bytes of an event that its hash covers. UnicodeEncodeError for text that UTF-8 can't hold."""
-    store, stream_text, kind = store_id.encode(), stream.encode(), content.type.encode()
-    identifier, actor, behalf = event_id.encode(), content.actor.encode(), content.on_behalf_of.encode()
-    reason, correlation = content.reason.encode(), content.correlation_id.encode()
-    causation, payload = content.causation_id.encode(), content.payload
+    identifier, correlation, payload = event_id.encode(), content.correlation_id.encode(), content.payload
     return b"".join(
         (
             _LAYOUT_FIELD,
-            _length(len(store)),
-            store,
+            _recurring(store_id),
             _integer(8, position),
-            _length(len(stream_text)),
-            stream_text,
+            _recurring(stream),
             _integer(8, revision),
-            _length(len(kind)),
-            kind,
+            _recurring(content.type),
             _length(len(identifier)),
             identifier,
             _integer(8, recorded_ns),
-            _length(len(actor)),
-            actor,
-            _length(len(behalf)),
-            behalf,
-            _length(len(reason)),
-            reason,
+            _recurring(content.actor),
+            _recurring(content.on_behalf_of),
+            _recurring(content.reason),
             _length(len(correlation)),
             correlation,
-            _length(len(causation)),
-            causation,
+            _recurring(content.causation_id),
             _FLAG_FIELDS[bool(content.may_ignore)],
             _length(len(payload)),
             payload,
         )
     )
+
+
+@lru_cache(maxsize=4096)
+def _recurring(text: str) -> bytes:
+    """A text field that often comes again: most are empty, or one of a few names."""
+    encoded = text.encode()
+    return _length(len(encoded)) + encoded
 
 
 def chain_hash(previous: bytes, canonical: bytes) -> bytes:
