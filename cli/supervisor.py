@@ -46,7 +46,15 @@ class ServiceProcess:
         ServiceDiedError when it ends instead.
         """
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", f"services.{service}", "--config", str(config), "--end-with-parent", str(os.getpid())),
+            *(
+                sys.executable,
+                "-m",
+                f"services.{service}",
+                "--config",
+                str(config),
+                "--end-with-parent",
+                str(os.getpid()),
+            ),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
