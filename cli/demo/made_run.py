@@ -31,11 +31,8 @@ def make_run(lab: Path, equipment_id: str, project: str, started: datetime, oper
     _write_cache_files(lab, run, equipment_id, project, started, operator)
     content = random.Random(started.isoformat())
     for number in range(240):
-        _write(
-            folder / "tiles" / f"z{number // 40:02}" / f"tile_{number:04}.tif",
-            content,
-            content.randrange(2_000, 90_000),
-        )
+        tile = folder / "tiles" / f"z{number // 40:02}" / f"tile_{number:04}.tif"
+        _write(tile, content, content.randrange(2_000, 90_000))
     for number in range(4):
         _write(folder / "stacks" / f"channel {number}.ome.tif", content, content.randrange(2 * _MIB, 9 * _MIB))
     for name in _AWKWARD:
@@ -54,8 +51,8 @@ def make_large_run(lab: Path, equipment_id: str, project: str, started: datetime
     folder = lab / run
     _write_cache_files(lab, run, equipment_id, project, started, operator)
     content = random.Random(started.isoformat())
-    for number in range(9):
-        _write(folder / f"view_{number}.h5", content, 32 * _MIB)
+    for number in range(72):
+        _write(folder / "views" / f"view_{number:02}.h5", content, 4 * _MIB)
     for number in range(150):
         _write(folder / "metadata" / f"frame_{number:04}.json", content, content.randrange(500, 4_000))
     return run

@@ -28,7 +28,7 @@ __all__ = ["DemoFailedError", "play"]
 
 PROJECT = "Cortex Q3 Pilot"
 _OPERATOR = "asmith"
-_ENOUGH_TO_KILL = 0.15
+_ENOUGH_TO_KILL = 0.4
 
 
 def say(text: str = "") -> None:
@@ -60,9 +60,8 @@ class Troupe:
 
 @asynccontextmanager
 async def _troupe(stage: Stage) -> AsyncIterator[Troupe]:
-    with_logs = AsyncExitStack()
-    async with with_logs:
-        logs: dict[ServiceName, BinaryIO] = {s: with_logs.enter_context(open(stage.log(s), "ab")) for s in ServiceName}
+    async with AsyncExitStack() as files:
+        logs: dict[ServiceName, BinaryIO] = {s: files.enter_context(stage.open_log(s)) for s in ServiceName}
         troupe = Troupe(stage, logs)
         try:
             yield troupe
@@ -139,7 +138,7 @@ async def _take_run(stage: Stage, calls: Services, own_run: Path | None) -> str:
     if own_run is None:
         run = make_run(stage.lab, EQUIPMENT, PROJECT, datetime(2026, 4, 17, 14, 32, tzinfo=UTC), _OPERATOR)
     else:
-        source = stage.lab / "incoming" / (own_run.resolve().name or "run")
+        source = stage.lab / "incoming" / (own_run.name or "run")
         await asyncio.to_thread(shutil.copytree, own_run, source, symlinks=True)
         (source / LEFTOVER_NAME).write_text("left over by a template\n", encoding="utf-8")
         adopted = await calls.sync.AdoptRun(
@@ -209,9 +208,8 @@ async def _kill_and_recover(stage: Stage, troupe: Troupe, calls: Services) -> No
     await troupe.running[ServiceName.SYNC_ENGINE].kill()
     at_nas = stage.nas / SLOW_EQUIPMENT / Path(run).relative_to(SLOW_EQUIPMENT)
     landed = len(files_of(at_nas)) if at_nas.exists() else 0
-    say(
-        f"   SIGKILL after {size(seen.progress.bytes_done)} of {size(seen.progress.bytes_total)}; {landed} files had landed"
-    )
+    done, total = size(seen.progress.bytes_done), size(seen.progress.bytes_total)
+    say(f"   SIGKILL after {done} of {total}; {landed} files had landed")
     await troupe.start(ServiceName.SYNC_ENGINE)
     say("   restarted")
     job = await _until_sealed(calls, job_id)

@@ -1,4 +1,4 @@
-"""The demo's own ground: a lab, a NAS, a configuration and every service's state, in one folder, made anew each time."""
+"""The demo's own ground: a lab, a NAS, a configuration and all state, in one folder, made anew each time."""
 
 from __future__ import annotations
 

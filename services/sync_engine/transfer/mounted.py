@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from services.sync_engine.transfer.bandwidth import UNLIMITED, Bandwidth, BandwidthBrake
@@ -45,13 +46,15 @@ class MountedTransport:
         self._workers = workers
         # One brake for all jobs: the limit is the destination's.
         self._brake = BandwidthBrake(bandwidth)
+        # The incoming folder stays at the destination; once seen, its absence means that something else is mounted
+        # there.
+        self._incoming_seen = False
         self._traits: TargetTraits | None = None
         self._traits_lock = threading.Lock()
 
     def check(self) -> None:
         """Makes, syncs and removes an empty file. A full destination passes: that is a matter of each copy."""
-        with DestinationRoot(self._path) as root:
-            root.refuse_if_gone()
+        with self._opened() as root:
             probe = INCOMING + b"/check-" + secrets.token_hex(8).encode("ascii")
             try:
                 root.ensure_folder(INCOMING)
@@ -71,7 +74,7 @@ class MountedTransport:
 
     def free_bytes(self) -> int | None:
         """Room for an ordinary user at the destination."""
-        with DestinationRoot(self._path) as root:
+        with self._opened() as root:
             return root.free_bytes()
 
     def copy(
@@ -90,8 +93,7 @@ class MountedTransport:
         """As `Transport.copy`. Local files that can't be read fail the attempt at its end; the others have landed."""
         files = SourceFiles(os.fsencode(source))
         place = os.fsencode(target)
-        with DestinationRoot(self._path) as root:
-            root.refuse_if_gone()
+        with self._opened() as root:
             refuse_impossible_names(entries, self._target_traits(root))
             plan = plan_landing(root, files, place, entries, landed, control)
             _refuse_if_full(root, plan)
@@ -118,21 +120,33 @@ class MountedTransport:
         self, target: PurePosixPath, expected: Sequence[CopiedFile], *, control: TransferControl, progress: Progress
     ) -> VerifyOutcome:
         """As `Transport.verify`: every file read past this machine's page cache."""
-        with DestinationRoot(self._path) as root:
-            root.refuse_if_gone()
+        with self._opened() as root:
             return read_back(
                 root, os.fsencode(target), expected, control=control, progress=progress, workers=self._workers
             )
 
     def seal(self, files: Sequence[SealedFile]) -> None:
         """As `Transport.seal`."""
-        with DestinationRoot(self._path) as root:
+        with self._opened() as root:
             seal_files(root, files)
 
     def sweep(self, job_id: str, *, keep_attempt: int | None) -> None:
         """As `Transport.sweep`."""
-        with DestinationRoot(self._path) as root:
+        with self._opened() as root:
             sweep_incoming(root, job_id, keep_attempt=keep_attempt)
+
+    @contextmanager
+    def _opened(self) -> Iterator[DestinationRoot]:
+        with DestinationRoot(self._path) as root:
+            present = root.status(INCOMING) is not None
+            if self._incoming_seen and not present:
+                raise TransferError(
+                    FailureKind.NETWORK,
+                    f"{self._path} is another folder than before: its {os.fsdecode(INCOMING)} is gone. Mount the "
+                    "destination again, or make that folder anew if it was deleted on purpose",
+                )
+            yield root
+            self._incoming_seen = present or root.status(INCOMING) is not None
 
     def _target_traits(self, root: DestinationRoot) -> TargetTraits:
         with self._traits_lock:
