@@ -80,6 +80,8 @@ async def watch_until(
                 task, description=phase or state, completed=progress.bytes_done, total=progress.bytes_total or None
             )
             if done(update):
+                if is_sealed(update):
+                    bar.update(task, description=state, completed=update.job.byte_count, total=update.job.byte_count)
                 stream.cancel()
                 return update
     raise RuntimeError("the stream of job updates ended before the job did")
