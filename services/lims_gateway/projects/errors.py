@@ -65,7 +65,7 @@ class ProjectNotFoundError(LabferryError):
 
 
 class PasswordUnavailableCause(StrEnum):
-    """`wait`: the secrets service itself is well, and needs an operator."""
+    """`sealed`: the secrets service itself is well, and waits for an operator."""
 
     SEALED = "sealed"
     UNREACHABLE = "unreachable"

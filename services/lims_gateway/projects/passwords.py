@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from labferry.secrets.v1.secrets_service_pb2_grpc import SecretsServiceAsyncStub
 
 _USERNAME = "lims"
-_TIMEOUT_SECONDS = 10.0
+# Longer than a channel waits between attempts to connect: a secrets service that has just come back is found.
+_TIMEOUT_SECONDS = 5.0
 _WAITING_REASONS = frozenset({"SEALED", "NOT_INITIALIZED"})
 
 
@@ -50,7 +51,9 @@ class LimsPasswords:
     async def fetch(self) -> Password:
         """PasswordUnavailableError when the secrets service is sealed or doesn't answer; NoPasswordStoredError."""
         try:
-            answer = await self._secrets.GetSecret(pb.GetSecretRequest(username=_USERNAME), timeout=_TIMEOUT_SECONDS)
+            answer = await self._secrets.GetSecret(
+                pb.GetSecretRequest(username=_USERNAME), timeout=_TIMEOUT_SECONDS, wait_for_ready=True
+            )
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 raise NoPasswordStoredError from None

@@ -1,0 +1,172 @@
+"""Projects through the gateway: live, cached, paged, filtered, found."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+
+import grpc
+import pytest
+
+from labferry.lims.v1 import lims_service_pb2 as pb
+from labferry.secrets.v1 import secrets_service_pb2 as secrets_pb
+from tests.integration.lims_gateway.running_lims import PASSWORD, ROWS, Site, running_site
+from tests.integration.secrets.running_service import refusal, running, wrong_fields
+
+
+async def test_the_gateway_fetches_the_password_itself_and_serves_everything_a_row_has(site: Site) -> None:
+    stub = await site.gateway.lims()
+    answer = await stub.ListProjects(pb.ListProjectsRequest())
+    assert (answer.source, answer.stale, answer.skipped_rows, answer.upstream_failure) == (pb.SOURCE_LIVE, False, 0, "")
+    assert [p.name for p in answer.projects] == sorted(r["name"] for r in ROWS)
+    by_uid = {r["uid"]: r for r in ROWS}
+    for project in answer.projects:
+        row = by_uid[project.uid]
+        assert (project.id, project.short_id, project.owner) == (row["id"], row["short_id"], row["owner"])
+        assert pb.ProjectStatus.Name(project.status) == f"PROJECT_STATUS_{row['status'].upper()}"
+        assert (project.description if project.HasField("description") else None) == row["description"]
+        assert (project.contact_name if project.HasField("contact_name") else None) == row["contact_name"]
+        assert dict(project.metadata) == (row["metadata"] or {})
+        assert project.created_time.ToNanoseconds() == row["created_at"] * 10**9
+        assert project.updated_time.ToNanoseconds() == int(row["updated_at"] * 10**9)
+        assert project.fetched_time == answer.freshness_time
+    reads = [e for e in await site.secrets.events() if e.type == "secrets.secret.read.v1"]
+    assert [e.actor for e in reads] == ["service:lims_gateway"]
+    again = await stub.ListProjects(pb.ListProjectsRequest())
+    assert (again.source, again.stale, again.freshness_time) == (pb.SOURCE_CACHE, False, answer.freshness_time)
+    refreshed = await stub.ListProjects(pb.ListProjectsRequest(refresh=True))
+    assert refreshed.source == pb.SOURCE_LIVE
+    assert refreshed.freshness_time.ToNanoseconds() > answer.freshness_time.ToNanoseconds()
+    assert await site.lims.logins() == 1
+
+
+async def test_a_project_is_found_by_uid_and_by_short_id(site: Site) -> None:
+    stub = await site.gateway.lims()
+    for row in ROWS[:2]:
+        for id_ in (row["uid"], row["short_id"]):
+            assert (await stub.GetProject(pb.GetProjectRequest(id=id_))).project.name == row["name"]
+    new = {**ROWS[0], "id": 900, "uid": "new-uid", "short_id": "PROJ/9 00", "name": "Newer than the cache"}
+    await site.lims.serve([*ROWS, new])
+    found = await stub.GetProject(pb.GetProjectRequest(id="new-uid"))
+    assert (found.project.name, found.source) == ("Newer than the cache", pb.SOURCE_LIVE)
+    missing = stub.GetProject(pb.GetProjectRequest(id="PROJ-9999"))
+    assert await refusal(missing) == (grpc.StatusCode.NOT_FOUND, "PROJECT_NOT_FOUND")
+    for id_ in ("", "a\nb", "x" * 256):
+        assert await wrong_fields(stub.GetProject(pb.GetProjectRequest(id=id_))) == {"id"}
+
+
+async def test_pages_survive_inserts_and_removals(site: Site) -> None:
+    stub = await site.gateway.lims()
+    first = await stub.ListProjects(pb.ListProjectsRequest(page_size=4))
+    shown = [p.name for p in first.projects]
+    rows = [r for r in copy.deepcopy(ROWS) if r["name"] != shown[-1]]
+    rows.append({**ROWS[0], "id": 901, "uid": "0", "short_id": "PROJ-0901", "name": "AAA earlier"})
+    rows.append({**ROWS[0], "id": 902, "uid": "1", "short_id": "PROJ-0902", "name": "zzz later"})
+    await site.lims.serve(rows)
+    await stub.ListProjects(pb.ListProjectsRequest(refresh=True))
+    token = first.next_page_token
+    while token:
+        page = await stub.ListProjects(pb.ListProjectsRequest(page_size=4, page_token=token, refresh=True))
+        shown += [p.name for p in page.projects]
+        token = page.next_page_token
+    assert shown == sorted([*(r["name"] for r in ROWS), "zzz later"])
+    assert sum(path == "/api/v1/projects" for _, path in await site.lims.requests()) == 2
+
+
+async def test_filters_and_wrong_requests(site: Site) -> None:
+    stub = await site.gateway.lims()
+
+    async def names(request: pb.ListProjectsRequest) -> set[str]:
+        return {p.name for p in (await stub.ListProjects(request)).projects}
+
+    wanted = [pb.PROJECT_STATUS_PENDING, pb.PROJECT_STATUS_ARCHIVED]
+    expected = {r["name"] for r in ROWS if r["status"] in ("Pending", "Archived")}
+    assert await names(pb.ListProjectsRequest(statuses=wanted)) == expected
+    assert await names(pb.ListProjectsRequest(query="MÜLLER")) == {"Müller Glia Map", "Müller Glia Map 2"}
+    assert await names(pb.ListProjectsRequest(query="proj-0043")) == {"Retina Atlas"}
+    assert await names(pb.ListProjectsRequest(query="100%_")) == set()
+    for request, field in (
+        (pb.ListProjectsRequest(page_size=-1), "page_size"),
+        (pb.ListProjectsRequest(page_size=1001), "page_size"),
+        (pb.ListProjectsRequest(statuses=[pb.PROJECT_STATUS_UNSPECIFIED]), "statuses[0]"),
+        (pb.ListProjectsRequest(statuses=[pb.PROJECT_STATUS_ACTIVE, 77]), "statuses[1]"),  # type: ignore[list-item]
+        (pb.ListProjectsRequest(query="a\nb"), "query"),
+        (pb.ListProjectsRequest(page_token="nonsense"), "page_token"),
+    ):
+        assert await wrong_fields(stub.ListProjects(request)) == {field}
+    token = (await stub.ListProjects(pb.ListProjectsRequest(page_size=1))).next_page_token
+    other = stub.ListProjects(pb.ListProjectsRequest(page_size=1, page_token=token, query="Retina"))
+    assert await wrong_fields(other) == {"page_token"}
+
+
+async def test_endpoints_are_the_same_with_and_without_api_v1_and_slash() -> None:
+    async with running_site(endpoint_suffix="/") as site:
+        stub = await site.gateway.lims()
+        assert (await stub.ListProjects(pb.ListProjectsRequest(endpoint=f"{site.lims.address}/api/v1"))).projects
+        unknown = stub.ListProjects(pb.ListProjectsRequest(endpoint="https://other.example"))
+        assert await refusal(unknown) == (grpc.StatusCode.NOT_FOUND, "UNKNOWN_ENDPOINT")
+
+
+async def test_twenty_concurrent_calls_make_one_login_and_one_fetch(site: Site) -> None:
+    stub = await site.gateway.lims()
+    calls = [stub.ListProjects(pb.ListProjectsRequest(refresh=True)) for _ in range(20)]
+    answers = await asyncio.gather(*calls)
+    assert {len(a.projects) for a in answers} == {len(ROWS)}
+    assert await site.lims.requests() == [("POST", "/api/v1/login"), ("GET", "/api/v1/projects")]
+    await site.lims.behave("expire_sessions")
+    await asyncio.gather(*(stub.CheckHealth(pb.CheckHealthRequest()) for _ in range(20)))
+    assert await site.lims.logins() == 2
+
+
+async def test_one_401_logs_in_again_and_a_second_is_a_configuration_error(site: Site) -> None:
+    stub = await site.gateway.lims()
+    await stub.ListProjects(pb.ListProjectsRequest())
+    await site.lims.behave("expire_sessions")
+    answer = await stub.ListProjects(pb.ListProjectsRequest(refresh=True))
+    assert (answer.source, await site.lims.logins()) == (pb.SOURCE_LIVE, 2)
+    refused = (grpc.StatusCode.FAILED_PRECONDITION, "LIMS_LOGIN_REFUSED")
+    await site.lims.behave("refuse_sessions")
+    assert await refusal(stub.ListProjects(pb.ListProjectsRequest(refresh=True))) == refused
+    assert await site.lims.logins() == 3
+    await site.lims.behave("refuse_logins")
+    assert await refusal(stub.ListProjects(pb.ListProjectsRequest(refresh=True))) == refused
+    assert await site.lims.logins() == 4
+    await site.lims.behave("ok")
+    assert (await stub.ListProjects(pb.ListProjectsRequest(refresh=True))).source == pb.SOURCE_LIVE
+
+
+async def test_a_password_that_is_not_stored_or_sealed_is_said(site: Site) -> None:
+    stub, operator = await site.gateway.lims(), await site.secrets.secrets()
+    await operator.DeleteSecret(secrets_pb.DeleteSecretRequest(username="lims", reason="test"))
+    assert await refusal(stub.ListProjects(pb.ListProjectsRequest())) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "LIMS_LOGIN_REFUSED",
+    )
+    await operator.Seal(secrets_pb.SealRequest())
+    unavailable = (grpc.StatusCode.UNAVAILABLE, "PASSWORD_UNAVAILABLE")
+    assert await refusal(stub.ListProjects(pb.ListProjectsRequest())) == unavailable
+    health = await stub.CheckHealth(pb.CheckHealthRequest())
+    assert not health.ok
+    assert "sealed" in health.reason
+    await site.secrets.stop()
+    assert await refusal(stub.ListProjects(pb.ListProjectsRequest())) == unavailable
+    async with running(site.lab, "secrets") as again:
+        await (await again.secrets()).SetSecret(secrets_pb.SetSecretRequest(username="lims", value=PASSWORD))
+        assert (await stub.ListProjects(pb.ListProjectsRequest())).source == pb.SOURCE_LIVE
+
+
+async def test_without_a_lims_it_says_so() -> None:
+    async with running_site() as site:
+        await site.gateway.stop()
+        site.lab.settings["lims"] = {}
+        async with running(site.lab, "lims_gateway") as gateway:
+            stub = await gateway.lims()
+            not_configured = (grpc.StatusCode.FAILED_PRECONDITION, "LIMS_NOT_CONFIGURED")
+            assert await refusal(stub.ListProjects(pb.ListProjectsRequest())) == not_configured
+            assert await refusal(stub.GetProject(pb.GetProjectRequest(id="PROJ-0042"))) == not_configured
+            assert not (await stub.CheckHealth(pb.CheckHealthRequest())).ok
+
+
+@pytest.mark.parametrize("who", ["operator", "sync_engine"])
+async def test_whoever_is_known_may_read(site: Site, who: str) -> None:
+    assert (await (await site.gateway.lims(who)).CheckHealth(pb.CheckHealthRequest())).ok

@@ -1,0 +1,73 @@
+"""What leaves the gateway towards the LIMS, and what stays inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from labferry.lims.v1 import lims_service_pb2 as pb
+from labferry.lims.v1 import lims_service_pb2_grpc as pb_grpc
+from tests.integration.lims_gateway.running_lims import PASSWORD, Site
+from tests.integration.secrets.running_service import PASSPHRASE, refusal
+
+
+async def test_only_get_and_the_login_post_reach_the_lims(site: Site) -> None:
+    stub = await site.gateway.lims()
+    for mode in ("ok", "expire_sessions", "refuse_sessions", "ok", "error_500", "html", "ok"):
+        await site.lims.behave(mode)
+        for call in (
+            stub.ListProjects(pb.ListProjectsRequest(refresh=True)),
+            stub.GetProject(pb.GetProjectRequest(id="not there/../login")),
+            stub.CheckHealth(pb.CheckHealthRequest()),
+        ):
+            try:
+                await call
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is not grpc.StatusCode.INTERNAL, error
+    requests = await site.lims.requests()
+    assert len(requests) > 10
+    assert {r for r in requests if r[0] != "GET"} == {("POST", "/api/v1/login")}
+
+
+async def test_the_password_stays_out_of_everything(site: Site) -> None:
+    stub = await site.gateway.lims()
+    await stub.ListProjects(pb.ListProjectsRequest())
+    for mode in ("refuse_logins", "drop", "truncate", "html"):
+        await site.lims.behave(mode)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await (await site.gateway.lims()).GetProject(pb.GetProjectRequest(id=f"absent in {mode}"))
+        assert PASSWORD not in repr((caught.value.details(), caught.value.trailing_metadata()))
+    process = Path(f"/proc/{site.gateway.process.pid}")
+    seen = {name: (process / name).read_bytes() for name in ("cmdline", "environ")}
+    seen["events"] = b"".join([e.SerializeToString() for e in await site.gateway.events()])
+    seen.update({str(f): f.read_bytes() for f in site.lab.folder.rglob("*") if f.is_file()})
+    del seen[str(site.lab.passphrase_file)]
+    for place, data in seen.items():
+        assert PASSWORD.encode() not in data, place
+        assert PASSPHRASE.encode() not in data, place
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_health_and_identity(site: Site, version: str) -> None:
+    channel = await site.gateway.channel(None)
+    reflect = channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    call: Any = reflect(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+    names = {s.name for s in (await call.read()).list_services_response.service}
+    assert names >= {"labferry.lims.v1.LimsService", "labferry.events.v1.EventLogService"}
+    for name in ("", "labferry.lims.v1.LimsService"):
+        assert await site.gateway.health(name) == health_pb2.HealthCheckResponse.SERVING
+    unauthenticated = (grpc.StatusCode.UNAUTHENTICATED, "IDENTITY_REQUIRED")
+    stub: Any = pb_grpc.LimsServiceStub(channel)
+    assert await refusal(stub.ListProjects(pb.ListProjectsRequest())) == unauthenticated
+    unknown = stub.CheckHealth(pb.CheckHealthRequest(), metadata=(("authorization", "Bearer x"),))
+    assert await refusal(unknown) == unauthenticated
+    assert [e.type for e in await site.gateway.events()] == ["log.store_created.v1"]
