@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from labferry.secrets.v1 import error_reason_pb2 as reasons
+from libs.service_kit.errors import LabferryError
+from services.secrets import errors
+
+
+def test_every_documented_reason_has_its_error() -> None:
+    documented = {n.removeprefix("ERROR_REASON_") for n in reasons.ErrorReason.DESCRIPTOR.values_by_name} - {"UNSPECIFIED"}
+    mapped = {
+        e.reason.name
+        for e in vars(errors).values()
+        if isinstance(e, type) and issubclass(e, LabferryError) and e.__module__ == errors.__name__
+        if e.reason.domain == errors.DOMAIN
+    }
+    assert mapped == documented
