@@ -70,6 +70,9 @@ def mutate_creation(
 
 def write_first_creation(path: Path, record: CreationRecord, lock_timeout: float = DEFAULT_LOCK_TIMEOUT) -> None:
     """Writes a run's or project's first `creation.json`. CreationExistsError when there is one."""
+    # The lock would make the missing folders.
+    if not path.parent.is_dir():
+        raise CreationNotWritableError(f"{path} can't be written: there is no such folder.", path)
     with _locked(path, lock_timeout):
         try:
             create_atomically(path, encode_creation(record), mode=_NEW_FILE_MODE)
