@@ -6,7 +6,8 @@ from services.secrets import errors
 
 
 def test_every_documented_reason_has_its_error() -> None:
-    documented = {n.removeprefix("ERROR_REASON_") for n in reasons.ErrorReason.DESCRIPTOR.values_by_name} - {"UNSPECIFIED"}
+    names = reasons.ErrorReason.DESCRIPTOR.values_by_name
+    documented = {n.removeprefix("ERROR_REASON_") for n in names} - {"UNSPECIFIED"}
     mapped = {
         e.reason.name
         for e in vars(errors).values()
