@@ -37,20 +37,24 @@ def front_matter_pieces(markdown: str) -> list[FrontMatterPiece]:
         node = yaml.compose(block, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError):
         return list(_pieces_by_line(lines[1:end]))
-    return [] if node is None else list(_pieces_of(node, (), block))
+    return [] if node is None else list(_pieces_of(node, (), block, set()))
 
 
-def _pieces_of(node: yaml.Node, path: tuple[str, ...], block: str) -> Iterator[FrontMatterPiece]:
+def _pieces_of(node: yaml.Node, path: tuple[str, ...], block: str, seen: set[int]) -> Iterator[FrontMatterPiece]:
+    # An alias leads to its anchor's node again, and may lie inside it: each node is written once and told once.
+    if id(node) in seen:
+        return
+    seen.add(id(node))
     # In flow style a leftover `{{ marker }}` is itself a mapping: only the text as written shows it.
     if isinstance(node, yaml.MappingNode) and not node.flow_style:
         for key, value in node.value:
             key_text = _as_written(key, block)
             below = (*path, key_text.strip("\"'"))
             yield FrontMatterPiece(".".join(below), key_text)
-            yield from _pieces_of(value, below, block)
+            yield from _pieces_of(value, below, block, seen)
     elif isinstance(node, yaml.SequenceNode) and not node.flow_style:
         for number, item in enumerate(node.value):
-            yield from _pieces_of(item, (*path, str(number)), block)
+            yield from _pieces_of(item, (*path, str(number)), block, seen)
     else:
         yield FrontMatterPiece(".".join(path), _as_written(node, block))
 
