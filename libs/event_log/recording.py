@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 
-from libs.event_log.event import NewEvent, RecordedEvent
+from libs.event_log.event import RecordedEvent
 from libs.event_log.hash_chain import FIRST_PREVIOUS_HASH, canonical_bytes, chain_hash
 from libs.event_log.store import (
     MAX_PAYLOAD_BYTES,
@@ -71,59 +71,63 @@ class Recorder:
     ) -> None:
         self._store_id = store_id
         self._ids = ids
-        self.head = head
+        self._position = head.position
+        self._hash = head.hash
         self.revisions = revisions
         # The clock may step back; the order of the log must not.
         self._recorded_ns = max(now_ns, head.recorded_ns)
+
+    @property
+    def head(self) -> LogHead:
+        """The end of the log with everything recorded so far."""
+        return LogHead(self._position, self._hash, self._recorded_ns)
 
     def record(self, appends: Sequence[StreamAppend]) -> list[RecordedEvent]:
         """Events of one append. RevisionConflictError leaves the recorder as it was."""
         own: dict[str, int] = {}
         events: list[RecordedEvent] = []
-        position, previous = self.head.position, self.head.hash
+        position, previous = self._position, self._hash
+        store_id, recorded_ns, new_id = self._store_id, self._recorded_ns, self._ids.next
         for append in appends:
             stream = append.stream
             revision = own.get(stream)
             if revision is None:
                 revision = self.revisions.get(stream, NO_REVISION)
-            _check_expected(append, revision)
+            if append.expected is not Expected.ANY:
+                _check_expected(append, revision)
             for content in append.events:
                 position += 1
                 revision += 1
-                event = self._recorded(position, stream, revision, previous, content)
-                previous = event.hash
-                events.append(event)
+                event_id = new_id(recorded_ns)
+                canonical = canonical_bytes(store_id, position, stream, revision, event_id, recorded_ns, content)
+                previous = chain_hash(previous, canonical)
+                events.append(
+                    RecordedEvent(
+                        position,
+                        stream,
+                        revision,
+                        content.type,
+                        event_id,
+                        recorded_ns,
+                        content.actor,
+                        content.payload,
+                        previous,
+                        content.may_ignore,
+                        content.on_behalf_of,
+                        content.reason,
+                        content.correlation_id,
+                        content.causation_id,
+                    )
+                )
             own[stream] = revision
         if events:
-            self.head = LogHead(position, previous, self._recorded_ns)
+            self._position, self._hash = position, previous
             self.revisions.update(own)
         return events
-
-    def _recorded(self, position: int, stream: str, revision: int, previous: bytes, content: NewEvent) -> RecordedEvent:
-        event_id = self._ids.next(self._recorded_ns)
-        canonical = canonical_bytes(self._store_id, position, stream, revision, event_id, self._recorded_ns, content)
-        return RecordedEvent(
-            position,
-            stream,
-            revision,
-            content.type,
-            event_id,
-            self._recorded_ns,
-            content.actor,
-            content.payload,
-            chain_hash(previous, canonical),
-            content.may_ignore,
-            content.on_behalf_of,
-            content.reason,
-            content.correlation_id,
-            content.causation_id,
-        )
 
 
 def _check_expected(append: StreamAppend, revision: int) -> None:
     expected = append.expected
-    if expected is Expected.ANY:
-        return
     exists = revision != NO_REVISION
     if expected is Expected.NONE:
         met = not exists

@@ -125,7 +125,8 @@ class SqliteBatchWriter:
             events += recorded
             if request is not None:
                 recorded_here[name] = (request, recorded)
-                first, last = recorder.head.position - len(recorded) + 1, recorder.head.position
+                last = recorder.head.position
+                first = last - len(recorded) + 1
                 request_rows.append((*name, request.body_digest, first, last))
         self._insert_events(events)
         self._insert_requests(request_rows)

@@ -11,11 +11,17 @@ from libs.event_log.sqlite_schema import EVENT_COLUMNS, event_from_row
 from libs.event_log.store import LogDamagedError
 
 
+def highest_ever_recorded(connection: sqlite3.Connection) -> int:
+    """The last position that was ever given out, even if its event is gone; 0 for a new log."""
+    (highest,) = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone() or (0,)
+    return int(highest)
+
+
 def contradiction_at_head(connection: sqlite3.Connection, store_id: str) -> LogDamagedError | None:
-    """Whether the last event follows from the one before it, and whether it is the last one that was ever recorded."""
+    """Whether the last event follows from the one before it, and was the last one ever. The log must have events."""
     cursor = connection.execute(f"SELECT {EVENT_COLUMNS} FROM events ORDER BY position DESC LIMIT 2")
     last, *before = [event_from_row(cursor, row) for row in cursor.fetchall()]
-    (highest,) = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone() or (0,)
+    highest = highest_ever_recorded(connection)
     if highest > last.position:
         return LogDamagedError(last.position + 1, f"events up to position {highest} were recorded and are gone")
     previous = before[0].hash if before else FIRST_PREVIOUS_HASH

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -25,6 +26,8 @@ from libs.event_log.store import (
 _BATCH_APPENDS = 1_024
 _BATCH_BYTES = 8 << 20
 _CHECKPOINT_WAIT_MS = 100
+_GATHER_SECONDS = 0.002
+_SIBLINGS = 4
 
 
 class _Waiting(PendingAppend):
@@ -54,7 +57,9 @@ class SqliteCommitter:
         self._writer = writer
         self._advanced = advanced
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[_Waiting] | None] = SimpleQueue()
+        self._gathered: list[_Waiting] = []
+        self._last_batch = 0
         self._waiting: set[_Waiting] = set()
         self._ended = asyncio.Event()
         self._accepting = True
@@ -69,15 +74,24 @@ class SqliteCommitter:
         released: asyncio.Future[AppendResult] = self._loop.create_future()
         waiting = _Waiting(appends, request, released)
         self._waiting.add(waiting)
-        self._queue.put(waiting)
+        if not self._gathered:
+            # All appends of one turn of the loop are handed over at once: the thread is woken once for them.
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(waiting)
         return await released
 
     async def close(self) -> None:
         """Commits what was handed over before, then closes the connection. May be called again."""
         if self._accepting:
             self._accepting = False
+            self._hand_over()
             self._queue.put(None)
         await self._ended.wait()
+
+    def _hand_over(self) -> None:
+        if self._gathered:
+            self._queue.put(self._gathered)
+            self._gathered = []
 
     def _run(self) -> None:
         try:
@@ -90,21 +104,25 @@ class SqliteCommitter:
             self._loop.call_soon_threadsafe(self._end)
 
     def _next_batch(self) -> list[_Waiting] | None:
-        first = self._queue.get()
-        if first is None:
+        batch = self._queue.get()
+        if batch is None:
             return None
-        batch, size = [first], _payload_bytes(first)
+        if len(batch) < self._last_batch and self._last_batch >= _SIBLINGS:
+            # Others are at it too: a moment's wait makes one larger batch of several small ones, which costs less.
+            time.sleep(_GATHER_SECONDS)
+        size = _payload_bytes(batch)
         while len(batch) < _BATCH_APPENDS and size < _BATCH_BYTES:
             try:
-                waiting = self._queue.get_nowait()
+                more = self._queue.get_nowait()
             except Empty:
                 break
-            if waiting is None:
+            if more is None:
                 # The end comes after this batch.
                 self._queue.put(None)
                 break
-            batch.append(waiting)
-            size += _payload_bytes(waiting)
+            batch += more
+            size += _payload_bytes(more)
+        self._last_batch = len(batch)
         return batch
 
     def _bound_wal(self) -> None:
@@ -148,5 +166,5 @@ class SqliteCommitter:
         self._ended.set()
 
 
-def _payload_bytes(waiting: PendingAppend) -> int:
-    return sum(len(event.payload) for append in waiting.appends for event in append.events)
+def _payload_bytes(batch: Sequence[PendingAppend]) -> int:
+    return sum(len(event.payload) for pending in batch for append in pending.appends for event in append.events)

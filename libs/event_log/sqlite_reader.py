@@ -136,6 +136,8 @@ class SqliteReader:
             raise LogClosedError("the event log is closed")
         connection = await self._free.get()
         try:
+            if self._closed:
+                raise LogClosedError("the event log is closed")
             connection.row_factory = None
             yield connection
         except sqlite3.DatabaseError as error:

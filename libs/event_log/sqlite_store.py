@@ -15,7 +15,7 @@ from libs.event_log.head_watch import HeadWatch
 from libs.event_log.log_lock import LogLock, refuse_network_filesystem
 from libs.event_log.recording import LogHead, check_appends
 from libs.event_log.sqlite_batch import PendingAppend, SqliteBatchWriter
-from libs.event_log.sqlite_check import QuickCheck, contradiction_at_head
+from libs.event_log.sqlite_check import QuickCheck, contradiction_at_head, highest_ever_recorded
 from libs.event_log.sqlite_committer import SqliteCommitter
 from libs.event_log.sqlite_reader import SqliteReader
 from libs.event_log.sqlite_schema import open_writer, opening_errors, read_store_id
@@ -176,6 +176,8 @@ def _open_file(path: Path, service: str, version: str, clock: Callable[[], int])
             writer = SqliteBatchWriter(connection, store_id, clock)
             writer.load_head()
             if writer.head.position == 0:
+                if (highest := highest_ever_recorded(connection)) > 0:
+                    raise LogDamagedError(1, f"{path} held {highest} events, and all of them are gone")
                 first = PendingAppend((genesis(store_id, service, version),), None)
                 writer.commit([first])
                 if isinstance(first.outcome, EventStoreError):

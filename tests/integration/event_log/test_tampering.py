@@ -126,6 +126,12 @@ async def test_a_cut_off_tail(path: Path) -> None:
     assert f"up to position {EVENTS}" in found.reason
 
 
+async def test_an_emptied_log_is_not_begun_anew(path: Path) -> None:
+    tamper(path, "DELETE FROM events")
+    with pytest.raises(LogDamagedError, match="all of them are gone"):
+        await SqliteEventStore.open(path, service="test", version="0.0.0")
+
+
 async def test_another_store_id(path: Path) -> None:
     tamper(path, "UPDATE log SET store_id = 'another'")
     found = (await verdict_on(path)).first_break
