@@ -15,6 +15,7 @@ import msgspec
 from filelock import FileLock
 
 from libs.service_kit.errors import PermissionDeniedError, UnauthenticatedError
+from libs.service_kit.loop_turn import LookedThisTurn
 
 OPERATOR_TOKEN_FILE = "operator.token"
 SERVICE_TOKEN_FILE = "service.token"
@@ -81,6 +82,7 @@ class Identities:
         self._path = state_dir / _REGISTRY_FILE
         self._signature: tuple[int, int, int] | None = None
         self._callers: dict[bytes, Caller] = {}
+        self._looked = LookedThisTurn()
 
     def authenticate(self, authorization: str | None) -> Caller:
         """The caller that an `authorization` value proves. UnauthenticatedError for none, or an unknown token."""
@@ -96,9 +98,12 @@ class Identities:
         return caller
 
     def _reload(self) -> None:
-        status = self._path.stat()
+        if self._looked:
+            return
+        status = os.stat(self._path)
         signature = (status.st_ino, status.st_mtime_ns, status.st_size)
         if signature == self._signature:
+            self._looked.note()
             return
         registry = msgspec.json.decode(self._path.read_bytes(), type=_Registry)
         self._callers = {

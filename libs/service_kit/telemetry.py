@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import msgspec
 import structlog
@@ -12,6 +13,49 @@ import structlog
 from libs.service_kit.settings import LoggingSettings
 
 Logger = structlog.typing.FilteringBoundLogger
+
+
+class _TurnWriter:
+    """Writes the lines of one turn of the event loop with one call of the system; outside of a loop, each at once."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._lines: list[str] = []
+
+    def write(self, line: str) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._put(line + "\n")
+            return
+        if not self._lines:
+            loop.call_soon(self._flush)
+        self._lines.append(line)
+
+    def _flush(self) -> None:
+        text = "\n".join((*self._lines, ""))
+        self._lines.clear()
+        self._put(text)
+
+    def _put(self, text: str) -> None:
+        self._file.write(text)
+        self._file.flush()
+
+
+class _LineLogger:
+    """What structlog calls with a rendered line, whatever its level."""
+
+    def __init__(self, writer: _TurnWriter) -> None:
+        self.msg = self.debug = self.info = self.warning = self.error = self.critical = writer.write
+        self.exception = self.fatal = self.warn = writer.write
+
+
+class _LineLoggerFactory:
+    def __init__(self, writer: _TurnWriter) -> None:
+        self._writer = writer
+
+    def __call__(self, *_: Any) -> _LineLogger:
+        return _LineLogger(self._writer)
 
 
 def _encode(event: dict[str, Any], **_: Any) -> str:
@@ -31,7 +75,7 @@ def configure_logging(settings: LoggingSettings, service: str) -> Logger:
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=_LineLoggerFactory(_TurnWriter(sys.stderr)),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

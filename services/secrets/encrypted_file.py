@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from libs.service_kit.loop_turn import LookedThisTurn
 from services.secrets import file_format, private_file
 from services.secrets.errors import (
     AlreadyInitializedError,
@@ -24,6 +25,13 @@ from services.secrets.secret_text import SecretText
 
 class FileChangedError(Exception):
     """Another program replaced the file since it was read; nothing was written."""
+
+
+class FileReplacedError(SealedError):
+    """Another program put a file with another key in its place. Raised once: from here on it is sealed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} was replaced by a file with another key; unseal it again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,7 @@ class EncryptedFile:
         self.path = path
         self._key_check = key_check
         self._open: OpenFile | None = None
+        self._looked = LookedThisTurn()
 
     @property
     def sealed(self) -> bool:
@@ -73,12 +82,14 @@ class EncryptedFile:
     async def entries(self) -> Mapping[str, SecretText]:
         """Username → secret, from memory unless the file changed.
 
-        Errors: NotInitializedError, SealedError (also when the file was replaced by one with another salt: then it is
-        sealed from here on), StoreDamagedError, UnsafeModeError, UnknownVersionError, StoreUnusableError.
+        Errors: NotInitializedError, SealedError, FileReplacedError, StoreDamagedError, UnsafeModeError,
+        UnknownVersionError, StoreUnusableError.
         """
         return (await self._current()).entries
 
     async def _current(self) -> OpenFile:
+        if self._open is not None and self._looked:
+            return self._open
         try:
             signature = private_file.signature_of(self.path)
         except OSError as error:
@@ -89,6 +100,7 @@ class EncryptedFile:
         if opened is None:
             raise SealedError()
         if signature == opened.signature:
+            self._looked.note()
             return opened
         # A copy: sealing erases the one in memory, perhaps while the thread decrypts.
         found = await asyncio.to_thread(self._reread, opened.salt, bytearray(opened.key))
@@ -97,7 +109,7 @@ class EncryptedFile:
             return await self._current()
         if found is None:
             self.seal()
-            raise SealedError(f"{self.path} was replaced by a file with another key; unseal it again")
+            raise FileReplacedError(self.path)
         self.become(found)
         return found
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from services.secrets.errors import KeyringUnavailableError
 from services.secrets.secret_id import DEFAULT_SERVICE, PROBE_USERNAME, SecretId
@@ -27,7 +28,7 @@ class OsKeyring:
     def __init__(self, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
         self._timeout = timeout_seconds
         self._one_at_a_time = asyncio.Lock()
-        self._hanging: threading.Thread | None = None
+        self._under_way: asyncio.Future[Any] | None = None
 
     async def works(self) -> bool:
         """Whether a sentinel can be stored, read back and removed. A backend that only pretends does not work."""
@@ -74,17 +75,17 @@ class OsKeyring:
 
     async def _call(self, work: Callable[[], T]) -> T:
         async with self._one_at_a_time:
-            if self._hanging is not None and self._hanging.is_alive():
+            if self._under_way is not None and not self._under_way.done():
                 raise KeyringUnavailableError("an earlier call has not come back")
             loop = asyncio.get_running_loop()
             done: asyncio.Future[T] = loop.create_future()
+            self._under_way = done
             # A daemon thread of its own: one that hangs must hold up neither a pool nor the end of the process.
-            thread = threading.Thread(target=_run, args=(work, loop, done), name="os-keyring", daemon=True)
-            self._hanging = thread
-            thread.start()
+            threading.Thread(target=_run, args=(work, loop, done), name="os-keyring", daemon=True).start()
             try:
                 async with asyncio.timeout(self._timeout):
-                    return await done
+                    # Shielded, because whoever gives up leaves the thread at work.
+                    return await asyncio.shield(done)
             except TimeoutError:
                 raise KeyringUnavailableError(f"no answer after {self._timeout:.0f} seconds") from None
 
@@ -95,18 +96,15 @@ def _run(work: Callable[[], T], loop: asyncio.AbstractEventLoop, done: asyncio.F
     except Exception as error:  # noqa: BLE001 -- backends raise whatever their system library raises
         # The class alone: the text of a foreign library could quote what it was given.
         problem = KeyringUnavailableError(type(error).__name__)
-        _hand_over(loop, done, lambda: done.set_exception(problem))
+        _hand_over(loop, lambda: done.set_exception(problem))
         return
-    _hand_over(loop, done, lambda: done.set_result(result))
+    _hand_over(loop, lambda: done.set_result(result))
 
 
-def _hand_over(loop: asyncio.AbstractEventLoop, done: asyncio.Future[T], settle: Callable[[], None]) -> None:
-    def on_loop() -> None:
-        if not done.done():
-            settle()
-
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(on_loop)
+def _hand_over(loop: asyncio.AbstractEventLoop, settle: Callable[[], None]) -> None:
+    # The loop may have closed meanwhile: then nobody waits any more.
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(settle)
 
 
 def _probe() -> bool:

@@ -17,7 +17,7 @@ from libs.service_kit.errors import FieldViolation, InvalidRequestError, Labferr
 from libs.service_kit.settings import SecretsBackend
 from services.secrets.access import may_read
 from services.secrets.audit import SERVICE_ITSELF, Asker, Audit, FailedChange, PassphraseSource, ReadRefusal
-from services.secrets.encrypted_file import EncryptedFile, FileChangedError
+from services.secrets.encrypted_file import EncryptedFile, FileChangedError, FileReplacedError
 from services.secrets.errors import (
     AlreadyInitializedError,
     NotInitializedError,
@@ -178,19 +178,16 @@ class Vault:
         return self._keyring is None or self._file.exists()
 
     async def _entries(self) -> Mapping[str, SecretText]:
-        was_open = not self._file.sealed
         try:
             return await self._file.entries()
-        except SealedError:
-            if was_open and self._file.sealed:
-                # Another program put a file with another key in its place.
-                await self._audit.store_sealed(SERVICE_ITSELF)
-                self._on_seal_change(self.sealed)
+        except FileReplacedError:
+            self._on_seal_change(self.sealed)
+            await self._audit.store_sealed(SERVICE_ITSELF)
             raise
 
     async def _set(self, secret: SecretId, value: SecretText, by: Asker) -> bool:
         if self._keyring is not None:
-            replaced = await self._look_up(secret) is not None
+            replaced = await self._keyring.get(secret) is not None
             await self._audit.secret_set(by, secret, replaced=replaced)
             async with self._failure_recorded(by, secret, FailedChange.SET):
                 await self._keyring.set(secret, value)
