@@ -117,13 +117,18 @@ class DestinationRoot:
                 [folder],
             )
 
-    def fsync_folder(self, relative: bytes, *, mtime_ns: int | None = None) -> None:
-        """Makes the folder's names durable, its modification time set first when one is given."""
+    def date_folder(self, relative: bytes, mtime_ns: int) -> None:
+        """Sets the folder's modification time."""
+        try:
+            os.utime(relative, ns=(mtime_ns, mtime_ns), dir_fd=self.fd, follow_symlinks=False)
+        except OSError as error:
+            raise destination_error(error, "dating the folder", relative) from error
+
+    def fsync_folder(self, relative: bytes) -> None:
+        """Makes the folder's names and time durable."""
         try:
             descriptor = os.open(relative or b".", _FOLDER | os.O_NOFOLLOW, dir_fd=self.fd)
             try:
-                if mtime_ns is not None:
-                    os.utime(descriptor, ns=(mtime_ns, mtime_ns))
                 _fsync_folder(descriptor)
             finally:
                 os.close(descriptor)

@@ -5,7 +5,6 @@ lands.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,15 +45,18 @@ def plan_landing(
     replaceable: set[bytes] = set()
     differing: list[bytes] = []
     for entry in entries:
-        status = present.get(entry.path)
-        if status is None:
+        if entry.path not in present:
             if entry.kind is not EntryKind.DIRECTORY:
                 send.append(entry)
             continue
-        if not _same_kind(status, entry):
+        if present[entry.path] is not entry.kind:
             differing.append(entry.path)
             continue
         if entry.kind is EntryKind.DIRECTORY:
+            continue
+        status = root.status(target + b"/" + entry.path)
+        if status is None:
+            send.append(entry)
             continue
         records = landed.get(entry.path, ())
         sent_before = next((record for record in records if _still_holds(record, entry, status)), None)
@@ -74,16 +76,6 @@ def plan_landing(
         raise differing_error(differing)
     folders = tuple(entry for entry in entries if entry.kind is EntryKind.DIRECTORY)
     return LandingPlan(folders, tuple(send), tuple(settled), frozenset(replaceable))
-
-
-def _same_kind(status: os.stat_result, entry: SourceEntry) -> bool:
-    match entry.kind:
-        case EntryKind.FILE:
-            return stat.S_ISREG(status.st_mode)
-        case EntryKind.DIRECTORY:
-            return stat.S_ISDIR(status.st_mode)
-        case EntryKind.SYMLINK:
-            return stat.S_ISLNK(status.st_mode)
 
 
 def _still_holds(record: CopiedFile, entry: SourceEntry, there: os.stat_result) -> bool:

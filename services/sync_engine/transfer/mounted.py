@@ -6,6 +6,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -112,7 +113,7 @@ class MountedTransport:
                 )
             if outcome.failures:
                 raise local_failure(outcome.failures)
-            _settle_folders(root, place, plan.folders)
+            _settle_folders(root, place, plan.folders, self._workers)
             root.refuse_if_gone()
         return sorted([*plan.settled, *outcome.landed], key=lambda file: file.path)
 
@@ -163,11 +164,15 @@ def _refuse_if_full(root: DestinationRoot, plan: LandingPlan) -> None:
         )
 
 
-def _settle_folders(root: DestinationRoot, place: bytes, folders: Iterable[SourceEntry]) -> None:
+def _settle_folders(root: DestinationRoot, place: bytes, folders: Iterable[SourceEntry], workers: int) -> None:
+    below = [(place + b"/" + folder.path, folder.mtime_ns) for folder in folders]
     # Deepest first: making a name in a folder changes its time.
-    for folder in sorted(folders, key=lambda folder: folder.path, reverse=True):
-        root.fsync_folder(place + b"/" + folder.path, mtime_ns=folder.mtime_ns)
+    for path, mtime_ns in sorted(below, reverse=True):
+        root.date_folder(path, mtime_ns)
+    to_sync = [path for path, _ in below]
     while place:
-        root.fsync_folder(place)
+        to_sync.append(place)
         place = place.rpartition(b"/")[0]
-    root.fsync_folder(b"")
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="sync") as threads:
+        for _ in threads.map(root.fsync_folder, [*to_sync, b""]):
+            pass

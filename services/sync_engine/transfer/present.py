@@ -17,32 +17,31 @@ from services.sync_engine.transfer.uncached_read import NotAFileError, hash_unca
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def names_present(root: DestinationRoot, target: bytes) -> dict[bytes, os.stat_result]:
-    """Every name below the run's folder at the destination, relative to it, with its lstat; empty when there is
-    none.
-    """
-    present: dict[bytes, os.stat_result] = {}
+def names_present(root: DestinationRoot, target: bytes) -> dict[bytes, EntryKind | None]:
+    """Every name below the run's folder at the destination, relative to it, with what it is (None: a pipe or the like);
+    empty when there is no such folder. No symlink is followed."""
+    present: dict[bytes, EntryKind | None] = {}
     if root.status(target) is None:
         return present
     folders = [b""]
     while folders:
         folder = folders.pop()
-        for name, status in _listing(root, os.path.join(target, folder) if folder else target):
+        for name, kind in _listing(root, os.path.join(target, folder) if folder else target):
             path = os.path.join(folder, name)
-            present[path] = status
-            if stat.S_ISDIR(status.st_mode):
+            present[path] = kind
+            if kind is EntryKind.DIRECTORY:
                 folders.append(path)
     return present
 
 
-def _listing(root: DestinationRoot, folder: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
+def _listing(root: DestinationRoot, folder: bytes) -> Iterator[tuple[bytes, EntryKind | None]]:
     try:
         descriptor = os.open(folder, _FOLDER, dir_fd=root.fd)
         try:
             with os.scandir(descriptor) as names:
                 # scandir of an open folder gives str; fsencode gives the bytes back exactly.
                 for name in names:
-                    yield os.fsencode(name.name), name.stat(follow_symlinks=False)
+                    yield os.fsencode(name.name), _kind(name)
         finally:
             os.close(descriptor)
     except NotADirectoryError as error:
@@ -51,6 +50,15 @@ def _listing(root: DestinationRoot, folder: bytes) -> Iterator[tuple[bytes, os.s
         ) from error
     except OSError as error:
         raise destination_error(error, "listing", folder) from error
+
+
+def _kind(name: os.DirEntry[str]) -> EntryKind | None:
+    # The listing itself tells the kind on most file systems: no call a name.
+    if name.is_symlink():
+        return EntryKind.SYMLINK
+    if name.is_file(follow_symlinks=False):
+        return EntryKind.FILE
+    return EntryKind.DIRECTORY if name.is_dir(follow_symlinks=False) else None
 
 
 def digest_at_destination(root: DestinationRoot, target: bytes, path: bytes, kind: EntryKind) -> str | None:

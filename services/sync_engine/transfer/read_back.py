@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-import stat
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -50,7 +49,7 @@ class _Reader:
         self,
         root: DestinationRoot,
         target: bytes,
-        present: Mapping[bytes, os.stat_result],
+        present: Mapping[bytes, EntryKind | None],
         control: TransferControl,
         progress: Progress,
     ) -> None:
@@ -66,13 +65,12 @@ class _Reader:
     def _check(self, file: CopiedFile) -> _Checked:
         self._control.raise_if_stopped()
         # The listing followed no symlink: a file behind a folder that became a symlink is not at this destination.
-        present = self._present.get(file.path)
-        if present is None:
+        if file.path not in self._present:
             return _Checked(file, _Verdict.MISSING, None)
+        if self._present[file.path] is not file.kind:
+            return _Checked(file, _Verdict.DIFFERS, None)
         try:
-            if stat.S_ISREG(present.st_mode) and present.st_size != file.size:
-                return _Checked(file, _Verdict.DIFFERS, None)
-            size, digest = self._read(file, present)
+            size, digest = self._read(file)
         except FileNotFoundError:
             return _Checked(file, _Verdict.MISSING, None)
         except NotAFileError:
@@ -80,15 +78,15 @@ class _Reader:
         except OSError as error:
             raise destination_error(error, "reading back", file.path) from error
         self._progress.advance(1, size if file.size < BLOCK_BYTES else 0, file.path)
+        if size > file.size:
+            # A longer file isn't read to its end: the hash of its begin is evidence of nothing.
+            return _Checked(file, _Verdict.DIFFERS, None)
         matched = (size, digest) == (file.size, file.sha256)
         evidence = FileEvidence(file.path, size, digest, EvidenceGrade.E4, file.kind)
         return _Checked(file, _Verdict.MATCHED if matched else _Verdict.DIFFERS, evidence)
 
-    def _read(self, file: CopiedFile, present: os.stat_result) -> tuple[int, str]:
+    def _read(self, file: CopiedFile) -> tuple[int, str]:
         place = self._target + b"/" + file.path
-        expected_kind = stat.S_ISLNK if file.kind is EntryKind.SYMLINK else stat.S_ISREG
-        if not expected_kind(present.st_mode):
-            raise NotAFileError
         if file.kind is EntryKind.SYMLINK:
             link = os.readlink(place, dir_fd=self._root.fd)
             return len(link), hashlib.sha256(link).hexdigest()
@@ -128,8 +126,8 @@ def read_back(
     return _outcome(checked, _unexpected(present, expected), reading_note(root.filesystem_type))
 
 
-def _unexpected(present: Mapping[bytes, os.stat_result], expected: Sequence[CopiedFile]) -> list[bytes]:
-    names = {path for path, status in present.items() if not stat.S_ISDIR(status.st_mode)}
+def _unexpected(present: Mapping[bytes, EntryKind | None], expected: Sequence[CopiedFile]) -> list[bytes]:
+    names = {path for path, kind in present.items() if kind is not EntryKind.DIRECTORY}
     names -= {file.path for file in expected}
     return sorted(path for path in names if not is_changing_file(path))
 

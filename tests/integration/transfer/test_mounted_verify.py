@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import mmap
 import os
 import socket
@@ -78,7 +79,21 @@ def test_missing_differing_and_unexpected_are_told_apart(carried: Carrying) -> N
     assert outcome.missing == (b"small.bin",)
     assert outcome.differing == (b"large.bin", b"link")
     assert outcome.unexpected == (b"folder/new\nfile",)
-    assert (outcome.expected, outcome.hashed, outcome.matched) == (3, 1, 1)
+    assert (outcome.expected, outcome.hashed, outcome.matched) == (3, 2, 1)
+
+
+@pytest.mark.parametrize(("name", "by"), [("small.bin", 1), ("small.bin", -1), ("large.bin", 7), ("empty.bin", 1)])
+def test_a_file_of_another_length_differs(carried: Carrying, name: str, by: int) -> None:
+    write(carried.source, b"empty.bin", b"")
+    copied = carried.copy()
+    place = carried.run / name
+    length = place.stat().st_size + by
+    os.truncate(place, length)
+    outcome = carried.verify(copied)
+    assert outcome.differing == (name.encode(),)
+    for evidence in (one for one in outcome.evidence if one.kind is EntryKind.FILE):
+        content = (carried.run / os.fsdecode(evidence.path)).read_bytes()
+        assert (evidence.size, evidence.sha256) == (len(content), hashlib.sha256(content).hexdigest())
 
 
 @pytest.mark.parametrize("instead", ["folder", "symlink", "pipe"])
