@@ -26,6 +26,7 @@ from services.sync_engine.transfer.libc import rename_noreplace
 from services.sync_engine.transfer.mounted import MountedTransport
 from services.sync_engine.transfer.source_tree import difference, scan_run
 from services.sync_engine.transfer.transport import (
+    CopiedFile,
     EntryKind,
     FailureKind,
     ProgressPhase,
@@ -144,34 +145,22 @@ class AdoptRun:
         root = equipment.local_root / equipment.id
         root.mkdir(exist_ok=True)
         transport = MountedTransport(root)
-        target = PurePosixPath(run.project, run.group, staged.name)
-        copied = transport.copy(
-            source,
-            entries,
-            target=target,
-            job_id=f"adopt-{run.leaf}",
-            attempt=1,
-            landed={},
-            before_landing=lambda batch: None,
-            control=control,
-            progress=_NoProgress(),
-        )
-        outcome = transport.verify(target, copied, control=control, progress=_NoProgress())
-        if outcome.expected == 0:
-            raise TransferError(FailureKind.NOTHING_TO_VERIFY, "the folder holds no file")
-        if not outcome.proven or difference(entries, scan_run(source)).changed:
-            raise TransferError(FailureKind.SOURCE_CHANGED, "the folder changed while it was copied")
-        transport.sweep(f"adopt-{run.leaf}", keep_attempt=None)
-        record = new_run_record(
-            created_at=self._clock(),
-            created_by=adoption.operator,
-            kind=adoption.kind,
-            local_path=str(final),
-            nas_path=f"{equipment.nas_root}/{run}" if equipment.nas_root else "",
-        )
-        creation = creation_path(staged)
-        creation.parent.mkdir(mode=0o755, exist_ok=True)
-        write_first_creation(creation, record)
+        try:
+            copied = _copy_proven(transport, source, entries, run, staged, control)
+            record = new_run_record(
+                created_at=self._clock(),
+                created_by=adoption.operator,
+                kind=adoption.kind,
+                local_path=str(final),
+                nas_path=f"{equipment.nas_root}/{run}" if equipment.nas_root else "",
+            )
+            creation = creation_path(staged)
+            creation.parent.mkdir(mode=0o755, exist_ok=True)
+            write_first_creation(creation, record)
+        except BaseException:
+            transport.sweep(_copy_id(run), keep_attempt=None)
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
         files = [f for f in copied if f.kind is EntryKind.FILE]
         return _Prepared(run, staged, final, len(files), sum(f.size for f in files))
 
@@ -190,6 +179,40 @@ class AdoptRun:
         await self._log.append(cause, Change(run_stream(run), Expected.ANY, (adopted,)), request=request)
         await asyncio.to_thread(_finish, prepared.staged, prepared.final)
         return run
+
+
+def _copy_proven(
+    transport: MountedTransport,
+    source: Path,
+    entries: Sequence[SourceEntry],
+    run: RunPath,
+    staged: Path,
+    control: TransferControl,
+) -> Sequence[CopiedFile]:
+    """Copies beside the final name and reads back. TransferError unless every file arrived and none changed."""
+    target = PurePosixPath(run.project, run.group, staged.name)
+    copied = transport.copy(
+        source,
+        entries,
+        target=target,
+        job_id=_copy_id(run),
+        attempt=1,
+        landed={},
+        before_landing=lambda batch: None,
+        control=control,
+        progress=_NoProgress(),
+    )
+    outcome = transport.verify(target, copied, control=control, progress=_NoProgress())
+    if outcome.expected == 0:
+        raise TransferError(FailureKind.NOTHING_TO_VERIFY, "the folder holds no file")
+    if not outcome.proven or not difference(entries, scan_run(source)).is_empty:
+        raise TransferError(FailureKind.SOURCE_CHANGED, "the folder changed while it was copied")
+    transport.sweep(_copy_id(run), keep_attempt=None)
+    return copied
+
+
+def _copy_id(run: RunPath) -> str:
+    return f"adopt-{run.leaf}"
 
 
 def _leftovers(equipment_root: Path) -> list[Path]:

@@ -109,6 +109,12 @@ class Site:
         document: dict[str, Any] = json.loads(self.creation_path(run).read_text(encoding="utf-8"))
         return document
 
+    async def until_sync_status(self, run: str, status: str) -> None:
+        """The engine writes the file behind its log: it says so soon, though perhaps not yet."""
+        async with asyncio.timeout(PATIENCE):
+            while self.creation(run).get("sync_status", "pending") != status:
+                await asyncio.sleep(0.02)
+
 
 @dataclass
 class Engine:

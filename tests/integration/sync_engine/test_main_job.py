@@ -68,7 +68,7 @@ async def test_the_cache_files_above_the_run_arrive_with_it_and_locks_do_not(eng
     await engine.bring(run)
     assert (site.nas() / ".exlab-wizard" / "equipment.json").read_text() == '{"schema_version":"1.0"}'
     assert (site.at_nas(run) / ".exlab-wizard" / "wizard.host.log").read_text() == "line\n"
-    assert not [p for p in site.nas().rglob("*.lock")]
+    assert not list(site.nas().rglob("*.lock"))
 
 
 async def test_queueing_again_gives_the_same_job_and_then_already_synced(engine: Engine) -> None:
@@ -144,4 +144,4 @@ async def test_a_run_without_a_file_is_never_called_verified(engine: Engine, sit
     answer = await engine.enqueue(run)
     job = await engine.until_failed(answer.job.job_id)
     assert job.failure.kind == job_pb2.FAILURE_KIND_NOTHING_TO_VERIFY
-    assert site.creation(run)["sync_status"] == "failed"
+    await site.until_sync_status(run, "failed")

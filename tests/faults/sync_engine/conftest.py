@@ -1,0 +1,3 @@
+from tests.integration.sync_engine.conftest import engine, site
+
+__all__ = ["engine", "site"]
