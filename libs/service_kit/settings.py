@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -198,6 +199,11 @@ class LimsSettings(_Block):
     def _is_http(cls, value: str) -> str:
         if value and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
             raise ValueError("must be an http or https address without query")
+        try:
+            # Reading the port checks host and port.
+            _ = urlsplit(value).port
+        except ValueError as error:
+            raise ValueError(f"is no address: {error}") from error
         return value
 
     @model_validator(mode="after")

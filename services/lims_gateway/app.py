@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
+
 from libs.event_log.sqlite_store import SqliteEventStore
 from libs.service_kit.channel import open_channel, read_token
 from libs.service_kit.identity import ServiceName, service_token_file
@@ -46,7 +48,10 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
                 open_channel(environment.settings.listen.secrets, lambda: token)
             )
             tls = await asyncio.to_thread(_tls, lims.ca_file)
-            upstream = LimsUpstream(lims.endpoint, lims.email, LimsPasswords(channel), tls)
+            try:
+                upstream = LimsUpstream(lims.endpoint, lims.email, LimsPasswords(channel), tls)
+            except httpx.InvalidURL as error:
+                raise ServiceStartError(f"lims.endpoint: {lims.endpoint} is no address: {error}") from error
             resources.push_async_callback(upstream.close)
         directory = Directory(lims.endpoint, upstream, cache, timedelta(hours=lims.cache_ttl_hours), environment.logger)
         resources.push_async_callback(directory.close)

@@ -17,7 +17,7 @@ from services.lims_gateway.projects.single_flight import SingleFlight
 
 TIMEOUT_SECONDS = 15.0
 _API = "/api/v1"
-_MAX_BODY_BYTES = 256 << 20
+_MAX_BODY_BYTES = 64 << 20
 _TRY_AGAIN = frozenset({408, 425, 429})
 
 

@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from labferry.lims.v1 import lims_service_pb2 as pb
 from labferry.lims.v1 import lims_service_pb2_grpc as pb_grpc
 from tests.integration.lims_gateway.running_lims import PASSWORD, Site
-from tests.integration.secrets.running_service import PASSPHRASE, refusal
+from tests.integration.secrets.running_service import PASSPHRASE, ServiceEndedError, new_lab, refusal, start
 
 
 async def test_only_get_and_the_login_post_reach_the_lims(site: Site) -> None:
@@ -71,3 +71,23 @@ async def test_reflection_health_and_identity(site: Site, version: str) -> None:
     unknown = stub.CheckHealth(pb.CheckHealthRequest(), metadata=(("authorization", "Bearer x"),))
     assert await refusal(unknown) == unauthenticated
     assert [e.type for e in await site.gateway.events()] == ["log.store_created.v1"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "problem"),
+    [
+        ({"endpoint": "http://lims.example:99999/"}, 78, "lims.endpoint"),
+        ({"endpoint": "http://[lims/"}, 78, "lims.endpoint"),
+        ({"endpoint": "https://lims.example/", "ca_file": "/nowhere/ca.pem"}, 75, "lims.ca_file"),
+    ],
+)
+async def test_a_lims_that_can_never_be_reached_stops_the_start(
+    settings: dict[str, str], status: int, problem: str
+) -> None:
+    async with new_lab() as lab:
+        lab.settings["lims"] = {"email": "ops@lab.example", **settings}
+        with pytest.raises(ServiceEndedError) as caught:
+            await start(lab, "lims_gateway")
+        assert caught.value.status == status
+        assert problem in caught.value.log
+        assert "Traceback" not in caught.value.log
