@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 import sys
@@ -10,9 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from libs.service_kit.identity import ServiceName
 
@@ -38,48 +36,35 @@ class ServiceProcess:
     process: asyncio.subprocess.Process
 
     @classmethod
-    async def start(
-        cls, service: ServiceName, config: Path, address: str, log: BinaryIO | None = None
-    ) -> ServiceProcess:
-        """Starts it and returns when its health is SERVING. `log` None: it writes to our standard error.
+    async def start(cls, service: ServiceName, config: Path, log: BinaryIO | None = None) -> ServiceProcess:
+        """Starts it and returns once it serves. `log` None: it writes to our standard error.
 
-        ServiceDiedError when it ends instead.
+        ServiceDiedError when it ends instead. It says itself that it serves: whoever answers at its address might be
+        somebody else's.
         """
-        process = await asyncio.create_subprocess_exec(
-            *(
-                sys.executable,
-                "-m",
-                f"services.{service}",
-                "--config",
-                str(config),
-                "--end-with-parent",
-                str(os.getpid()),
-            ),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        started = cls(service, address, process)
-        serving = asyncio.create_task(started._until_serving())
-        ended = asyncio.create_task(process.wait())
-        try:
-            await asyncio.wait({serving, ended}, return_when=asyncio.FIRST_COMPLETED, timeout=_START_SECONDS)
-            if not serving.done():
-                status = ended.result() if ended.done() else -1
+        announcement, announce_to = _pipe()
+        with announcement:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", f"services.{service}", "--config", str(config)),
+                    *("--end-with-parent", str(os.getpid()), "--announce-to", str(announce_to)),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    pass_fds=(announce_to,),
+                )
+            finally:
+                os.close(announce_to)
+            started = cls(service, "", process)
+            try:
+                async with asyncio.timeout(_START_SECONDS):
+                    started.address = (await _line_from(announcement)).strip()
+            except TimeoutError:
                 await started.stop()
-                raise ServiceDiedError(service, status)
-            serving.result()
-        finally:
-            serving.cancel()
-            ended.cancel()
+        if not started.address:
+            raise ServiceDiedError(service, await process.wait())
         return started
-
-    async def _until_serving(self) -> None:
-        async with grpc.aio.insecure_channel(self.address) as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
-            call = stub.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True)
-            await call
 
     async def stop(self) -> int:
         """SIGTERM, then SIGKILL if it doesn't end. Returns its exit status."""
@@ -97,6 +82,24 @@ class ServiceProcess:
         if self.process.returncode is None:
             self.process.kill()
         await self.process.wait()
+
+
+def _pipe() -> tuple[io.FileIO, int]:
+    """The reading end, and the descriptor of the writing end."""
+    reading, writing = os.pipe()
+    return open(reading, "rb", buffering=0), writing
+
+
+async def _line_from(pipe: io.FileIO) -> str:
+    """What is written to a pipe, without a thread that a silent writer could hold for ever; "" at its end."""
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), pipe
+    )
+    try:
+        return (await reader.readline()).decode()
+    finally:
+        transport.close()
 
 
 async def first_to_end(services: Sequence[ServiceProcess]) -> ServiceProcess:

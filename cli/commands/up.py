@@ -38,7 +38,7 @@ async def _up(config: Path) -> int:
     running: list[ServiceProcess] = []
     try:
         for service in START_ORDER:
-            running.append(await ServiceProcess.start(service, config, getattr(settings.listen, service)))
+            running.append(await ServiceProcess.start(service, config))
         for process in running:
             note(f"{process.service:<13} {process.address}")
         note(f"{'token':<13} {settings.state_dir / OPERATOR_TOKEN_FILE}")

@@ -48,9 +48,7 @@ class Troupe:
         self.running: dict[ServiceName, ServiceProcess] = {}
 
     async def start(self, service: ServiceName) -> None:
-        self.running[service] = await ServiceProcess.start(
-            service, self._stage.config, self._stage.addresses[service], self._logs[service]
-        )
+        self.running[service] = await ServiceProcess.start(service, self._stage.config, self._logs[service])
 
     async def end(self) -> None:
         for service in reversed(START_ORDER):

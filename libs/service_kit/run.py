@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import resource
 import signal
 import sys
@@ -69,6 +70,7 @@ def run_service(name: ServiceName, compose: Compose, as_labferry_error: AsLabfer
     parser = argparse.ArgumentParser(prog=f"python -m services.{name}")
     parser.add_argument("--config", type=Path, help="labferry.yaml; LABFERRY_CONFIG when absent")
     parser.add_argument("--end-with-parent", type=int, metavar="PID", help="drain when this parent process dies")
+    parser.add_argument("--announce-to", type=int, metavar="FD", help="write the address there once it is served")
     arguments = parser.parse_args()
     if arguments.end_with_parent is not None:
         end_with_parent(arguments.end_with_parent)
@@ -83,7 +85,7 @@ def run_service(name: ServiceName, compose: Compose, as_labferry_error: AsLabfer
     for notice in loaded.notices:
         logger.warning("configuration_notice", notice=notice)
     try:
-        uvloop.run(_serve(name, loaded.settings, compose, as_labferry_error, logger))
+        uvloop.run(_serve(name, loaded.settings, compose, as_labferry_error, logger, arguments.announce_to))
     except (AddressInUseError, ServiceStartError, OSError) as error:
         return _cannot_start(logger, error)
     except Exception as error:
@@ -99,7 +101,12 @@ def _cannot_start(logger: Logger, error: Exception) -> int:
 
 
 async def _serve(
-    name: ServiceName, settings: Settings, compose: Compose, as_labferry_error: AsLabferryError, logger: Logger
+    name: ServiceName,
+    settings: Settings,
+    compose: Compose,
+    as_labferry_error: AsLabferryError,
+    logger: Logger,
+    announce_to: int | None,
 ) -> None:
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -111,6 +118,9 @@ async def _serve(
     environment = ServiceEnvironment(name, settings, state_dir, identities, logger, asyncio.Event())
     async with compose(environment) as composition, _serving(environment, composition, as_labferry_error) as address:
         logger.info("serving", address=address)
+        if announce_to is not None:
+            os.write(announce_to, f"{address}\n".encode())
+            os.close(announce_to)
         await ending.wait()
         logger.info("draining")
     logger.info("ended")
