@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import grpc
-import pytest
 from argon2.low_level import Type, hash_secret_raw
 from cryptography.fernet import Fernet
 
@@ -114,20 +113,18 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
-async def test_damage_is_damage_and_no_wrong_passphrase(lab: Lab, kind: str) -> None:
-    async with running(lab, "secrets") as service:
-        await (await service.secrets()).SetSecret(pb.SetSecretRequest(username="lims", value="value"))
-        whole = lab.secrets_file.read_bytes()
-        put(lab, DAMAGE[kind](whole).decode("latin-1"))
+async def test_damage_is_damage_and_no_wrong_passphrase(secrets: RunningService) -> None:
+    gateway, operator, lab = await secrets.secrets("lims_gateway"), await secrets.secrets(), secrets.lab
+    await operator.SetSecret(pb.SetSecretRequest(username="lims", value="value"))
+    whole = lab.secrets_file.read_bytes()
+    lost = (grpc.StatusCode.DATA_LOSS, "STORE_DAMAGED")
+    for kind, damage in DAMAGE.items():
+        put(lab, damage(whole).decode("latin-1"))
         damaged = lab.secrets_file.read_bytes()
-        gateway, operator = await service.secrets("lims_gateway"), await service.secrets()
-        assert await refusal(gateway.GetSecret(READ_LIMS)) == (grpc.StatusCode.DATA_LOSS, "STORE_DAMAGED")
-        setting = operator.SetSecret(pb.SetSecretRequest(username="lims", value="other"))
-        assert await refusal(setting) == (grpc.StatusCode.DATA_LOSS, "STORE_DAMAGED")
+        assert await refusal(gateway.GetSecret(READ_LIMS)) == lost, kind
+        assert await refusal(operator.SetSecret(pb.SetSecretRequest(username="lims", value="other"))) == lost, kind
         await operator.Seal(pb.SealRequest())
-        unsealing = operator.Unseal(pb.UnsealRequest(passphrase=PASSPHRASE))
-        assert await refusal(unsealing) == (grpc.StatusCode.DATA_LOSS, "STORE_DAMAGED")
+        assert await refusal(operator.Unseal(pb.UnsealRequest(passphrase=PASSPHRASE))) == lost, kind
         assert lab.secrets_file.read_bytes() == damaged
         put(lab, whole.decode())
         await operator.Unseal(pb.UnsealRequest(passphrase=PASSPHRASE))

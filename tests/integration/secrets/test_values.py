@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import grpc
-import pytest
 
 from labferry.secrets.v1 import secrets_service_pb2 as pb
 from tests.integration.secrets.running_service import RunningService, refusal, wrong_fields
@@ -30,37 +29,39 @@ async def test_a_value_is_set_read_replaced_listed_and_deleted(secrets: RunningS
     assert [n.username for n in (await operator.ListSecrets(pb.ListSecretsRequest())).secrets] == ["nas:SCOPE_01"]
 
 
-@pytest.mark.parametrize(
-    ("who", "readable"), [("operator", set()), ("lims_gateway", {"lims"}), ("sync_engine", {"nas:SCOPE_01"})]
-)
-async def test_each_identity_reads_its_own_names_alone(secrets: RunningService, who: str, readable: set[str]) -> None:
-    operator, reader = await secrets.secrets(), await secrets.secrets(who)
+READABLE = {"operator": set(), "lims_gateway": {"lims"}, "sync_engine": {"nas:SCOPE_01"}}
+
+
+async def test_each_identity_reads_its_own_names_alone(secrets: RunningService) -> None:
+    operator = await secrets.secrets()
     names = ("lims", "nas:SCOPE_01", "free name")
     for name in names:
         await operator.SetSecret(pb.SetSecretRequest(username=name, value="value"))
-    for name in names:
-        call = reader.GetSecret(pb.GetSecretRequest(username=name))
-        if name in readable:
-            assert (await call).value == "value"
-        else:
-            assert await refusal(call) == (DENIED, "SECRET_NOT_ALLOWED")
-    elsewhere = reader.GetSecret(pb.GetSecretRequest(service="browser", username="lims"))
-    assert await refusal(elsewhere) == (DENIED, "SECRET_NOT_ALLOWED")
+    for who, readable in READABLE.items():
+        reader = await secrets.secrets(who)
+        for name in names:
+            call = reader.GetSecret(pb.GetSecretRequest(username=name))
+            if name in readable:
+                assert (await call).value == "value"
+            else:
+                assert await refusal(call) == (DENIED, "SECRET_NOT_ALLOWED")
+        elsewhere = reader.GetSecret(pb.GetSecretRequest(service="browser", username="lims"))
+        assert await refusal(elsewhere) == (DENIED, "SECRET_NOT_ALLOWED")
 
 
-@pytest.mark.parametrize("who", ["lims_gateway", "sync_engine"])
-async def test_services_change_nothing(secrets: RunningService, who: str) -> None:
-    stub = await secrets.secrets(who)
-    await stub.GetStatus(pb.GetStatusRequest())
-    for call in (
-        stub.SetSecret(pb.SetSecretRequest(username="lims", value="v")),
-        stub.DeleteSecret(pb.DeleteSecretRequest(username="lims", reason="r")),
-        stub.ListSecrets(pb.ListSecretsRequest()),
-        stub.Seal(pb.SealRequest()),
-        stub.Unseal(pb.UnsealRequest(passphrase="p")),
-        stub.Initialize(pb.InitializeRequest(passphrase="long enough")),
-    ):
-        assert await refusal(call) == (DENIED, "ROLE_REQUIRED")
+async def test_services_change_nothing(secrets: RunningService) -> None:
+    for who in ("lims_gateway", "sync_engine"):
+        stub = await secrets.secrets(who)
+        await stub.GetStatus(pb.GetStatusRequest())
+        for call in (
+            stub.SetSecret(pb.SetSecretRequest(username="lims", value="v")),
+            stub.DeleteSecret(pb.DeleteSecretRequest(username="lims", reason="r")),
+            stub.ListSecrets(pb.ListSecretsRequest()),
+            stub.Seal(pb.SealRequest()),
+            stub.Unseal(pb.UnsealRequest(passphrase="p")),
+            stub.Initialize(pb.InitializeRequest(passphrase="long enough")),
+        ):
+            assert await refusal(call) == (DENIED, "ROLE_REQUIRED")
 
 
 async def test_wrong_requests_name_the_wrong_fields(secrets: RunningService) -> None:
