@@ -88,52 +88,64 @@ class FileCopier:
     def copy_chunk(self, entries: Sequence[SourceEntry]) -> ChunkOutcome:
         """Raises TransferError for failures of the destination, TransferStoppedError; local ones are in the outcome."""
         outcome = ChunkOutcome()
-        unsynced: list[int] = []
-        try:
-            for entry in entries:
-                self._refuse_if_ended()
-                try:
-                    outcome.whole.append(self._copy(entry, unsynced))
-                except TransferError as failure:
-                    if failure.kind not in LOCAL_FAILURES:
-                        raise
-                    outcome.failures.append(failure)
-            # Written first, synced afterwards: the first sync carries most of the others' work with it.
-            for descriptor in unsynced:
-                _sync(descriptor)
-        finally:
-            for descriptor in unsynced:
-                os.close(descriptor)
+        for entry in entries:
+            self._refuse_if_ended()
+            try:
+                outcome.whole.append(self._copy(entry))
+            except TransferError as failure:
+                if failure.kind not in LOCAL_FAILURES:
+                    raise
+                outcome.failures.append(failure)
         return outcome
 
-    def _copy(self, entry: SourceEntry, unsynced: list[int]) -> WholeFile:
+    def _copy(self, entry: SourceEntry) -> WholeFile:
         if entry.kind is EntryKind.SYMLINK:
             return self._copy_link(entry)
         source = self._source.open(entry)
         try:
             if entry.size >= LARGE_BYTES:
-                return self._copy_large(entry, source, unsynced)
-            return self._copy_small(entry, source, unsynced)
+                return self._copy_large(entry, source)
+            return self._copy_small(entry, source)
         finally:
             os.close(source)
 
-    def _copy_small(self, entry: SourceEntry, source: int, unsynced: list[int]) -> WholeFile:
+    def _copy_small(self, entry: SourceEntry, source: int) -> WholeFile:
         content = self._source.read_whole(entry, source)
         self._brake.take(entry.size, self._control)
-        name, target = self._create(unsynced, entry)
+        name = self._incoming.new_name()
         try:
-            _write(target, content)
-            os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
+            target = os.open(name, _CREATE, _NEW_FILE_MODE, dir_fd=self._incoming.fd)
+            try:
+                _write(target, content)
+                _date_and_sync(target, entry)
+            finally:
+                os.close(target)
         except OSError as error:
             raise destination_error(error, "writing", entry.path) from error
         self._progress.advance(1, entry.size, entry.path)
         return WholeFile(copied_from(entry, hashlib.sha256(content).hexdigest()), name)
 
-    def _copy_large(self, entry: SourceEntry, source: int, unsynced: list[int]) -> WholeFile:
+    def _copy_large(self, entry: SourceEntry, source: int) -> WholeFile:
         # Known to be another file already: nothing of a hundred gigabytes need be read to say so.
         self._source.refuse_if_changed(entry, source)
-        name, target = self._create(unsynced, entry)
+        name = self._incoming.new_name()
+        try:
+            target = os.open(name, _CREATE, _NEW_FILE_MODE, dir_fd=self._incoming.fd)
+        except OSError as error:
+            raise destination_error(error, "writing", entry.path) from error
+        try:
+            sha256 = self._stream(entry, source, target)
+            self._source.refuse_if_changed(entry, source)
+            self._source.refuse_if_renamed(entry)
+            _date_and_sync(target, entry)
+        except OSError as error:
+            raise destination_error(error, "writing", entry.path) from error
+        finally:
+            os.close(target)
+        self._progress.advance(1, 0, entry.path)
+        return WholeFile(copied_from(entry, sha256), name)
 
+    def _stream(self, entry: SourceEntry, source: int, target: int) -> str:
         def consume(block: memoryview, offset: int) -> None:
             self._refuse_if_ended()
             self._brake.take(len(block), self._control)
@@ -150,14 +162,7 @@ class FileCopier:
             raise source_error(error, entry.path) from error
         if streamed.size != entry.size:
             raise source_changed(entry.path)
-        self._source.refuse_if_changed(entry, source)
-        self._source.refuse_if_renamed(entry)
-        try:
-            os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
-        except OSError as error:
-            raise destination_error(error, "writing", entry.path) from error
-        self._progress.advance(1, 0, entry.path)
-        return WholeFile(copied_from(entry, streamed.sha256), name)
+        return streamed.sha256
 
     def _copy_link(self, entry: SourceEntry) -> WholeFile:
         target = self._source.read_link(entry)
@@ -170,15 +175,6 @@ class FileCopier:
         self._progress.advance(1, entry.size, entry.path)
         return WholeFile(copied_from(entry, hashlib.sha256(target).hexdigest()), name)
 
-    def _create(self, unsynced: list[int], entry: SourceEntry) -> tuple[bytes, int]:
-        name = self._incoming.new_name()
-        try:
-            descriptor = os.open(name, _CREATE, _NEW_FILE_MODE, dir_fd=self._incoming.fd)
-        except OSError as error:
-            raise destination_error(error, "writing", entry.path) from error
-        unsynced.append(descriptor)
-        return name, descriptor
-
 
 def _write(descriptor: int, content: bytes | memoryview) -> None:
     written = os.write(descriptor, content)
@@ -188,8 +184,6 @@ def _write(descriptor: int, content: bytes | memoryview) -> None:
             remaining = remaining[os.write(descriptor, remaining) :]
 
 
-def _sync(descriptor: int) -> None:
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        raise destination_error(error, "syncing a file") from error
+def _date_and_sync(descriptor: int, entry: SourceEntry) -> None:
+    os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
+    os.fsync(descriptor)

@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import shutil
+import threading
 from types import TracebackType
 from typing import Self
 
@@ -29,6 +30,7 @@ class IncomingFolder:
         self._root = root
         self.path = os.fsencode(incoming_folder(job_id, attempt))
         self._numbers = itertools.count()
+        self._own = threading.local()
         if root.status(self.path) is not None:
             _remove_tree(root, self.path)
         root.ensure_folder(self.path)
@@ -50,7 +52,16 @@ class IncomingFolder:
 
     def new_name(self) -> bytes:
         """A name that nothing here has; names of the run never appear here. Any thread may ask."""
-        return b"%08d" % next(self._numbers)
+        # Each thread has a subfolder: in a common one they would wait for each other with every file they make.
+        subfolder: bytes | None = getattr(self._own, "subfolder", None)
+        if subfolder is None:
+            subfolder = b"%d" % next(self._numbers)
+            try:
+                os.mkdir(subfolder, dir_fd=self.fd)
+            except OSError as error:
+                raise destination_error(error, "making an incoming folder") from error
+            self._own.subfolder = subfolder
+        return b"%s/%d" % (subfolder, next(self._numbers))
 
 
 def sweep_incoming(root: DestinationRoot, job_id: str, *, keep_attempt: int | None) -> None:

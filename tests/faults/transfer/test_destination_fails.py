@@ -22,8 +22,8 @@ NOBODY = 65534
 
 @pytest.fixture
 def mounted(carrying: Carrying) -> Iterator[Carrying]:
-    """The destination is a file system of its own, of 4 MiB."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(carrying.destination)], check=True)
+    """The destination is a file system of its own, of 8 MiB."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(carrying.destination)], check=True)
     yield carrying
     subprocess.run(["umount", "-l", str(carrying.destination)], check=False, capture_output=True)
 
@@ -35,18 +35,18 @@ def failure(act: Callable[[], object]) -> TransferError:
 
 
 def test_a_destination_without_room_is_known_before_a_byte_moves(mounted: Carrying) -> None:
-    write(mounted.source, b"a", b"x" * (5 << 20))
+    write(mounted.source, b"a", b"x" * (9 << 20))
     full = failure(mounted.copy)
     assert full.kind is FailureKind.DESTINATION_FULL
-    assert "5,242,880 bytes" in full.message
+    assert "9,437,184 bytes" in full.message
     assert mounted.batches == []
     mounted.transport.check()
 
 
 def test_a_destination_that_fills_up_meanwhile(mounted: Carrying) -> None:
-    # Four batches: the last is begun after the first has landed.
-    for number in range(900):
-        write(mounted.source, b"%03d" % number, b"x" * 4096)
+    # Six batches: the last ones are begun after the first has landed.
+    for number in range(1500):
+        write(mounted.source, b"%04d" % number, b"x" * 2048)
 
     def fill(batch: Sequence[CopiedFile]) -> None:
         with open(mounted.destination / "filler", "wb", buffering=0) as stream:
@@ -58,16 +58,16 @@ def test_a_destination_that_fills_up_meanwhile(mounted: Carrying) -> None:
     assert full.kind is FailureKind.DESTINATION_FULL
     assert "No space left on device" in full.message
     landed = len(tree(mounted.run))
-    assert 0 < landed < 900
-    assert set(tree(mounted.run).values()) == {b"x" * 4096}
+    assert 0 < landed < 1500
+    assert set(tree(mounted.run).values()) == {b"x" * 2048}
     (mounted.destination / "filler").unlink()
     copied = mounted.copy()
-    assert mounted.progress.phases[-1][1] == 900 - landed
+    assert mounted.progress.phases[-1][1] == 1500 - landed
     assert mounted.verify(copied).proven
 
 
 def test_a_full_destination_while_a_large_file_is_written(mounted: Carrying) -> None:
-    write(mounted.source, b"a", b"x" * (3 << 20))
+    write(mounted.source, b"a", b"x" * (7 << 20))
     write(mounted.destination, b"filler", b"x" * (2 << 20))
     # Asked before it was full: the answer of a server may be old.
     mounted.transport.free_bytes()
