@@ -30,11 +30,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """OUT_OF_RANGE: the position lies beyond the head. Metadata: position, head_position."""
     ERROR_REASON_POSITION_TOO_OLD: _ErrorReason.ValueType  # 3
     """OUT_OF_RANGE: the position lies before the oldest event kept. Metadata: position, oldest_position."""
-    ERROR_REASON_SUBSCRIBER_TOO_SLOW: _ErrorReason.ValueType  # 4
-    """RESOURCE_EXHAUSTED: the subscriber was slower than the log. Metadata: position, to resume after."""
-    ERROR_REASON_EVENT_TOO_LARGE: _ErrorReason.ValueType  # 5
+    ERROR_REASON_EVENT_TOO_LARGE: _ErrorReason.ValueType  # 4
     """INVALID_ARGUMENT: an event's payload is larger than the log takes. Metadata: type, size, limit."""
-    ERROR_REASON_PROJECTION_STOPPED: _ErrorReason.ValueType  # 6
+    ERROR_REASON_PROJECTION_STOPPED: _ErrorReason.ValueType  # 5
     """INTERNAL: a read model stopped at an event it can't apply. Metadata: projection, position."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -48,10 +46,8 @@ ERROR_REASON_POSITION_BEYOND_HEAD: ErrorReason.ValueType  # 2
 """OUT_OF_RANGE: the position lies beyond the head. Metadata: position, head_position."""
 ERROR_REASON_POSITION_TOO_OLD: ErrorReason.ValueType  # 3
 """OUT_OF_RANGE: the position lies before the oldest event kept. Metadata: position, oldest_position."""
-ERROR_REASON_SUBSCRIBER_TOO_SLOW: ErrorReason.ValueType  # 4
-"""RESOURCE_EXHAUSTED: the subscriber was slower than the log. Metadata: position, to resume after."""
-ERROR_REASON_EVENT_TOO_LARGE: ErrorReason.ValueType  # 5
+ERROR_REASON_EVENT_TOO_LARGE: ErrorReason.ValueType  # 4
 """INVALID_ARGUMENT: an event's payload is larger than the log takes. Metadata: type, size, limit."""
-ERROR_REASON_PROJECTION_STOPPED: ErrorReason.ValueType  # 6
+ERROR_REASON_PROJECTION_STOPPED: ErrorReason.ValueType  # 5
 """INTERNAL: a read model stopped at an event it can't apply. Metadata: projection, position."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

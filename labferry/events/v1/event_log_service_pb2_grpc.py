@@ -84,7 +84,7 @@ class EventLogServiceServicer(object):
     def SubscribeEvents(self, request, context):
         """Reads from a position and then follows live, without a gap or a duplicate. FAILED_PRECONDITION with
         ERROR_REASON_FOREIGN_CURSOR when store_id is another log's; OUT_OF_RANGE when after_position lies beyond the head.
-        A reader slower than the log is ended with RESOURCE_EXHAUSTED and resumes from its last position.
+        A slow reader is never buffered for: it gets the log at its own pace. Ends with UNAVAILABLE when the service drains.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

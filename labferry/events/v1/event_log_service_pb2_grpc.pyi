@@ -41,7 +41,7 @@ class EventLogServiceStub:
     SubscribeEvents: _grpc.UnaryStreamMultiCallable[_event_log_service_pb2.SubscribeEventsRequest, _event_log_service_pb2.SubscribeEventsResponse]
     """Reads from a position and then follows live, without a gap or a duplicate. FAILED_PRECONDITION with
     ERROR_REASON_FOREIGN_CURSOR when store_id is another log's; OUT_OF_RANGE when after_position lies beyond the head.
-    A reader slower than the log is ended with RESOURCE_EXHAUSTED and resumes from its last position.
+    A slow reader is never buffered for: it gets the log at its own pace. Ends with UNAVAILABLE when the service drains.
     """
     VerifyLog: _grpc.UnaryUnaryMultiCallable[_event_log_service_pb2.VerifyLogRequest, _event_log_service_pb2.VerifyLogResponse]
     """Recomputes the hash chain over a range. A damaged log is an answer (intact false), not an error."""
@@ -60,7 +60,7 @@ class EventLogServiceAsyncStub(EventLogServiceStub):
     SubscribeEvents: _aio.UnaryStreamMultiCallable[_event_log_service_pb2.SubscribeEventsRequest, _event_log_service_pb2.SubscribeEventsResponse]  # type: ignore[assignment]
     """Reads from a position and then follows live, without a gap or a duplicate. FAILED_PRECONDITION with
     ERROR_REASON_FOREIGN_CURSOR when store_id is another log's; OUT_OF_RANGE when after_position lies beyond the head.
-    A reader slower than the log is ended with RESOURCE_EXHAUSTED and resumes from its last position.
+    A slow reader is never buffered for: it gets the log at its own pace. Ends with UNAVAILABLE when the service drains.
     """
     VerifyLog: _aio.UnaryUnaryMultiCallable[_event_log_service_pb2.VerifyLogRequest, _event_log_service_pb2.VerifyLogResponse]  # type: ignore[assignment]
     """Recomputes the hash chain over a range. A damaged log is an answer (intact false), not an error."""
@@ -94,7 +94,7 @@ class EventLogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_event_log_service_pb2.SubscribeEventsResponse], _abc.AsyncIterator[_event_log_service_pb2.SubscribeEventsResponse]]:
         """Reads from a position and then follows live, without a gap or a duplicate. FAILED_PRECONDITION with
         ERROR_REASON_FOREIGN_CURSOR when store_id is another log's; OUT_OF_RANGE when after_position lies beyond the head.
-        A reader slower than the log is ended with RESOURCE_EXHAUSTED and resumes from its last position.
+        A slow reader is never buffered for: it gets the log at its own pace. Ends with UNAVAILABLE when the service drains.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,210 @@
+"""The job as a state machine: each transition, each illegal event refused, and any history replayed the same."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from google.protobuf.message import Message
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labferry.events.v1 import job_events_pb2 as events
+from labferry.sync.v1 import job_pb2, run_pb2
+from libs.run_tree.creation_record import SyncStatus
+from services.sync_engine.jobs.job import (
+    Failure,
+    Job,
+    JobHistoryError,
+    JobState,
+    JobStateError,
+    WaitCondition,
+    decide_retry,
+    decide_start,
+    evolve,
+    failure_message,
+)
+from services.sync_engine.jobs.retry import BACKOFF, after_failure, probe_pause, waiting
+from services.sync_engine.transfer.transport import FailureKind
+
+NOW = datetime(2026, 4, 17, 14, 32, tzinfo=UTC)
+QUEUED = events.JobQueued(job_id="j", run="E/P/Runs/Run_1", equipment_id="E", destination="default")
+STARTED = events.JobStarted(attempt=1)
+LANDING = events.JobFilesLanding(attempt=1, batch_blob="b")
+COPIED = events.JobCopied(attempt=1, manifest_blob="m", files_blob="f", file_count=2, byte_count=3)
+VERIFIED = events.JobVerified(expected=2, hashed=2, matched=2)
+MISMATCH = events.JobVerificationFailed()
+SEALED = events.JobSealed(sync_status=run_pb2.SYNC_STATUS_SYNCED)
+FAILED = events.JobFailed(failure=job_pb2.JobFailure(kind=job_pb2.FAILURE_KIND_CONFIGURATION, message="no"))
+REQUEUED = events.JobRequeued(cause="engine_restarted")
+REARMED = events.JobRearmed(command="retry")
+AT_GATE = events.JobWaiting(condition=job_pb2.WAIT_CONDITION_GATE, detail="closed")
+ALL: tuple[Message, ...] = (
+    *(STARTED, LANDING, COPIED, VERIFIED, MISMATCH, SEALED, FAILED, REQUEUED, REARMED, AT_GATE),
+    events.JobWaitEnded(condition=job_pb2.WAIT_CONDITION_GATE),
+    events.JobAttemptFailed(failure=job_pb2.JobFailure(kind=job_pb2.FAILURE_KIND_NETWORK, message="gone")),
+)
+
+
+def _fold(*history: Message) -> Job:
+    job: Job | None = None
+    for event in history:
+        job = evolve(job, event, NOW)
+    assert job is not None
+    return job
+
+
+def test_the_straight_way() -> None:
+    steps = (QUEUED, STARTED, LANDING, COPIED, VERIFIED, SEALED)
+    states = [_fold(*steps[: n + 1]).state for n in range(len(steps))]
+    assert [s.value for s in states] == ["queued", "running", "running", "awaiting_verify", "verified", "verified"]
+    job = _fold(*steps)
+    assert (job.sealed, job.verify_passes, job.file_count, job.revision) == (True, 1, 2, 5)
+
+
+@pytest.mark.parametrize(
+    ("history", "event"),
+    [
+        ((QUEUED,), COPIED),
+        ((QUEUED,), VERIFIED),
+        ((QUEUED,), SEALED),
+        ((QUEUED,), REARMED),
+        ((QUEUED, STARTED), STARTED),
+        ((QUEUED, STARTED), VERIFIED),
+        ((QUEUED, STARTED, COPIED), SEALED),
+        ((QUEUED, STARTED, COPIED, VERIFIED), FAILED),
+        ((QUEUED, STARTED, COPIED, VERIFIED), STARTED),
+        ((QUEUED, FAILED), STARTED),
+        ((QUEUED,), QUEUED),
+    ],
+)
+def test_what_can_not_follow_is_refused(history: tuple[Message, ...], event: Message) -> None:
+    with pytest.raises(JobHistoryError):
+        evolve(_fold(*history), event, NOW)
+
+
+def test_no_event_comes_before_the_first() -> None:
+    with pytest.raises(JobHistoryError):
+        evolve(None, STARTED, NOW)
+
+
+@given(st.lists(st.sampled_from(ALL), max_size=12))
+def test_any_history_either_folds_or_is_refused_and_what_is_proven_stays_proven(history: list[Message]) -> None:
+    job = _fold(QUEUED)
+    for event in history:
+        before = job
+        try:
+            job = evolve(job, event, NOW)
+        except JobHistoryError:
+            continue
+        assert job.revision == before.revision + 1
+        assert not (before.state is JobState.VERIFIED and job.state is not JobState.VERIFIED)
+        assert not (job.sealed and job.state is not JobState.VERIFIED)
+        assert msgspec.json.decode(msgspec.json.encode(job), type=Job) == job
+
+
+def test_a_wait_keeps_its_beginning_while_it_stays_the_same() -> None:
+    job = evolve(_fold(QUEUED), AT_GATE, NOW)
+    later = evolve(job, AT_GATE, NOW + timedelta(minutes=5))
+    assert later.wait is not None
+    assert later.wait.since == NOW
+    other = evolve(later, waiting(WaitCondition.DESTINATION_FULL, "full", None), NOW + timedelta(minutes=6))
+    assert other.wait is not None
+    assert other.wait.since == NOW + timedelta(minutes=6)
+
+
+def test_retry_is_for_failed_jobs_alone() -> None:
+    assert decide_retry(_fold(QUEUED, FAILED)) == (REARMED,)
+    for history in ((QUEUED,), (QUEUED, STARTED), (QUEUED, STARTED, COPIED, VERIFIED)):
+        with pytest.raises(JobStateError) as refused:
+            decide_retry(_fold(*history))
+        assert refused.value.job.state.value in str(refused.value)
+
+
+def test_attempts_are_counted_over_the_whole_life_and_the_schedule_begins_anew() -> None:
+    network = Failure(FailureKind.NETWORK, "gone")
+    job = _fold(QUEUED, STARTED)
+    for _ in range(3):
+        job = evolve(job, after_failure(job, network, NOW, 0.0), NOW)
+        job = evolve(job, decide_start(job, "engine"), NOW)
+    assert (job.attempt, job.network_failures) == (4, 3)
+    job = evolve(evolve(job, FAILED, NOW), REARMED, NOW)
+    assert (job.attempt, job.network_failures, job.failure) == (4, 0, None)
+
+
+@given(st.floats(-1, 1))
+def test_network_failures_wait_as_specified_and_then_fail(jitter: float) -> None:
+    job = _fold(QUEUED, STARTED)
+    failure = Failure(FailureKind.NETWORK, "gone")
+    for pause in BACKOFF:
+        job = evolve(job, after_failure(job, failure, NOW, jitter), NOW)
+        assert job.state is JobState.QUEUED
+        assert job.next_attempt is not None
+        assert abs((job.next_attempt - NOW) / pause - 1) <= 0.1 + 1e-6
+        job = evolve(job, decide_start(job, "engine"), NOW)
+    assert [p.total_seconds() for p in BACKOFF] == [30, 120, 480, 1800, 7200]
+    assert evolve(job, after_failure(job, failure, NOW, jitter), NOW).state is JobState.FAILED
+
+
+@pytest.mark.parametrize(
+    "kind", [FailureKind.AUTHENTICATION, FailureKind.CONFIGURATION, FailureKind.LOCAL_FILE_VANISHED]
+)
+def test_what_trying_again_can_not_mend_fails_at_once(kind: FailureKind) -> None:
+    job = _fold(QUEUED, STARTED)
+    failure = Failure(kind, "its own words", ("a", "b"))
+    ended = evolve(job, after_failure(job, failure, NOW, 0.0), NOW)
+    assert (ended.state, ended.failure) == (JobState.FAILED, failure)
+
+
+@pytest.mark.parametrize(
+    ("kind", "condition"),
+    [
+        (FailureKind.DESTINATION_FULL, WaitCondition.DESTINATION_FULL),
+        (FailureKind.SOURCE_CHANGED, WaitCondition.SOURCE_UNSETTLED),
+    ],
+)
+def test_what_passes_by_itself_is_waited_for_for_ever(kind: FailureKind, condition: WaitCondition) -> None:
+    job = _fold(QUEUED, STARTED)
+    for _ in range(50):
+        job = evolve(job, after_failure(job, Failure(kind, "words"), NOW, 0.0), NOW)
+        assert job.state is JobState.QUEUED
+        assert job.wait is not None
+        assert job.wait.condition is condition
+        job = evolve(job, decide_start(job, "engine"), NOW)
+    assert job.network_failures == 0
+
+
+def test_a_mismatch_is_copied_once_more_and_then_fails() -> None:
+    failure = Failure(FailureKind.HASH_MISMATCH, "differs")
+    job = _fold(QUEUED, STARTED, COPIED, MISMATCH)
+    job = evolve(job, after_failure(job, failure, NOW, 0.0), NOW)
+    assert (job.state, job.next_attempt) == (JobState.QUEUED, NOW)
+    job = evolve(evolve(evolve(job, decide_start(job, "e"), NOW), COPIED, NOW), MISMATCH, NOW)
+    assert evolve(job, after_failure(job, failure, NOW, 0.0), NOW).state is JobState.FAILED
+
+
+def test_a_failed_request_for_verification_costs_passes_and_nothing_else() -> None:
+    job = _fold(QUEUED, STARTED, COPIED, VERIFIED, SEALED, VERIFIED, MISMATCH)
+    assert (job.state, job.verify_passes, job.mismatches, job.sealed) == (JobState.VERIFIED, 0, 0, True)
+
+
+def test_sealing_is_due_again_when_the_run_gets_another_status() -> None:
+    sealed_early = events.JobSealed(sync_status=run_pb2.SYNC_STATUS_PENDING)
+    job = _fold(QUEUED, STARTED, COPIED, VERIFIED, sealed_early)
+    assert not job.seal_is_due(SyncStatus.PENDING)
+    assert job.seal_is_due(SyncStatus.SYNCED)
+    assert not _fold(QUEUED, STARTED, COPIED).seal_is_due(SyncStatus.SYNCED)
+
+
+def test_failures_survive_the_log() -> None:
+    failure = Failure(FailureKind.NETWORK, "words", tuple(str(n) for n in range(150)))
+    message = failure_message(failure)
+    assert len(message.paths) == 100
+
+
+@given(st.integers(0, 100_000), st.integers(0, 100_000))
+def test_probing_pauses_grow_and_never_beyond_five_minutes(earlier: int, later: int) -> None:
+    first, second = sorted((earlier, later))
+    pauses = probe_pause(timedelta(seconds=first)), probe_pause(timedelta(seconds=second))
+    assert pauses[0] <= pauses[1] <= timedelta(minutes=5)

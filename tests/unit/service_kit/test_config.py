@@ -1,0 +1,159 @@
+"""The configuration: every mistake at once with its line, environment overrides, keys pasted from the wizard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from libs.service_kit.config import ConfigurationError, load_configuration
+
+MINIMAL = """\
+state_dir: /var/lib/labferry
+equipment:
+  - id: CONFOCAL_01
+    local_root: /data/lab
+    transport: {type: mounted, path: /mnt/nas/CONFOCAL_01}
+"""
+SPECIFIED = """\
+state_dir: /var/lib/labferry
+listen: {secrets: "127.0.0.1:7401", lims_gateway: "127.0.0.1:7402", sync_engine: "127.0.0.1:7403"}
+event_log: {url: sqlite}
+secrets: {backend: auto, passphrase_file: /run/secrets/labferry}
+lims: {endpoint: "https://lims.lab.example/api/v1", email: "ops@lab.example", cache_ttl_hours: 24}
+equipment:
+  - id: CONFOCAL_01
+    label: Confocal Microscope 1
+    local_root: /data/lab
+    nas_root: //nas01/lab
+    completeness_signal: sentinel_file
+    sentinel_filename: acquisition_complete.flag
+    max_parallel: 1
+    transport:
+      type: mounted
+      path: /mnt/nas/lab/CONFOCAL_01
+      bandwidth: {upload_mbps: 50, schedule: [{days: [mon, tue], from: "08:00", to: "18:00"}]}
+nas_cleanup: {enabled: false, min_verify_passes: 2, min_age_hours: 24, retain_cache: true}
+verify: {max_stream_bytes: 1073741824, audit_interval_hours: 24, scrub_interval_days: null}
+validator: {content_scan_max_mib: 5, content_scan_extensions: [.txt, .md]}
+readme: {defaults: [{id: irb_protocol, label: IRB Protocol Number, type: string, required: false}]}
+orchestrator: {label: "", staging_root: "", settle_seconds: 30, staging_cleanup: {mode: manual, retain_hours: 24}}
+logging: {level: INFO, format: json}
+"""
+
+
+def _write(folder: Path, text: str) -> Path:
+    path = folder / "labferry.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _mistakes(folder: Path, text: str, **environment: str) -> list[str]:
+    with pytest.raises(ConfigurationError) as wrong:
+        load_configuration(_write(folder, text), environment)
+    return [str(m) for m in wrong.value.mistakes]
+
+
+def test_the_specified_file_is_taken_as_it_stands(tmp_path: Path) -> None:
+    settings = load_configuration(_write(tmp_path, SPECIFIED), {}).settings
+    (equipment,) = settings.equipment
+    (destination,) = equipment.all_destinations()
+    assert (destination.name, destination.required) == ("default", True)
+    assert destination.transport.bandwidth.schedule[0].from_ == "08:00"
+
+
+def test_every_mistake_is_listed_at_its_line(tmp_path: Path) -> None:
+    text = MINIMAL.replace("CONFOCAL_01\n", "confocal\n").replace("/data/lab", "data") + "surprise: 1\n"
+    assert _mistakes(tmp_path, text) == [
+        "line 3: equipment[0].id: must be 1 to 32 capital letters, digits and underscores, beginning with a letter",
+        "line 4: equipment[0].local_root: must be an absolute path",
+        "line 6: surprise: is not a key of Labferry",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("addition", "word"),
+    [
+        ('listen: {secrets: "0.0.0.0:7401"}', "loopback"),
+        ('listen: {secrets: "192.168.1.5:7401"}', "loopback"),
+        ('listen: {secrets: "127.0.0.1:7403"}', "share an address"),
+        ("lims: {endpoint: 'ftp://x', email: a}", "http"),
+        ("lims: {endpoint: 'http://x'}", "email"),
+        ("nas_cleanup: {min_verify_passes: 0}", "greater than or equal to 1"),
+        ("validator: {content_scan_extensions: [txt]}", "dot"),
+        ("state_dir: /x", "twice"),
+        ("a: [", "line"),
+    ],
+)
+def test_mistakes_of_many_kinds(tmp_path: Path, addition: str, word: str) -> None:
+    assert any(word in m for m in _mistakes(tmp_path, MINIMAL + addition + "\n"))
+
+
+@pytest.mark.parametrize(
+    ("transport", "word"),
+    [
+        ("{type: rclone, rclone_remote: nas, rclone_remote_path: x}", "not served by this release"),
+        ("{type: rsync_ssh, ssh_target: nas, remote_path: /x, password: hunter2}", "no secret belongs"),
+        ("{type: mounted}", "path"),
+        ("{type: mounted, path: relative}", "absolute"),
+        ('{type: mounted, path: /x, bandwidth: {schedule: [{days: [mon], from: "18:00", to: "08:00"}]}}', "earlier"),
+        ('{type: mounted, path: /x, bandwidth: {schedule: [{days: [], from: "8:00", to: "18:00"}]}}', "HH:MM"),
+    ],
+)
+def test_transports_that_can_not_be(tmp_path: Path, transport: str, word: str) -> None:
+    text = MINIMAL.replace("{type: mounted, path: /mnt/nas/CONFOCAL_01}", transport)
+    mistakes = _mistakes(tmp_path, text)
+    assert any(word in m for m in mistakes)
+    assert not any("hunter2" in m for m in mistakes)
+
+
+def test_the_environment_overrides_and_its_mistakes_name_the_variable(tmp_path: Path) -> None:
+    path = _write(tmp_path, MINIMAL)
+    environment = {
+        "LABFERRY_LIMS__ENDPOINT": "https://lims.example/api/v1",
+        "LABFERRY_LIMS__EMAIL": "ops@lab.example",
+        "LABFERRY_EQUIPMENT__0__MAX_PARALLEL": "3",
+        "LABFERRY_NAS_CLEANUP__ENABLED": "true",
+        "LABFERRY_TOKEN_FILE": "/not/a/key",
+    }
+    settings = load_configuration(path, environment).settings
+    assert settings.lims.endpoint == "https://lims.example/api/v1"
+    assert settings.equipment[0].max_parallel == 3
+    assert settings.nas_cleanup.enabled
+    wrong = _mistakes(tmp_path, MINIMAL, LABFERRY_EQUIPMENT__0__MAX_PARALLEL="many")
+    assert any("LABFERRY_EQUIPMENT__0__MAX_PARALLEL" in m for m in wrong)
+
+
+def test_keys_of_the_wizard_are_mapped_or_noticed(tmp_path: Path) -> None:
+    text = """\
+state_dir: /var/lib/labferry
+paths: {templates_dir: /t, plugin_dir: /p, local_root: /data/lab}
+operators: {allowlist: [a]}
+sync: {enabled: true, retry_attempts: 5}
+logging: {level: WARN, central_log_max_mb: 5}
+orchestrator: {enabled: true}
+equipment:
+  - {id: A, sync_mode: nas, transport: {type: mounted, path: /nas/A}}
+  - {id: B, sync_mode: stage}
+"""
+    loaded = load_configuration(_write(tmp_path, text), {})
+    assert [e.id for e in loaded.settings.equipment] == ["A"]
+    assert loaded.settings.equipment[0].local_root == Path("/data/lab")
+    assert any("sync_mode stage" in n for n in loaded.notices)
+    assert len(loaded.notices) == 8
+
+
+def test_a_yaml_bomb_is_refused_quickly(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    assert any("too large" in m for m in _mistakes(tmp_path, MINIMAL + "\n".join(lines)))
+
+
+def test_a_file_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="can't be read"):
+        load_configuration(tmp_path / "nope.yaml", {})
+    with pytest.raises(ConfigurationError, match="is not UTF-8"):
+        (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\xff")
+        load_configuration(tmp_path / "x.yaml", {})
+    with pytest.raises(ConfigurationError, match="mapping"):
+        load_configuration(_write(tmp_path, "- 1\n"), {})
