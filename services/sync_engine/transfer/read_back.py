@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from libs.run_tree.manifest import is_changing_file
-from services.sync_engine.transfer.block_stream import BLOCK_BYTES
+from services.sync_engine.transfer.block_stream import Streamed
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.present import names_present
 from services.sync_engine.transfer.system_error import destination_error
@@ -70,34 +70,38 @@ class _Reader:
         if self._present[file.path] is not file.kind:
             return _Checked(file, _Verdict.DIFFERS, None)
         try:
-            size, digest = self._read(file)
+            read = self._link(file) if file.kind is EntryKind.SYMLINK else self._file(file)
         except FileNotFoundError:
             return _Checked(file, _Verdict.MISSING, None)
         except NotAFileError:
             return _Checked(file, _Verdict.DIFFERS, None)
         except OSError as error:
             raise destination_error(error, "reading back", file.path) from error
-        self._progress.advance(1, size if file.size < BLOCK_BYTES else 0, file.path)
-        if size > file.size:
+        if read.size > file.size:
             # A longer file isn't read to its end: the hash of its begin is evidence of nothing.
             return _Checked(file, _Verdict.DIFFERS, None)
-        matched = (size, digest) == (file.size, file.sha256)
-        evidence = FileEvidence(file.path, size, digest, EvidenceGrade.E4, file.kind)
+        matched = read.sha256 == file.sha256 and read.size == file.size
+        evidence = FileEvidence(file.path, read.size, read.sha256, EvidenceGrade.E4, file.kind)
         return _Checked(file, _Verdict.MATCHED if matched else _Verdict.DIFFERS, evidence)
 
-    def _read(self, file: CopiedFile) -> tuple[int, str]:
-        place = self._target + b"/" + file.path
-        if file.kind is EntryKind.SYMLINK:
-            link = os.readlink(place, dir_fd=self._root.fd)
-            return len(link), hashlib.sha256(link).hexdigest()
+    def _link(self, file: CopiedFile) -> Streamed:
+        link = os.readlink(self._target + b"/" + file.path, dir_fd=self._root.fd)
+        self._progress.advance(1, len(link), file.path)
+        return Streamed(len(link), hashlib.sha256(link).hexdigest())
+
+    def _file(self, file: CopiedFile) -> Streamed:
+        streamed_bytes = 0
 
         def on_bytes(count: int) -> None:
+            nonlocal streamed_bytes
+            streamed_bytes += count
             self._control.raise_if_stopped()
-            if file.size >= BLOCK_BYTES:
-                self._progress.advance(0, count, file.path)
+            self._progress.advance(0, count, file.path)
 
+        place = self._target + b"/" + file.path
         streamed = hash_uncached(self._root.fd, place, expected_size=file.size, on_bytes=on_bytes)
-        return streamed.size, streamed.sha256
+        self._progress.advance(1, streamed.size - streamed_bytes, file.path)
+        return streamed
 
 
 def read_back(

@@ -35,8 +35,8 @@ def hash_uncached(folder: int, relative: bytes, *, expected_size: int, on_bytes:
     """Size and SHA-256 of a file below an open folder.
 
     Of a file that turns out longer than expected, no more than one byte further is sure to be read: its size differs
-    and that is enough. `on_bytes` hears how much was read, and may raise to end it. Raises NotAFileError for a
-    symlink or folder, or OSError as the system says.
+    and that is enough. `on_bytes` hears of each block of a large file, and may raise to end it. Raises NotAFileError
+    for a symlink or folder, or OSError as the system says.
     """
     try:
         descriptor = os.open(relative, _READ, dir_fd=folder)
@@ -47,19 +47,16 @@ def hash_uncached(folder: int, relative: bytes, *, expected_size: int, on_bytes:
         raise NotAFileError from None
     try:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        if expected_size < BLOCK_BYTES:
-            return _hash_small(descriptor, expected_size, on_bytes)
-        return stream_blocks(descriptor, portion=lambda most: most, consume=lambda block, offset: on_bytes(len(block)))
+        if expected_size >= BLOCK_BYTES:
+            return stream_blocks(
+                descriptor, portion=lambda most: most, consume=lambda block, offset: on_bytes(len(block))
+            )
+        # One byte more than there should be: a file that is longer shows itself.
+        content = os.read(descriptor, expected_size + 1)
+        while 0 < len(content) < expected_size and (more := os.read(descriptor, expected_size + 1 - len(content))):
+            content += more
     except IsADirectoryError:
         raise NotAFileError from None
     finally:
         os.close(descriptor)
-
-
-def _hash_small(descriptor: int, size: int, on_bytes: Callable[[int], None]) -> Streamed:
-    # One byte more than there should be: a file that is longer shows itself.
-    content = os.read(descriptor, size + 1)
-    while 0 < len(content) < size and (more := os.read(descriptor, size + 1 - len(content))):
-        content += more
-    on_bytes(len(content))
     return Streamed(len(content), hashlib.sha256(content).hexdigest())
