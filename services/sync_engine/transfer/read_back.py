@@ -28,7 +28,7 @@ from services.sync_engine.transfer.transport import (
 from services.sync_engine.transfer.uncached_read import NotAFileError, hash_uncached, reading_note
 
 METHOD = "uncached_read"
-_CHUNK_FILES = 32
+_CHUNK_FILES = 64
 
 
 class _Verdict(Enum):
