@@ -25,7 +25,7 @@ class Ended:
     status: int
 
     def lacks(self, shown: Sequence[str]) -> list[str]:
-        """Lines that the page shows and the command did not print. Ids, times and hashes may differ, "…" is any text."""
+        """Lines that the page shows and the command did not print. Ids, times and hashes may differ, "…" is any."""
         printed = [_comparable(line) for line in self.output.splitlines()]
         return [line for line in shown if not any(_pattern(line).fullmatch(p) for p in printed)]
 

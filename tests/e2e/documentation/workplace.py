@@ -12,15 +12,26 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+import grpc
 
 from cli.demo.made_run import make_run
 from cli.demo.stage import EQUIPMENT, LIMS_EMAIL, Stage
-from libs.service_kit.identity import ServiceName
+from labferry.lims.v1 import lims_service_pb2, lims_service_pb2_grpc
+from labferry.secrets.v1 import secrets_service_pb2, secrets_service_pb2_grpc
+from labferry.sync.v1 import (
+    finding_pb2,
+    run_service_pb2,
+    run_service_pb2_grpc,
+    sync_service_pb2,
+    sync_service_pb2_grpc,
+)
+from libs.service_kit.identity import OPERATOR_TOKEN_FILE, ServiceName
 from libs.service_kit.settings import ListenSettings
 from tests.e2e.documentation.pages import REPOSITORY
 from tests.e2e.documentation.shell import Shell
@@ -75,7 +86,7 @@ def workplace() -> Iterator[Workplace]:
         with _lims(stage) as endpoint:
             stage.write_configuration(endpoint)
             with _up(place):
-                _bring_the_run(place)
+                _do_what_the_demo_does(place)
                 yield place
     finally:
         shutil.rmtree(folder)
@@ -128,16 +139,24 @@ def _line_with(stream: IO[str] | None, text: str) -> str:
     raise AssertionError(said)
 
 
-def _bring_the_run(place: Workplace) -> None:
-    """What the demo does with its run."""
-    commands = (
-        "export LABFERRY_CONFIG=.demo/labferry.yaml",
-        "labferry secret set lims < .demo/lims_password",
-        f'labferry override add "{place.run}" leftover_jinja_marker --operator asmith --reason "meant as it is"',
-        f'labferry run queue "{place.run}"',
-        f'labferry job watch --run "{place.run}"',
-    )
-    with place.shell() as shell:
-        for command in commands:
-            ended = shell.run(command, _PATIENCE)
-            assert ended.status == 0, f"{command}: {ended.output}"
+def _do_what_the_demo_does(place: Workplace) -> None:
+    """The LIMS's password is stored and its projects were listed; the run was permitted, queued and sealed."""
+    token = (place.stage.state / OPERATOR_TOKEN_FILE).read_text(encoding="ascii")
+    call: dict[str, Any] = {"metadata": [("authorization", f"Bearer {token}")], "timeout": _PATIENCE}
+    with ExitStack() as stack:
+        vault, lims, engine = (
+            stack.enter_context(grpc.insecure_channel(place.stage.addresses[service]))
+            for service in (ServiceName.SECRETS, ServiceName.LIMS_GATEWAY, ServiceName.SYNC_ENGINE)
+        )
+        password = secrets_service_pb2.SetSecretRequest(username="lims", value=place.stage.lims_password)
+        secrets_service_pb2_grpc.SecretsServiceStub(vault).SetSecret(password, **call)
+        lims_service_pb2_grpc.LimsServiceStub(lims).ListProjects(lims_service_pb2.ListProjectsRequest(), **call)
+        permission = run_service_pb2.RecordOverrideRequest(
+            run=place.run, problem_class=finding_pb2.RULE_LEFTOVER_JINJA_MARKER, operator="asmith", reason="meant"
+        )
+        run_service_pb2_grpc.RunServiceStub(engine).RecordOverride(permission, **call)
+        sync = sync_service_pb2_grpc.SyncServiceStub(engine)
+        queued = sync.EnqueueRun(sync_service_pb2.EnqueueRunRequest(run=place.run), **call)
+        watch = sync.WatchJobs(sync_service_pb2.WatchJobsRequest(job_ids=[queued.job.job_id]), **call)
+        assert any(update.job.sealed for update in watch)
+        watch.cancel()
