@@ -26,8 +26,9 @@ def names_present(root: DestinationRoot, target: bytes) -> dict[bytes, EntryKind
     folders = [b""]
     while folders:
         folder = folders.pop()
-        for name, kind in _listing(root, os.path.join(target, folder) if folder else target):
-            path = os.path.join(folder, name)
+        prefix = folder + b"/" if folder else b""
+        for name, kind in _listing(root, target + b"/" + folder if folder else target):
+            path = prefix + name
             present[path] = kind
             if kind is EntryKind.DIRECTORY:
                 folders.append(path)
@@ -54,10 +55,10 @@ def _listing(root: DestinationRoot, folder: bytes) -> Iterator[tuple[bytes, Entr
 
 def _kind(name: os.DirEntry[str]) -> EntryKind | None:
     # The listing itself tells the kind on most file systems: no call a name.
-    if name.is_symlink():
-        return EntryKind.SYMLINK
     if name.is_file(follow_symlinks=False):
         return EntryKind.FILE
+    if name.is_symlink():
+        return EntryKind.SYMLINK
     return EntryKind.DIRECTORY if name.is_dir(follow_symlinks=False) else None
 
 
@@ -72,7 +73,7 @@ def digest_at_destination(root: DestinationRoot, target: bytes, path: bytes, kin
         if kind is EntryKind.SYMLINK:
             return hashlib.sha256(os.readlink(place, dir_fd=root.fd)).hexdigest()
         size = _sync_present(root, place)
-        return hash_uncached(root.fd, place, expected_size=size, on_bytes=lambda count: None).sha256
+        return hash_uncached(root.fd, place, size).sha256
     except NotAFileError:
         return None
     except OSError as error:

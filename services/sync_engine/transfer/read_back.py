@@ -25,10 +25,10 @@ from services.sync_engine.transfer.transport import (
     TransferControl,
     VerifyOutcome,
 )
-from services.sync_engine.transfer.uncached_read import NotAFileError, hash_uncached, reading_note
+from services.sync_engine.transfer.uncached_read import NotAFileError, hash_opened, open_uncached, reading_note
 
 METHOD = "uncached_read"
-_CHUNK_FILES = 64
+_CHUNK_FILES = 32
 
 
 class _Verdict(Enum):
@@ -60,36 +60,43 @@ class _Reader:
         self._progress = progress
 
     def check(self, files: Sequence[CopiedFile]) -> list[_Checked]:
-        return [self._check(file) for file in files]
+        """All are opened before the first is read, so that the disk is busy with the next ones meanwhile."""
+        steps: list[_Checked | int] = []
+        try:
+            for file in files:
+                steps.append(self._open(file))
+            return [
+                self._read(file, step) if isinstance(step, int) else step
+                for file, step in zip(files, steps, strict=True)
+            ]
+        finally:
+            for step in steps:
+                if isinstance(step, int):
+                    os.close(step)
 
-    def _check(self, file: CopiedFile) -> _Checked:
+    def _open(self, file: CopiedFile) -> _Checked | int:
+        """A descriptor, or the result where that is clear without reading."""
         self._control.raise_if_stopped()
         # The listing followed no symlink: a file behind a folder that became a symlink is not at this destination.
         if file.path not in self._present:
             return _Checked(file, _Verdict.MISSING, None)
         if self._present[file.path] is not file.kind:
             return _Checked(file, _Verdict.DIFFERS, None)
+        place = self._target + b"/" + file.path
         try:
-            read = self._link(file) if file.kind is EntryKind.SYMLINK else self._file(file)
+            if file.kind is EntryKind.SYMLINK:
+                link = os.readlink(place, dir_fd=self._root.fd)
+                return self._judged(file, Streamed(len(link), hashlib.sha256(link).hexdigest()))
+            return open_uncached(self._root.fd, place, file.size)
         except FileNotFoundError:
             return _Checked(file, _Verdict.MISSING, None)
         except NotAFileError:
             return _Checked(file, _Verdict.DIFFERS, None)
         except OSError as error:
             raise destination_error(error, "reading back", file.path) from error
-        if read.size > file.size:
-            # A longer file isn't read to its end: the hash of its begin is evidence of nothing.
-            return _Checked(file, _Verdict.DIFFERS, None)
-        matched = read.sha256 == file.sha256 and read.size == file.size
-        evidence = FileEvidence(file.path, read.size, read.sha256, EvidenceGrade.E4, file.kind)
-        return _Checked(file, _Verdict.MATCHED if matched else _Verdict.DIFFERS, evidence)
 
-    def _link(self, file: CopiedFile) -> Streamed:
-        link = os.readlink(self._target + b"/" + file.path, dir_fd=self._root.fd)
-        self._progress.advance(1, len(link), file.path)
-        return Streamed(len(link), hashlib.sha256(link).hexdigest())
-
-    def _file(self, file: CopiedFile) -> Streamed:
+    def _read(self, file: CopiedFile, descriptor: int) -> _Checked:
+        self._control.raise_if_stopped()
         streamed_bytes = 0
 
         def on_bytes(count: int) -> None:
@@ -98,10 +105,22 @@ class _Reader:
             self._control.raise_if_stopped()
             self._progress.advance(0, count, file.path)
 
-        place = self._target + b"/" + file.path
-        streamed = hash_uncached(self._root.fd, place, expected_size=file.size, on_bytes=on_bytes)
+        try:
+            streamed = hash_opened(descriptor, file.size, on_bytes)
+        except NotAFileError:
+            return _Checked(file, _Verdict.DIFFERS, None)
+        except OSError as error:
+            raise destination_error(error, "reading back", file.path) from error
         self._progress.advance(1, streamed.size - streamed_bytes, file.path)
-        return streamed
+        return self._judged(file, streamed)
+
+    def _judged(self, file: CopiedFile, read: Streamed) -> _Checked:
+        if read.size > file.size:
+            # A longer file isn't read to its end: the hash of its begin is evidence of nothing.
+            return _Checked(file, _Verdict.DIFFERS, None)
+        matched = read.sha256 == file.sha256 and read.size == file.size
+        evidence = FileEvidence(file.path, read.size, read.sha256, EvidenceGrade.E4, file.kind)
+        return _Checked(file, _Verdict.MATCHED if matched else _Verdict.DIFFERS, evidence)
 
 
 def read_back(

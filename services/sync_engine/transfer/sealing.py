@@ -63,7 +63,7 @@ def _replace(root: DestinationRoot, file: SealedFile) -> None:
 
 def _holds(root: DestinationRoot, file: SealedFile) -> bool:
     try:
-        streamed = hash_uncached(root.fd, file.path, expected_size=len(file.content), on_bytes=lambda count: None)
+        streamed = hash_uncached(root.fd, file.path, len(file.content))
     except NotAFileError:
         return False
     except OSError as error:

@@ -6,9 +6,10 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
-from libs.run_tree.manifest import is_changing_file
+from libs.run_tree.manifest import CACHE_FOLDER, is_changing_file
 from services.sync_engine.transfer.system_error import shown, source_error
 from services.sync_engine.transfer.transport import EntryKind, FailureKind, SourceEntry, TransferError
 
@@ -28,16 +29,18 @@ def scan_run(run_folder: Path) -> list[SourceEntry]:
             if entry.kind is EntryKind.DIRECTORY:
                 folders.append(entry.path)
     _refuse_links_out(root, entries)
-    entries.sort(key=lambda entry: entry.path)
+    entries.sort(key=attrgetter("path"))
     return entries
 
 
 def _scan_folder(root: bytes, folder: bytes) -> Iterator[SourceEntry]:
     try:
         with os.scandir(os.path.join(root, folder)) as names:
+            prefix = folder + b"/" if folder else b""
             for name in names:
-                path = os.path.join(folder, name.name)
-                if not is_changing_file(path):
+                path = prefix + name.name
+                # Only the cache folder holds changing files: tens of thousands of data files needn't be asked.
+                if folder != CACHE_FOLDER or not is_changing_file(path):
                     yield _entry(path, name)
     except OSError as error:
         raise _listing_error(error, folder) from error

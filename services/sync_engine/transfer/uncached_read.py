@@ -31,12 +31,11 @@ def reading_note(filesystem_type: int) -> str:
     return ""
 
 
-def hash_uncached(folder: int, relative: bytes, *, expected_size: int, on_bytes: Callable[[int], None]) -> Streamed:
-    """Size and SHA-256 of a file below an open folder.
+def open_uncached(folder: int, relative: bytes, expected_size: int) -> int:
+    """Opens a file below an open folder, drops what the page cache holds of it, and lets the kernel begin to read anew.
 
-    Of a file that turns out longer than expected, no more than one byte further is sure to be read: its size differs
-    and that is enough. `on_bytes` hears of each block of a large file, and may raise to end it. Raises NotAFileError
-    for a symlink or folder, or OSError as the system says.
+    Several files opened before the first is hashed are read side by side. The caller closes the descriptor. Raises
+    NotAFileError for a symlink, or OSError as the system says.
     """
     try:
         descriptor = os.open(relative, _READ, dir_fd=folder)
@@ -47,7 +46,25 @@ def hash_uncached(folder: int, relative: bytes, *, expected_size: int, on_bytes:
         raise NotAFileError from None
     try:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        if 0 < expected_size < BLOCK_BYTES:
+            os.posix_fadvise(descriptor, 0, expected_size, os.POSIX_FADV_WILLNEED)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def hash_opened(descriptor: int, expected_size: int, on_bytes: Callable[[int], None]) -> Streamed:
+    """Size and SHA-256 of a file that `open_uncached` opened.
+
+    Of a file that turns out longer than expected, no more than one byte further is sure to be read: its size differs
+    and that is enough. `on_bytes` hears of each block of a large file, and may raise to end it. Raises NotAFileError
+    for a folder, or OSError as the system says.
+    """
+    try:
         if expected_size >= BLOCK_BYTES:
+            # Opening may be long ago: its neighbours may be large too.
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             return stream_blocks(
                 descriptor, portion=lambda most: most, consume=lambda block, offset: on_bytes(len(block))
             )
@@ -57,6 +74,13 @@ def hash_uncached(folder: int, relative: bytes, *, expected_size: int, on_bytes:
             content += more
     except IsADirectoryError:
         raise NotAFileError from None
+    return Streamed(len(content), hashlib.sha256(content).hexdigest())
+
+
+def hash_uncached(folder: int, relative: bytes, expected_size: int) -> Streamed:
+    """Size and SHA-256 of one file; errors as above."""
+    descriptor = open_uncached(folder, relative, expected_size)
+    try:
+        return hash_opened(descriptor, expected_size, lambda count: None)
     finally:
         os.close(descriptor)
-    return Streamed(len(content), hashlib.sha256(content).hexdigest())
