@@ -15,6 +15,7 @@ from pathlib import Path
 
 import uvloop
 
+from libs.service_kit.call_log import CallLog
 from libs.service_kit.config import ConfigurationError, load_configuration
 from libs.service_kit.errors import LabferryError
 from libs.service_kit.identity import Identities, ServiceName, ensure_identities
@@ -131,7 +132,10 @@ async def _serving(
     environment: ServiceEnvironment, composition: Composition, as_labferry_error: AsLabferryError
 ) -> AsyncIterator[str]:
     address = getattr(environment.settings.listen, environment.name)
-    server = ServiceServer(address, composition.services, environment.identities, environment.logger, as_labferry_error)
+    log = CallLog(environment.settings.logging, environment.name, environment.logger)
+    server = ServiceServer(
+        address, composition.services, environment.identities, environment.logger, log, as_labferry_error
+    )
     for name in composition.not_serving:
         await server.set_serving(name, False)
     listening = await server.start()

@@ -15,13 +15,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
-from libs.service_kit.call import CallInterceptor
+from libs.service_kit.call import CallGuard
+from libs.service_kit.call_log import CallLog
 from libs.service_kit.errors import LabferryError
 from libs.service_kit.identity import Identities, Role
 from libs.service_kit.telemetry import Logger
 
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
-_OPEN_PREFIXES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 _MAX_CONCURRENT_RPCS = 4096
 _OPTIONS = (
     ("grpc.so_reuseport", 0),
@@ -70,20 +70,18 @@ class ServiceServer:
         services: Sequence[PublishedService],
         identities: Identities,
         logger: Logger,
+        log: CallLog,
         as_labferry_error: Callable[[Exception], LabferryError | None],
     ) -> None:
         self._address = address
         self._services = services
-        roles = {f"/{s.full_name}/{m}": r for s in services for m, r in s.roles.items()}
-        unbounded = frozenset(f"/{s.full_name}/{m}" for s in services for m in s.unbounded)
-        interceptor = CallInterceptor(identities, roles, _OPEN_PREFIXES, unbounded, logger, as_labferry_error)
-        self._server = grpc.aio.server(
-            interceptors=[interceptor], options=list(_OPTIONS), maximum_concurrent_rpcs=_MAX_CONCURRENT_RPCS
-        )
+        guard = CallGuard(identities, logger, log, as_labferry_error)
+        self._server = grpc.aio.server(options=list(_OPTIONS), maximum_concurrent_rpcs=_MAX_CONCURRENT_RPCS)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for service in services:
-            service.add_to_server(service.servicer, self._server)
+            guarded = guard.guarded(service.full_name, service.servicer, service.roles, service.unbounded)
+            service.add_to_server(guarded, self._server)
         self._add_reflection()
         self._not_serving: set[str] = set()
 

@@ -15,7 +15,7 @@ from libs.service_kit.settings import LoggingSettings
 Logger = structlog.typing.FilteringBoundLogger
 
 
-class _TurnWriter:
+class TurnWriter:
     """Writes the lines of one turn of the event loop with one call of the system; outside of a loop, each at once."""
 
     def __init__(self, file: TextIO) -> None:
@@ -45,13 +45,13 @@ class _TurnWriter:
 class _LineLogger:
     """What structlog calls with a rendered line, whatever its level."""
 
-    def __init__(self, writer: _TurnWriter) -> None:
+    def __init__(self, writer: TurnWriter) -> None:
         self.msg = self.debug = self.info = self.warning = self.error = self.critical = writer.write
         self.exception = self.fatal = self.warn = writer.write
 
 
 class _LineLoggerFactory:
-    def __init__(self, writer: _TurnWriter) -> None:
+    def __init__(self, writer: TurnWriter) -> None:
         self._writer = writer
 
     def __call__(self, *_: Any) -> _LineLogger:
@@ -75,7 +75,7 @@ def configure_logging(settings: LoggingSettings, service: str) -> Logger:
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=_LineLoggerFactory(_TurnWriter(sys.stderr)),
+        logger_factory=_LineLoggerFactory(TurnWriter(sys.stderr)),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

@@ -21,9 +21,11 @@ from libs.event_log.event import NewEvent
 from libs.event_log.projection import ProjectionRunner, ProjectionStoppedError
 from libs.event_log.servicer import EventLogServicer
 from libs.event_log.sqlite_store import SqliteEventStore
+from libs.service_kit.call_log import CallLog
 from libs.service_kit.channel import open_channel, read_token
 from libs.service_kit.identity import OPERATOR_TOKEN_FILE, READERS, ensure_identities
 from libs.service_kit.server import PublishedService, ServiceServer
+from libs.service_kit.settings import LoggingSettings
 from tests.integration.event_log.counting import Notes, SumPerStream
 from tests.integration.event_log.events import EVENT_TYPES, counted, noted, to
 
@@ -56,7 +58,10 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
         roles=dict.fromkeys(METHODS, READERS),
     )
     identities = ensure_identities(tmp_path / "state")
-    server = ServiceServer("127.0.0.1:0", [published], identities, structlog.get_logger(), as_labferry_error)
+    logger = structlog.get_logger()
+    server = ServiceServer(
+        "127.0.0.1:0", [published], identities, logger, CallLog(LoggingSettings(), "test", logger), as_labferry_error
+    )
     address = await server.start()
     token = read_token(tmp_path / "state" / OPERATOR_TOKEN_FILE)
     async with open_channel(address, lambda: token) as channel:

@@ -15,9 +15,11 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from libs.service_kit import call
+from libs.service_kit.call_log import CallLog
 from libs.service_kit.channel import open_channel, read_token
 from libs.service_kit.identity import OPERATOR_TOKEN_FILE, READERS, current_caller, ensure_identities
 from libs.service_kit.server import PublishedService, ServiceServer
+from libs.service_kit.settings import LoggingSettings
 
 SECRET = "canary-in-a-defect"
 
@@ -68,8 +70,14 @@ async def service(tmp_path: Path) -> AsyncIterator[tuple[Servicer, grpc.aio.Chan
     servicer = Servicer()
     roles = dict.fromkeys(("Defect", "Slow", "Fine", "Broken"), READERS) | {"Nobody": frozenset()}
     published = PublishedService("test.Service", servicer, _add, roles)
+    logger = structlog.get_logger()
     server = ServiceServer(
-        "127.0.0.1:0", [published], ensure_identities(tmp_path), structlog.get_logger(), lambda error: None
+        "127.0.0.1:0",
+        [published],
+        ensure_identities(tmp_path),
+        logger,
+        CallLog(LoggingSettings(), "test", logger),
+        lambda error: None,
     )
     address = await server.start()
     token = read_token(tmp_path / OPERATOR_TOKEN_FILE)
