@@ -21,6 +21,7 @@ from services.sync_engine.transfer.name_plan import TargetTraits, refuse_impossi
 from services.sync_engine.transfer.read_back import read_back
 from services.sync_engine.transfer.sealing import seal_files
 from services.sync_engine.transfer.source_file import SourceFiles
+from services.sync_engine.transfer.superseded import set_aside
 from services.sync_engine.transfer.system_error import destination_error
 from services.sync_engine.transfer.target_probe import probe_target
 from services.sync_engine.transfer.transport import (
@@ -130,6 +131,11 @@ class MountedTransport:
         """As `Transport.seal`."""
         with self._opened() as root:
             seal_files(root, files)
+
+    def set_aside(self, target: PurePosixPath, paths: Sequence[bytes], *, job_id: str, attempt: int) -> None:
+        """As `Transport.set_aside`: under `.labferry-superseded` beside the projects."""
+        with self._opened() as root:
+            set_aside(root, os.fsencode(target), paths, job_id=job_id, attempt=attempt)
 
     def sweep(self, job_id: str, *, keep_attempt: int | None) -> None:
         """As `Transport.sweep`."""

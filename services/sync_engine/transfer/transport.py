@@ -245,5 +245,9 @@ class Transport(Protocol):
     def seal(self, files: Sequence[SealedFile]) -> None:
         """Puts each file in its place, replacing atomically, fsyncs, reads it back and compares."""
 
+    def set_aside(self, target: PurePosixPath, paths: Sequence[bytes], *, job_id: str, attempt: int) -> None:
+        """Moves files of the run out of the way at the destination, kept for people to look at, so that they can be
+        sent again. One that isn't there any more is passed over."""
+
     def sweep(self, job_id: str, *, keep_attempt: int | None) -> None:
         """Removes what dead attempts of this job left in their incoming folders."""
