@@ -10,7 +10,7 @@ from tests.e2e.documentation.workplace import UP, Workplace
 ELSEWHERE = {
     # The same play, by its own module: tests/e2e/test_demo.py.
     "make demo",
-    "make demo RUN=~/scan7",
+    "make demo RUN=/data/scan7",
     # These very tests.
     "make test",
     # `labferry up`, which is all that the target calls: tests/e2e/test_up.py.

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import grpc
@@ -20,6 +21,7 @@ from labferry.sync.v1 import error_reason_pb2 as sync_reasons
 from labferry.sync.v1 import finding_pb2, job_pb2
 from libs.event_log.hash_chain import LAYOUT
 from libs.event_log.published import publish_event_log
+from libs.service_kit.config import load_configuration
 from libs.service_kit.errors import LabferryError
 from libs.service_kit.identity import OPERATORS, READERS
 from libs.service_kit.server import PublishedService
@@ -38,7 +40,9 @@ from services.sync_engine.validation import servicer as problems_servicer
 from services.sync_engine.validation.finding import Rule
 from tests.e2e.documentation.pages import REPOSITORY, Page, bare
 
-OPERATOR, INTEGRATOR, DEVELOPER = (Page.read(f"docs/{name}.md") for name in ("operator", "integrator", "developer"))
+OPERATOR, INTEGRATOR, CLUSTER, DEVELOPER = (
+    Page.read(f"docs/{name}.md") for name in ("operator", "integrator", "cluster-admin", "developer")
+)
 DOMAINS: list[tuple[str, str, Any]] = [
     ("### Any service", "labferry", service_reasons),
     ("### The event log", "events.labferry", events_reasons),
@@ -91,6 +95,11 @@ def _who_can_clear(condition: str) -> str:
     return job_message(Job("id", "run", "EQ", "default", enqueued=at, wait=wait)).waiting_on[0].who_can_clear
 
 
+def test_every_state_of_a_job() -> None:
+    states = [bare(row[0]) for row in OPERATOR.table("### States of a job")]
+    assert states == list(numbers_by_short_name(job_pb2.JobState.DESCRIPTOR))
+
+
 def test_every_failure_kind() -> None:
     kinds = [bare(row[0]) for row in OPERATOR.table("### A failed job says")]
     assert kinds == list(numbers_by_short_name(job_pb2.FailureKind.DESCRIPTOR))
@@ -125,6 +134,25 @@ def _published() -> Sequence[PublishedService]:
         secrets_servicer.publish(nothing),
         log,
     )
+
+
+def test_the_configuration_and_its_overrides(tmp_path: Path) -> None:
+    (example,) = CLUSTER.blocks("yaml")
+    path = tmp_path / "labferry.yaml"
+    path.write_text(example, encoding="utf-8")
+    assert load_configuration(path, {}).settings.equipment[0].id == "CONFOCAL_01"
+    for key, override in CLUSTER.table("## Configuration"):
+        variable, _, value = bare(override).partition("=")
+        settings = load_configuration(path, {variable: value}).settings.model_dump(mode="json")
+        for part in re.findall(r"[a-z_]+|\d+", bare(key)):
+            settings = settings[int(part) if part.isdecimal() else part]
+        assert str(settings) == value
+
+
+def test_what_the_targets_do_whose_commands_are_tested_elsewhere() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    for recipe in ("(PY) -m cli.demo", "labferry up --config", "(PY) -m pytest\n"):
+        assert recipe in makefile
 
 
 def test_every_make_target() -> None:
