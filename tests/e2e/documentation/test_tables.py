@@ -11,8 +11,10 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from typer.main import get_command
 
 from cli.json_form import numbers_by_short_name, short_name
+from cli.main import app
 from labferry.events.v1 import error_reason_pb2 as events_reasons
 from labferry.lims.v1 import error_reason_pb2 as lims_reasons
 from labferry.secrets.v1 import error_reason_pb2 as secrets_reasons
@@ -38,7 +40,7 @@ from services.sync_engine.jobs.messages import job_message
 from services.sync_engine.runs import servicer as runs_servicer
 from services.sync_engine.validation import servicer as problems_servicer
 from services.sync_engine.validation.finding import Rule
-from tests.e2e.documentation.pages import REPOSITORY, Page, bare
+from tests.e2e.documentation.pages import REPOSITORY, Page, bare, pages
 
 OPERATOR, INTEGRATOR, CLUSTER, DEVELOPER = (
     Page.read(f"docs/{name}.md") for name in ("operator", "integrator", "cluster-admin", "developer")
@@ -153,6 +155,17 @@ def test_what_the_targets_do_whose_commands_are_tested_elsewhere() -> None:
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     for recipe in ("(PY) -m cli.demo", "labferry up --config", "(PY) -m pytest\n"):
         assert recipe in makefile
+
+
+@pytest.mark.parametrize("name", pages())
+def test_commands_that_are_named_in_a_sentence_exist(name: str) -> None:
+    for words in re.findall(r"`labferry ([a-z][a-z ]*)", Page.read(name).text):
+        command: Any = get_command(app)
+        for word in words.split():
+            if not hasattr(command, "commands"):
+                break
+            assert word in command.commands, f"labferry {words}"
+            command = command.commands[word]
 
 
 def test_every_make_target() -> None:
