@@ -27,7 +27,14 @@ from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.news import JobNews
 from services.sync_engine.jobs.progress import ProgressBoard
 from services.sync_engine.jobs.queries import JobQueries
-from services.sync_engine.jobs.read_model import JobFilter, JobsProjection, PlacedJob, jobs_where, jobs_with_work
+from services.sync_engine.jobs.read_model import (
+    JobFilter,
+    JobsProjection,
+    PlacedJob,
+    destinations_used,
+    jobs_where,
+    jobs_with_work,
+)
 from services.sync_engine.jobs.retry_job import RetryJob
 from services.sync_engine.jobs.runner import Runner
 from services.sync_engine.jobs.scheduler import Scheduler
@@ -85,7 +92,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             locator=locator,
             gate=gate,
             files=files,
-            destinations=open_destinations(settings.equipment),
+            destinations=open_destinations(settings.equipment, await projections.query(destinations_used)),
             board=ProgressBoard(),
             jobs_of_run=jobs_of_run,
             clock=_now,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import time
 
 from libs.service_kit.settings import Bandwidth as BandwidthSettings
@@ -14,12 +14,24 @@ from services.sync_engine.transfer.mounted import MountedTransport
 _DAYS = {day: number for number, day in enumerate(Weekday)}
 
 
-def open_destinations(equipment: Sequence[EquipmentSettings]) -> Mapping[str, Sequence[Destination]]:
-    """Each equipment's destinations, in the order of the configuration. Touches no disk."""
+def open_destinations(
+    equipment: Sequence[EquipmentSettings], used_before: Collection[tuple[str, str]]
+) -> Mapping[str, Sequence[Destination]]:
+    """Each equipment's destinations, in the order of the configuration. Touches no disk.
+
+    `used_before` holds (equipment, destination) of those that a job was begun to: an empty folder in their place is a
+    mount point without its mount.
+    """
     return {
         e.id: tuple(
             Destination(
-                d.name, d.required, MountedTransport(d.transport.path, bandwidth=_bandwidth(d.transport.bandwidth))
+                d.name,
+                d.required,
+                MountedTransport(
+                    d.transport.path,
+                    bandwidth=_bandwidth(d.transport.bandwidth),
+                    used_before=(e.id, d.name) in used_before,
+                ),
             )
             for d in e.all_destinations()
         )

@@ -36,6 +36,7 @@ class JobsProjection:
                 destination TEXT NOT NULL,
                 state TEXT NOT NULL,
                 sealed_status TEXT,
+                began INTEGER NOT NULL,
                 enqueue_position INTEGER NOT NULL,
                 last_position INTEGER NOT NULL,
                 data BLOB NOT NULL
@@ -46,6 +47,7 @@ class JobsProjection:
         connection.execute("CREATE INDEX jobs_by_state ON jobs (state, enqueue_position)")
         connection.execute("CREATE INDEX jobs_by_position ON jobs (enqueue_position)")
         connection.execute("CREATE INDEX jobs_by_change ON jobs (last_position)")
+        connection.execute("CREATE INDEX jobs_by_destination ON jobs (equipment_id, destination, began)")
 
     def apply(self, connection: sqlite3.Connection, event: RecordedEvent, payload: Message | None) -> None:
         if payload is None or not event.stream.startswith("job-"):
@@ -55,16 +57,19 @@ class JobsProjection:
         job = evolve(_DECODER.decode(row[0]) if row else None, payload, recorded_at(event))
         if row is None:
             connection.execute(
-                "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *(job.job_id, job.run, job.equipment_id, job.destination, job.state.value, job.sealed_status),
-                    *(event.position, event.position, _ENCODER.encode(job)),
+                    *(int(job.attempt > 0), event.position, event.position, _ENCODER.encode(job)),
                 ),
             )
         else:
             connection.execute(
-                "UPDATE jobs SET state = ?, sealed_status = ?, last_position = ?, data = ? WHERE job_id = ?",
-                (job.state.value, job.sealed_status, event.position, _ENCODER.encode(job), job_id),
+                "UPDATE jobs SET state = ?, sealed_status = ?, began = ?, last_position = ?, data = ? WHERE job_id = ?",
+                (
+                    *(job.state.value, job.sealed_status, int(job.attempt > 0)),
+                    *(event.position, _ENCODER.encode(job), job_id),
+                ),
             )
 
 
@@ -142,6 +147,12 @@ def jobs_with_work(connection: sqlite3.Connection, run: str | None = None) -> li
         (*ended, run, run),
     )
     return [_placed(row) for row in rows.fetchall()]
+
+
+def destinations_used(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+    """(equipment, destination) of every job that was ever begun."""
+    rows = connection.execute("SELECT DISTINCT equipment_id, destination FROM jobs WHERE began = 1")
+    return set(rows.fetchall())
 
 
 def _placed(row: tuple[bytes, int, int]) -> PlacedJob:

@@ -43,14 +43,17 @@ _WORKERS = 8
 class MountedTransport:
     """One equipment's folder at the destination. Implements `Transport`; several threads may use one object."""
 
-    def __init__(self, path: Path, *, bandwidth: Bandwidth = UNLIMITED, workers: int = _WORKERS) -> None:
+    def __init__(
+        self, path: Path, *, bandwidth: Bandwidth = UNLIMITED, used_before: bool = False, workers: int = _WORKERS
+    ) -> None:
+        """`used_before`: the log tells of jobs that were brought there, so its incoming folder must be there too."""
         self._path = path
         self._workers = workers
         # One brake for all jobs: the limit is the destination's.
         self._brake = BandwidthBrake(bandwidth)
         # The incoming folder stays at the destination; once seen, its absence means that something else is mounted
         # there.
-        self._incoming_seen = False
+        self._incoming_seen = used_before
         self._traits: TargetTraits | None = None
         self._traits_lock = threading.Lock()
 

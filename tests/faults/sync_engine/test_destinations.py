@@ -193,3 +193,42 @@ async def test_a_source_that_changes_while_it_is_copied_is_never_called_verified
             assert job.waiting_on[0].condition == job_pb2.WAIT_CONDITION_SOURCE_UNSETTLED
         else:
             same_tree(site.local(run), site.at_nas(run))
+
+
+async def test_a_file_that_rots_before_it_is_read_back_is_kept_aside_and_sent_once_more(site: Site) -> None:
+    site.lab.settings["equipment"].clear()
+    site.equip(transport={"bandwidth": {"upload_mbps": 320}})
+    run = site.make_run({f"{n:02}.h5": os.urandom(5_000_000) for n in range(16)})
+    async with running_engine(site) as engine:
+        job_id = (await engine.enqueue(run)).job.job_id
+        # The second landing is in the log, so the first one is done.
+        await engine.until(job_id, lambda u: u.job.revision >= 3)
+        landed = sorted(site.at_nas(run).glob("*.h5"))[0]
+        with open(landed, "r+b") as file:
+            file.seek(4_000_000)
+            file.write(b"rotten")
+        job = await engine.until_sealed(job_id)
+        assert job.attempt == 2
+        types = await engine.event_types(f"job-{job_id}")
+        assert types.count("sync.job.verification_failed.v1") == 1
+        same_tree(site.local(run), site.at_nas(run))
+        (aside,) = (site.nas() / ".labferry-superseded").rglob("*.h5")
+        assert aside.name == landed.name
+        assert b"rotten" in aside.read_bytes()
+
+
+async def test_an_empty_mount_point_is_never_filled_not_even_after_a_restart(site: Site) -> None:
+    async with running_engine(site) as engine:
+        await engine.bring(site.make_run())
+    second = site.make_run({"b.tif": b"more"}, leaf="Run_2026-04-18T08-00")
+    mounted = site.nas().with_name("the mounted NAS")
+    site.nas().rename(mounted)
+    site.nas().mkdir()
+    async with running_engine(site) as engine:
+        job_id = (await engine.enqueue(second)).job.job_id
+        await engine.until_waiting(job_id, job_pb2.WAIT_CONDITION_DESTINATION_UNREACHABLE)
+        assert not list(site.nas().iterdir())
+        site.nas().rmdir()
+        mounted.rename(site.nas())
+        await engine.until_sealed(job_id)
+        same_tree(site.local(second), site.at_nas(second))
