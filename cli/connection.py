@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,9 +11,18 @@ from pathlib import Path
 from grpc.aio import Channel
 
 from libs.service_kit.channel import open_channel, read_token
-from libs.service_kit.config import load_configuration
+from libs.service_kit.config import CONFIG_VARIABLE, load_configuration
 from libs.service_kit.identity import OPERATOR_TOKEN_FILE, ServiceName
 from libs.service_kit.settings import Settings
+
+_DEFAULT = Path("labferry.yaml")
+
+
+def configuration_beside() -> Path | None:
+    """labferry.yaml in the present folder, unless LABFERRY_CONFIG names another."""
+    if os.environ.get(CONFIG_VARIABLE):
+        return None
+    return _DEFAULT if _DEFAULT.exists() else None
 
 
 class TokenFileError(Exception):
@@ -29,7 +39,7 @@ class Connection:
     @classmethod
     def from_configuration(cls, config: Path | None, token_file: Path | None) -> Connection:
         """ConfigurationError, TokenFileError."""
-        settings = load_configuration(config).settings
+        settings = load_configuration(config or configuration_beside()).settings
         path = token_file or settings.state_dir / OPERATOR_TOKEN_FILE
         try:
             token = read_token(path)

@@ -19,7 +19,7 @@ from libs.service_kit.config import ConfigurationError
 EXIT_NO = 1
 """The call worked and the answer is no: blocked, not verified, not intact."""
 
-EXIT_CONFIGURATION = 78
+EXIT_CONFIGURATION = 3
 _EXIT_GRPC = 64
 _INTERRUPTED = 130
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from google.protobuf import symbol_database
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
@@ -48,6 +49,9 @@ def _short(enum: EnumDescriptor, name: str) -> str:
 
 
 def _tidy(values: dict[str, Any], descriptor: Any) -> dict[str, Any]:
+    if descriptor.full_name == "google.protobuf.Any" and "@type" in values:
+        packed = symbol_database.Default().pool.FindMessageTypeByName(values["@type"].rpartition("/")[2])
+        return _tidy(values, packed)
     if descriptor.full_name.startswith("google.protobuf."):
         return values
     for field in descriptor.fields:

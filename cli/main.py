@@ -8,7 +8,7 @@ from cli.commands import job, log, override, problems, project, run, secret, up
 from libs.service_kit.version import LABFERRY_VERSION
 
 _EPILOG = """Exit status: 0 done · 1 the answer is no (blocked, not verified, not intact) · 2 wrong usage ·
-64 + the gRPC status for a refused call · 78 wrong configuration · 130 interrupted."""
+3 the configuration or token file can't be used · 64 + the gRPC status for a refused call · 130 interrupted."""
 
 app = typer.Typer(
     name="labferry",

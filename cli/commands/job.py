@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import (
@@ -19,7 +19,7 @@ from cli.commands.tables import job_rows
 from cli.failure import EXIT_NO, run_command
 from cli.json_form import short_name
 from cli.options import ConfigOption, OutputOption, TokenOption, connect, enum_number
-from cli.output import OutputFormat, errors, print_message, print_messages, print_table
+from cli.output import OutputFormat, errors, note, print_message, print_messages, print_table
 from labferry.sync.v1 import job_pb2, sync_service_pb2, sync_service_pb2_grpc
 from libs.service_kit.identity import ServiceName
 
@@ -92,6 +92,11 @@ def watch(
         bars: dict[str, TaskID] = {}
         async with connect(config, token_file).channel(ServiceName.SYNC_ENGINE) as channel:
             stub = sync_service_pb2_grpc.SyncServiceStub(channel)
+            for one in job_id or ():
+                await stub.GetJob(sync_service_pb2.GetJobRequest(job_id=one))
+            if until_done and not await _any_job(stub, run, equipment):
+                note("there is no such job to wait for; --forever waits until there is one")
+                return EXIT_NO
             with _progress() as progress:
                 async for update in stub.WatchJobs(request):
                     jobs[update.job.job_id] = update.job
@@ -127,6 +132,11 @@ def retry(
             print_table(*job_rows([job]))
 
     run_command(work())
+
+
+async def _any_job(stub: Any, run: str, equipment: str) -> bool:
+    wanted = sync_service_pb2.ListJobsRequest(run=run, equipment_id=equipment, page_size=1)
+    return bool((await stub.ListJobs(wanted)).jobs)
 
 
 def _is_done(job: job_pb2.Job) -> bool:

@@ -142,6 +142,8 @@ def verify(
                         bar.update(task, completed=update.progress.bytes_done, total=total)
                     else:
                         reports.append(update.report)
+                        whole = bar.tasks[task].total or 1
+                        bar.update(task, completed=whole, total=whole)
         if output is OutputFormat.JSON:
             print_json([json_form(r) for r in reports])
         else:

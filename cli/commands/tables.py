@@ -37,7 +37,7 @@ def _why(job: job_pb2.Job) -> str:
         waiting = job.waiting_on[0]
         condition = short_name(job_pb2.WaitCondition.DESCRIPTOR, waiting.condition)
         return f"waits on {condition}: {waiting.detail}"
-    if job.state == job_pb2.JOB_STATE_FAILED:
+    if job.HasField("failure") and (job.state == job_pb2.JOB_STATE_FAILED or not job.verify_passes):
         return f"{short_name(job_pb2.FailureKind.DESCRIPTOR, job.failure.kind)}: {job.failure.message}"
     return ""
 

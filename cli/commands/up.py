@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from cli.connection import Connection
+from cli.connection import Connection, configuration_beside
 from cli.failure import EXIT_CONFIGURATION, run_command
 from cli.options import ConfigOption
 from cli.output import errors, note
@@ -17,14 +17,12 @@ from labferry.secrets.v1 import secrets_service_pb2, secrets_service_pb2_grpc
 from libs.service_kit.config import CONFIG_VARIABLE, load_configuration
 from libs.service_kit.identity import OPERATOR_TOKEN_FILE, ServiceName
 
-_DEFAULT = Path("labferry.yaml")
-
 
 def up(config: ConfigOption = None) -> None:
     """Start secrets, lims_gateway and sync_engine; end them on Ctrl-C. Asks for the passphrase on a terminal."""
-    path = config or (_DEFAULT if _DEFAULT.exists() else None)
+    path = config or configuration_beside()
     if path is None:
-        note(f"no configuration: give --config FILE, set {CONFIG_VARIABLE}, or run beside a {_DEFAULT}")
+        note(f"no configuration: give --config FILE, set {CONFIG_VARIABLE}, or run beside a labferry.yaml")
         raise typer.Exit(EXIT_CONFIGURATION)
     run_command(_up(path))
 

@@ -60,7 +60,7 @@ class _Document:
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfiguration:
-    """`notices`: keys of ExLab-Wizard that have no meaning here and were passed over."""
+    """`notices`: keys that have no effect here, one sentence each."""
 
     settings: Settings
     notices: tuple[str, ...]
@@ -94,7 +94,19 @@ def load_configuration(path: Path | None, environment: Mapping[str, str] = os.en
             mistakes.append(Mistake(line, name, _plain(problem["type"], problem["msg"])))
     if mistakes or settings is None:
         raise ConfigurationError(source, sorted(mistakes, key=lambda m: (m.line, m.key)))
-    return LoadedConfiguration(settings, tuple(notices), source)
+    return LoadedConfiguration(settings, (*notices, *_not_served(settings)), source)
+
+
+def _not_served(settings: Settings) -> list[str]:
+    """Keys that are taken and checked, and that this release does nothing about yet: whoever sets them is told."""
+    asked = {
+        "nas_cleanup.enabled": settings.nas_cleanup.enabled,
+        "verify": "verify" in settings.model_fields_set,
+        "orchestrator.staging_root": bool(settings.orchestrator.staging_root),
+        "lims.offline_catalogue_path": bool(settings.lims.offline_catalogue_path),
+        "readme.defaults": bool(settings.readme.defaults),
+    }
+    return [f"{key} is not served by this release and has no effect" for key, is_asked in asked.items() if is_asked]
 
 
 def _read(path: Path) -> _Document:

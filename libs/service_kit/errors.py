@@ -67,8 +67,9 @@ class InvalidRequestError(LabferryError):
 
     def details(self) -> Sequence[error_details_pb2.BadRequest]:
         bad = error_details_pb2.BadRequest()
-        for violation in self.violations:
-            bad.field_violations.add(field=violation.field, description=violation.description)
+        for violation in self.violations[:_MOST_VIOLATIONS]:
+            description = _cut(violation.description, _MOST_METADATA_CHARACTERS)
+            bad.field_violations.add(field=violation.field, description=description)
         return (bad,)
 
 
@@ -98,11 +99,6 @@ class UnavailableError(LabferryError):
         delay = duration_pb2.Duration()
         delay.FromTimedelta(self.retry_after)
         return (error_details_pb2.RetryInfo(retry_delay=delay),)
-
-
-class OutOfRangeError(LabferryError):
-    code = grpc.StatusCode.OUT_OF_RANGE
-    reason = general_reason(service_reasons.ERROR_REASON_OUT_OF_RANGE)
 
 
 class RequestIdConflictError(LabferryError):
@@ -142,12 +138,24 @@ class InternalError(LabferryError):
         )
 
 
+_MOST_MESSAGE_CHARACTERS = 1000
+_MOST_METADATA_CHARACTERS = 300
+_MOST_VIOLATIONS = 20
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def to_status(error: LabferryError) -> grpc.Status:
-    """The rich status of a domain error: ErrorInfo first, then its further details."""
-    info = error_details_pb2.ErrorInfo(
-        reason=error.reason.name, domain=error.reason.domain, metadata={k: str(v) for k, v in error.metadata.items()}
-    )
-    status = status_pb2.Status(code=code_pb2.Code.Value(error.code.name), message=error.message)
+    """The rich status of a domain error: ErrorInfo first, then its further details.
+
+    It travels in trailing metadata, of which gRPC takes a few KiB: whatever a caller sent to be quoted is cut here.
+    """
+    metadata = {key: _cut(str(value), _MOST_METADATA_CHARACTERS) for key, value in error.metadata.items()}
+    info = error_details_pb2.ErrorInfo(reason=error.reason.name, domain=error.reason.domain, metadata=metadata)
+    message = _cut(error.message, _MOST_MESSAGE_CHARACTERS)
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code.name), message=message)
     for detail in (info, *error.details()):
         packed = any_pb2.Any()
         packed.Pack(detail)

@@ -86,8 +86,8 @@ class ServiceServer:
         self._not_serving: set[str] = set()
 
     def _add_reflection(self) -> None:
-        names = [s.full_name for s in self._services]
-        names += [health.SERVICE_NAME, reflection.SERVICE_NAME, _REFLECTION_V1]
+        # The v1 name is served but not listed: no descriptor of it is installed, and what is listed is described.
+        names = [*(s.full_name for s in self._services), health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, self._server)
         # The two versions of the protocol differ in nothing but the name of the service.
         servicer = ReflectionServicer(names)

@@ -157,6 +157,6 @@ def creation_error(error: CreationError) -> LabferryError:
         case CreationNotWritableError():
             return CreationFileNotWritableError(error.message, metadata={"path": path, "detail": error.message})
         case CreationExistsError():
-            return RunExistsError(error.message, metadata={"path": path})
+            return RunExistsError(error.message, metadata={"run": path})
         case _:
             return CreationFileUnreadableError(error.message, metadata={"path": path, "detail": error.message})

@@ -161,9 +161,9 @@ async def test_every_error_is_one_clear_one_with_its_status(operator: Operator) 
     assert usage.status == 2
     assert "queued" in usage.err
     missing = await operator("run", "show", "x", "--config", "/nowhere/labferry.yaml")
-    assert missing.status == 78
+    assert missing.status == 3
     token = await operator("run", "show", "x", "--token-file", "/nowhere/token")
-    assert token.status == 78
+    assert token.status == 3
     helped = await operator("run", "queue", "--help")
     assert "Example: labferry run queue" in helped.out
     assert "64 + the gRPC status" in (await operator("--help")).out

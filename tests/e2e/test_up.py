@@ -111,7 +111,7 @@ async def test_a_wrong_configuration_is_told_once_and_nothing_starts() -> None:
         async with _up(site) as up:
             assert up.stderr is not None
             said = (await up.stderr.read()).decode()
-            assert await up.wait() == 78
+            assert await up.wait() == 3
             assert said.count("3 mistakes") == 1
             assert not site.lab.state_dir.exists()
 

@@ -39,12 +39,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_LOG_DISK_FULL: _ErrorReason.ValueType  # 7
     """RESOURCE_EXHAUSTED: the event log cannot be written because its disk is full; nothing was done."""
     ERROR_REASON_LOG_DAMAGED: _ErrorReason.ValueType  # 8
-    """DATA_LOSS: the event log is damaged. Metadata: position."""
+    """DATA_LOSS: the event log or one of its blobs is damaged. Metadata: position, or blob."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 9
     """INTERNAL: a defect of Labferry. Metadata: error_id, under which the service's own log holds the details."""
-    ERROR_REASON_OUT_OF_RANGE: _ErrorReason.ValueType  # 10
-    """OUT_OF_RANGE: a page token, position or resume token lies outside what the service holds."""
-    ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 11
+    ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 10
     """DEADLINE_EXCEEDED: the call took longer than the service's default deadline for calls that bring none."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -69,11 +67,9 @@ ERROR_REASON_DEPENDENCY_UNAVAILABLE: ErrorReason.ValueType  # 6
 ERROR_REASON_LOG_DISK_FULL: ErrorReason.ValueType  # 7
 """RESOURCE_EXHAUSTED: the event log cannot be written because its disk is full; nothing was done."""
 ERROR_REASON_LOG_DAMAGED: ErrorReason.ValueType  # 8
-"""DATA_LOSS: the event log is damaged. Metadata: position."""
+"""DATA_LOSS: the event log or one of its blobs is damaged. Metadata: position, or blob."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 9
 """INTERNAL: a defect of Labferry. Metadata: error_id, under which the service's own log holds the details."""
-ERROR_REASON_OUT_OF_RANGE: ErrorReason.ValueType  # 10
-"""OUT_OF_RANGE: a page token, position or resume token lies outside what the service holds."""
-ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 11
+ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 10
 """DEADLINE_EXCEEDED: the call took longer than the service's default deadline for calls that bring none."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -31,7 +31,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_PATH_OUTSIDE_ROOTS: _ErrorReason.ValueType  # 3
     """INVALID_ARGUMENT: the path is not one of a run, or leads out of every configured root. Metadata: path."""
     ERROR_REASON_CREATION_FILE_MISSING: _ErrorReason.ValueType  # 4
-    """FAILED_PRECONDITION: the run has no creation.json; AdoptRun makes one. Metadata: run."""
+    """FAILED_PRECONDITION: the run has no creation.json; AdoptRun makes one. Metadata: path."""
     ERROR_REASON_SCHEMA_MAJOR_MISMATCH: _ErrorReason.ValueType  # 5
     """FAILED_PRECONDITION: creation.json has another major version, or none. Metadata: code (schema_major_mismatch), field, expected_major, found."""
     ERROR_REASON_CREATION_FILE_UNREADABLE: _ErrorReason.ValueType  # 6
@@ -47,7 +47,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_OVERRIDE_NOT_REVOCABLE: _ErrorReason.ValueType  # 11
     """FAILED_PRECONDITION: it is a tombstone or revoked already. Metadata: run, override_id."""
     ERROR_REASON_RUN_EXISTS: _ErrorReason.ValueType  # 12
-    """ALREADY_EXISTS: the folder that the adopted run would get exists. Metadata: run."""
+    """ALREADY_EXISTS: the folder that the adopted run would get exists, or the source is a run itself. Metadata: run."""
     ERROR_REASON_RUN_AMENDED: _ErrorReason.ValueType  # 13
     """FAILED_PRECONDITION: files were added or changed since the run was verified; amendments are not served yet. Metadata: run."""
     ERROR_REASON_NOTHING_VERIFIED: _ErrorReason.ValueType  # 14
@@ -73,7 +73,7 @@ ERROR_REASON_EQUIPMENT_NOT_CONFIGURED: ErrorReason.ValueType  # 2
 ERROR_REASON_PATH_OUTSIDE_ROOTS: ErrorReason.ValueType  # 3
 """INVALID_ARGUMENT: the path is not one of a run, or leads out of every configured root. Metadata: path."""
 ERROR_REASON_CREATION_FILE_MISSING: ErrorReason.ValueType  # 4
-"""FAILED_PRECONDITION: the run has no creation.json; AdoptRun makes one. Metadata: run."""
+"""FAILED_PRECONDITION: the run has no creation.json; AdoptRun makes one. Metadata: path."""
 ERROR_REASON_SCHEMA_MAJOR_MISMATCH: ErrorReason.ValueType  # 5
 """FAILED_PRECONDITION: creation.json has another major version, or none. Metadata: code (schema_major_mismatch), field, expected_major, found."""
 ERROR_REASON_CREATION_FILE_UNREADABLE: ErrorReason.ValueType  # 6
@@ -89,7 +89,7 @@ ERROR_REASON_OVERRIDE_NOT_FOUND: ErrorReason.ValueType  # 10
 ERROR_REASON_OVERRIDE_NOT_REVOCABLE: ErrorReason.ValueType  # 11
 """FAILED_PRECONDITION: it is a tombstone or revoked already. Metadata: run, override_id."""
 ERROR_REASON_RUN_EXISTS: ErrorReason.ValueType  # 12
-"""ALREADY_EXISTS: the folder that the adopted run would get exists. Metadata: run."""
+"""ALREADY_EXISTS: the folder that the adopted run would get exists, or the source is a run itself. Metadata: run."""
 ERROR_REASON_RUN_AMENDED: ErrorReason.ValueType  # 13
 """FAILED_PRECONDITION: files were added or changed since the run was verified; amendments are not served yet. Metadata: run."""
 ERROR_REASON_NOTHING_VERIFIED: ErrorReason.ValueType  # 14

@@ -98,7 +98,9 @@ class _FailureKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureKi
     FAILURE_KIND_DESTINATION_FULL: _FailureKind.ValueType  # 8
     """No room at the destination; waits for it."""
     FAILURE_KIND_DESTINATION_FILE_DIFFERS: _FailureKind.ValueType  # 9
-    """The destination holds different files that this job did not write; waits for an operator."""
+    """The destination holds different files that this job did not write; fails, nothing overwritten, until an operator
+    has put them elsewhere and retries.
+    """
     FAILURE_KIND_NOTHING_TO_VERIFY: _FailureKind.ValueType  # 10
     """The run holds no file to verify."""
     FAILURE_KIND_NAME_NOT_POSSIBLE: _FailureKind.ValueType  # 11
@@ -132,7 +134,9 @@ FAILURE_KIND_SOURCE_CHANGED: FailureKind.ValueType  # 7
 FAILURE_KIND_DESTINATION_FULL: FailureKind.ValueType  # 8
 """No room at the destination; waits for it."""
 FAILURE_KIND_DESTINATION_FILE_DIFFERS: FailureKind.ValueType  # 9
-"""The destination holds different files that this job did not write; waits for an operator."""
+"""The destination holds different files that this job did not write; fails, nothing overwritten, until an operator
+has put them elsewhere and retries.
+"""
 FAILURE_KIND_NOTHING_TO_VERIFY: FailureKind.ValueType  # 10
 """The run holds no file to verify."""
 FAILURE_KIND_NAME_NOT_POSSIBLE: FailureKind.ValueType  # 11
@@ -358,7 +362,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def failure(self) -> Global___JobFailure:
-        """Of the last attempt that failed. Absent when none did since the job was armed."""
+        """Of the last attempt or verification that failed. Absent when none did since the job was armed or last verified."""
 
     @_builtins.property
     def verified_time(self) -> _timestamp_pb2.Timestamp:

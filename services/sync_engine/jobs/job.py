@@ -179,7 +179,7 @@ def _after(job: Job, event: Message, at: datetime) -> Job:
             return replace(job, state=state, verify_passes=passes, verified=at, failure=None, wait=None)
         case events.JobVerificationFailed():
             mismatches = job.mismatches + (1 if job.state is JobState.AWAITING_VERIFY else 0)
-            return replace(job, verify_passes=0, mismatches=mismatches)
+            return replace(job, verify_passes=0, mismatches=mismatches, failure=_failed_pass(event))
         case events.JobSealed():
             return replace(job, sealed_status=SYNC_STATUSES.from_proto(event.sync_status), wait=None)
         case events.JobWaiting():
@@ -215,6 +215,16 @@ def _waiting(job: Job, event: events.JobWaiting, at: datetime) -> Job:
     failure = failure_of(event.failure) if event.HasField("failure") else job.failure
     state = JobState.QUEUED if job.state is JobState.RUNNING else job.state
     return replace(job, state=state, wait=wait, failure=failure, next_attempt=None)
+
+
+def _failed_pass(event: events.JobVerificationFailed) -> Failure:
+    report = event.report
+    return Failure(
+        FailureKind.HASH_MISMATCH,
+        f"read back from the destination: {len(report.missing)} of {report.expected} files missing,"
+        f" {len(report.differing)} differing",
+        (*report.missing, *report.differing),
+    )
 
 
 def failure_of(message: job_pb2.JobFailure) -> Failure:

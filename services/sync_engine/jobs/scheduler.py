@@ -19,6 +19,7 @@ class _Entry:
     place: int
     not_before: float = 0.0
     task: asyncio.Task[datetime | None] | None = None
+    woken: bool = False
 
 
 Step = Callable[[Job], Awaitable[datetime | None]]
@@ -72,6 +73,8 @@ class Scheduler:
         for entry in self._entries.values():
             if entry.job.run == run:
                 entry.not_before = 0.0
+                # A step in work may have looked before it happened: it is followed by another look.
+                entry.woken = entry.task is not None
         self._wake.set()
 
     def next_try(self, job_id: str) -> datetime | None:
@@ -155,6 +158,9 @@ class Scheduler:
         job = entry.job
         if job.state in ENDED_STATES or (job.state in PROVEN_STATES and again is None):
             self._entries.pop(job.job_id, None)
+        elif entry.woken:
+            entry.woken = False
+            entry.not_before = 0.0
         elif again is not None:
             entry.not_before = self._moment(again)
         else:

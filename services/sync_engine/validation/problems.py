@@ -1,4 +1,4 @@
-"""QueryProblems: every finding of a scope, as the runs lie on disk now, in the one order."""
+"""QueryProblems: every finding of a scope, as the runs lie on disk now and as their jobs stand, in the one order."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from libs.run_tree.creation_json import creation_path, read_creation
 from libs.run_tree.creation_record import SyncStatus
 from libs.run_tree.overrides import active_overrides
 from services.sync_engine.errors import RunNotFoundError
+from services.sync_engine.jobs.job import Job, JobState
+from services.sync_engine.jobs.read_model import JobFilter, jobs_where
 from services.sync_engine.runs.location import RunLocator
 from services.sync_engine.runs.read_model import run_record
 from services.sync_engine.runs.run import RunRecord
-from services.sync_engine.validation.finding import Finding, in_order
+from services.sync_engine.transfer.transport import FailureKind
+from services.sync_engine.validation.finding import Finding, OffendingKind, Rule, Tier, in_order
 from services.sync_engine.validation.gate import judged
 from services.sync_engine.validation.walk import ContentScan, ScopeAudit, audit_run, audit_scope
 
@@ -66,7 +69,10 @@ class Problems:
         runs = [str(a.run) for a in audits if a.run is not None and a.findings]
         records = await self._projections.query(lambda c: {run: run_record(c, run) for run in runs})
         now = self._clock()
-        return in_order([f for audit in audits for f in _judged(audit, records, now)])
+        stopped = await self._projections.query(lambda c: jobs_where(c, JobFilter(states=(JobState.FAILED,))))
+        walked = {str(a.run) for a in audits}
+        of_jobs = [f for placed in stopped if placed.job.run in walked for f in _met_by(placed.job)]
+        return in_order([*(f for audit in audits for f in _judged(audit, records, now)), *of_jobs])
 
     def _audits(self, scope: Scope) -> Iterator[ScopeAudit]:
         match scope:
@@ -104,3 +110,21 @@ def _judged(audit: ScopeAudit, records: dict[str, RunRecord], now: datetime) -> 
     active = active_overrides((*record.entries, *in_file_only), now)
     status = record.sync_status or SyncStatus.PENDING
     return judged(audit.findings, active_classes=active.classes, sync_status=status)
+
+
+def _met_by(job: Job) -> list[Finding]:
+    """`destination_file_differs`, one a file that stopped the job."""
+    if job.failure is None or job.failure.kind is not FailureKind.DESTINATION_FILE_DIFFERS:
+        return []
+    return [
+        Finding(
+            rule=Rule.DESTINATION_FILE_DIFFERS,
+            tier=Tier.HARD,
+            run_path=job.run,
+            offending_path=f"{job.run}/{path}",
+            offending_kind=OffendingKind.FILE_CONTENT,
+            matched_token=None,
+            rule_detail=f"Destination {job.destination} holds another file of this name, which this job did not write.",
+        )
+        for path in job.failure.paths
+    ]

@@ -154,30 +154,28 @@ async def running(lab: Lab, name: str) -> AsyncIterator[RunningService]:
 
 
 async def start(lab: Lab, name: str) -> RunningService:
+    """Returns once the service says itself that it serves: a stranger might answer at its address."""
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("LABFERRY_", "DBUS_"))},
         # Nobody's real keyring is to be touched by a test.
         "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
     }
-    with (lab.folder / f"{name}.log").open("ab") as log:
+    announced, announce_to = os.pipe()
+    with (lab.folder / f"{name}.log").open("ab") as log, open(announced, "rb") as announcement:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", f"services.{name}", "--config", str(lab.write_config())),
+            *("--announce-to", str(announce_to)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env=environment,
+            pass_fds=(announce_to,),
         )
-    async with grpc.aio.insecure_channel(lab.address(name)) as channel:
-        ready = asyncio.ensure_future(channel.channel_ready())
-        ended = asyncio.ensure_future(process.wait())
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                await asyncio.wait((ready, ended), return_when=asyncio.FIRST_COMPLETED)
-            if ended.done():
-                raise ServiceEndedError(ended.result(), lab.log_text(name))
-        finally:
-            for waiting in (ready, ended):
-                waiting.cancel()
+        os.close(announce_to)
+        async with asyncio.timeout(START_SECONDS):
+            address = await asyncio.to_thread(announcement.readline)
+    if not address:
+        raise ServiceEndedError(await process.wait(), lab.log_text(name))
     return RunningService(lab, name, process, AsyncExitStack())
 
 
