@@ -102,9 +102,13 @@ def _cache_file(folder: Path, name: str, document: dict[str, object]) -> None:
     path.write_text(json.dumps(document, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
 
 
-def files_of(folder: Path) -> dict[bytes, tuple[int, int]]:
+FileStates = dict[bytes, tuple[int, int]]
+"""Size and modification time of each file, by path."""
+
+
+def files_of(folder: Path) -> FileStates:
     """Every file below a folder with size and modification time: to show that nothing was touched."""
-    found: dict[bytes, tuple[int, int]] = {}
+    found: FileStates = {}
     for parent, _, names in os.walk(os.fsencode(folder)):
         for name in names:
             path = os.path.join(parent, name)

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from cli.demo import proof
 from cli.demo.calls import Services, health_and_reflection, is_sealed, services, watch_until
-from cli.demo.made_run import LEFTOVER_NAME, files_of, make_large_run, make_run
+from cli.demo.made_run import LEFTOVER_NAME, FileStates, files_of, make_large_run, make_run
 from cli.demo.proof import DemoFailedError, require
 from cli.demo.stage import EQUIPMENT, LIMS_EMAIL, SLOW_EQUIPMENT, Stage
 from cli.json_form import short_name
@@ -77,8 +77,12 @@ async def play(folder: Path, own_run: Path | None) -> None:
             await _list_projects(stage, calls, endpoint)
             run = await _take_run(stage, calls, own_run)
             await _bring_and_prove(stage, calls, run)
-            await _kill_and_recover(stage, troupe, calls)
-            await _rebuild(stage, troupe, calls, run)
+            job_id, large_run, before = await _kill(stage, troupe, calls)
+        async with services(stage) as calls:
+            await _recover(stage, calls, job_id, large_run, before)
+            known, creation = await _forget(stage, troupe, calls, run)
+        async with services(stage) as calls:
+            await _rebuild(stage, calls, run, known, creation)
         _farewell(stage, run)
 
 
@@ -169,7 +173,7 @@ async def _bring_and_prove(stage: Stage, calls: Services, run: str) -> None:
     queued = await calls.sync.EnqueueRun(sync_service_pb2.EnqueueRunRequest(run=run))
     require(queued.outcome == sync_service_pb2.ENQUEUE_OUTCOME_QUEUED, "the run was not queued after the override")
     await _until_sealed(calls, queued.job.job_id)
-    at_nas = stage.nas / EQUIPMENT / Path(run).relative_to(EQUIPMENT)
+    at_nas = _at_nas(stage, run)
     for folder in (stage.lab / run, at_nas):
         require(proof.sync_status(folder) == "synced", f"{folder}/.exlab-wizard/creation.json doesn't say synced")
     say("   creation.json says synced, here and at the NAS")
@@ -187,13 +191,13 @@ async def _until_sealed(calls: Services, job_id: str) -> job_pb2.Job:
     return job
 
 
-async def _kill_and_recover(stage: Stage, troupe: Troupe, calls: Services) -> None:
+async def _kill(stage: Stage, troupe: Troupe, calls: Services) -> tuple[str, str, FileStates]:
     act(5, "The sync engine is killed in the middle of a transfer, and goes on where it was")
     started = datetime(2026, 4, 18, 9, 5, tzinfo=UTC)
     run = await asyncio.to_thread(make_large_run, stage.lab, SLOW_EQUIPMENT, PROJECT, started, _OPERATOR)
     before = files_of(stage.lab / run)
     queued = await calls.sync.EnqueueRun(sync_service_pb2.EnqueueRunRequest(run=run))
-    job_id = queued.job.job_id
+    job_id: str = queued.job.job_id
 
     def is_in_the_middle(update: sync_service_pb2.WatchJobsResponse) -> bool:
         progress = update.progress
@@ -204,17 +208,23 @@ async def _kill_and_recover(stage: Stage, troupe: Troupe, calls: Services) -> No
     seen = await watch_until(calls, job_id, is_in_the_middle)
     require(not is_sealed(seen), "the transfer was over before it could be killed")
     await troupe.running[ServiceName.SYNC_ENGINE].kill()
-    at_nas = stage.nas / SLOW_EQUIPMENT / Path(run).relative_to(SLOW_EQUIPMENT)
+    at_nas = _at_nas(stage, run)
     landed = len(files_of(at_nas)) if at_nas.exists() else 0
     done, total = size(seen.progress.bytes_done), size(seen.progress.bytes_total)
     say(f"   SIGKILL after {done} of {total}; {landed} files had landed")
     await troupe.start(ServiceName.SYNC_ENGINE)
     say("   restarted")
+    return job_id, run, before
+
+
+async def _recover(stage: Stage, calls: Services, job_id: str, run: str, before: FileStates) -> None:
+    at_nas = _at_nas(stage, run)
     job = await _until_sealed(calls, job_id)
     require(job.attempt == 2, f"the job needed {job.attempt} attempts instead of 2")
     say(f"   sha256sum -c at the NAS: {await proof.sha256sum(at_nas)} files OK")
-    lost = {p for p in before if not (at_nas / p.decode()).exists() and not p.endswith(b".lock")}
-    extra = {p for p in files_of(at_nas) if p not in before and not proof.is_changing(p)}
+    there = files_of(at_nas)
+    lost = {p for p in before if p not in there and not p.endswith(b".lock")}
+    extra = {p for p in there if p not in before and not proof.is_changing(p)}
     require(not lost and not extra, f"at the NAS: missing {lost}, not from the run {extra}")
     incoming = list((stage.nas / SLOW_EQUIPMENT / ".labferry-incoming").iterdir())
     require(not incoming, f"left over at the NAS: {incoming}")
@@ -223,17 +233,25 @@ async def _kill_and_recover(stage: Stage, troupe: Troupe, calls: Services) -> No
     say("   nothing lost, nothing twice, nothing left over")
 
 
-async def _rebuild(stage: Stage, troupe: Troupe, calls: Services, run: str) -> None:
+def _at_nas(stage: Stage, run: str) -> Path:
+    equipment, _, below = run.partition("/")
+    return stage.nas / equipment / below
+
+
+async def _forget(stage: Stage, troupe: Troupe, calls: Services, run: str) -> tuple[dict[str, Any], dict[str, Any]]:
     act(6, "The read models are deleted, and rebuilt from the log alone")
-    before = await proof.everything_known(calls, run)
+    known = await proof.everything_known(calls, run)
     creation = proof.creation(stage.lab / run)
     await troupe.running[ServiceName.SYNC_ENGINE].stop()
     removed = proof.delete_read_models(stage)
     proof.drop_overrides(stage.lab / run)
     say(f"   deleted {', '.join(removed)}, and the overrides in creation.json")
     await troupe.start(ServiceName.SYNC_ENGINE)
-    after = await proof.everything_known(calls, run)
-    require(before == after, "jobs, runs or overrides differ after the rebuild")
+    return known, creation
+
+
+async def _rebuild(stage: Stage, calls: Services, run: str, known: dict[str, Any], creation: dict[str, Any]) -> None:
+    require(await proof.everything_known(calls, run) == known, "jobs, runs or overrides differ after the rebuild")
     await proof.until_equal(stage.lab / run, creation)
     say("   jobs, runs and overrides are the same; creation.json is the same again")
     say(f"   rebuilt beside the running one: {await proof.rebuild_differences(calls)} differences")

@@ -12,6 +12,8 @@ from grpc.aio import Channel, ClientCallDetails, UnaryStreamClientInterceptor, U
 _OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # A new channel tries at once, whatever an earlier one to the same address has just met.
+    ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
