@@ -105,6 +105,7 @@ def _not_served(settings: Settings) -> list[str]:
         "orchestrator.staging_root": bool(settings.orchestrator.staging_root),
         "lims.offline_catalogue_path": bool(settings.lims.offline_catalogue_path),
         "readme.defaults": bool(settings.readme.defaults),
+        "equipment[].completeness_signal": any("completeness_signal" in e.model_fields_set for e in settings.equipment),
     }
     return [f"{key} is not served by this release and has no effect" for key, is_asked in asked.items() if is_asked]
 

@@ -76,8 +76,8 @@ def run_service(name: ServiceName, compose: Compose, as_labferry_error: AsLabfer
     arguments = parser.parse_args()
     if arguments.end_with_parent is not None:
         end_with_parent(arguments.end_with_parent)
-    # The event log's committer needs the interpreter's lock a few times a batch; at the default of 5 ms each, waiting for
-    # it is most of a write's time (measured: 2,150 calls/s against 2,630 at this interval).
+    # The event log's committer needs the interpreter's lock a few times a batch; at the default of 5 ms each, waiting
+    # for it is much of a write's time (measured: 2,150 calls/s against 2,630 at this interval).
     sys.setswitchinterval(_SWITCH_SECONDS)
     # A core file would hold whatever secrets the process has in memory.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
