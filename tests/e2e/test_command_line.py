@@ -104,6 +104,13 @@ async def test_the_main_job_on_the_command_line(operator: Operator) -> None:
     types = [json.loads(line)["type"] for line in events.out.splitlines()]
     assert types[0] == "sync.run.enqueue_blocked.v1"
     assert types[-1] == "sync.run.override_revoked.v1"
+    queued_event = next(
+        json.loads(row) for row in (await operator("events", "-o", "json")).out.splitlines() if "job.copied" in row
+    )
+    assert queued_event["payload"]["file_count"] == 2
+    nothing = await operator("job", "watch", "--run", run.replace("14-32", "23-59"))
+    assert nothing.status == NO
+    assert "no such job" in nothing.err
     checked = await operator("log", "verify")
     assert checked.status == 0
     assert checked.out.startswith("intact: ")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from labferry.sync.v1 import job_pb2, sync_service_pb2
+from labferry.sync.v1 import finding_pb2, job_pb2, problem_service_pb2, sync_service_pb2
 from tests.integration.sync_engine.running_engine import Engine, Site, running_engine, same_tree
 
 
@@ -102,6 +102,14 @@ async def test_a_different_file_at_the_destination_is_never_overwritten(engine: 
     assert list(job.failure.paths) == ["a.tif"]
     assert theirs.read_bytes() == b"THEIRS"
     assert (site.local(run) / "a.tif").read_bytes() == b"pixels"
+    query = problem_service_pb2.QueryProblemsRequest(run=run)
+    (finding,) = [f async for f in engine.problems.QueryProblems(query)]
+    assert finding.rule == finding_pb2.RULE_DESTINATION_FILE_DIFFERS
+    assert finding.offending_path == f"{run}/a.tif"
+    theirs.rename(theirs.with_name("theirs.tif"))
+    await engine.sync.RetryJob(sync_service_pb2.RetryJobRequest(job_id=job_id, reason="put aside"))
+    await engine.until_sealed(job_id)
+    assert not [f async for f in engine.problems.QueryProblems(query)]
 
 
 async def test_an_equal_file_at_the_destination_counts_as_there(engine: Engine) -> None:
@@ -139,11 +147,10 @@ async def test_a_corrupted_byte_is_found_named_and_moves_no_job(engine: Engine) 
     assert list(report.unexpected) == ["stray.txt"]
     after = await engine.job(job.job_id)
     assert (after.state, after.verify_passes) == (job_pb2.JOB_STATE_VERIFIED, 0)
+    assert list(after.failure.paths) == ["b.tif", "a.tif"]
 
 
 async def test_hostile_names_arrive_unchanged(engine: Engine) -> None:
-    from labferry.sync.v1 import finding_pb2
-
     names: list[bytes] = [
         b"two  spaces .txt",
         b"-rf",

@@ -130,6 +130,31 @@ async def test_a_runs_event_wakes_its_waiting_job() -> None:
         await steps.until("a")
 
 
+async def test_what_happens_while_a_step_looks_makes_it_look_again() -> None:
+    looks = 0
+    looking, looked_again = asyncio.Event(), asyncio.Event()
+    go_on = asyncio.Event()
+
+    async def step(job: Job) -> datetime | None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            looked_again.set()
+        looking.set()
+        await go_on.wait()
+        return _now() + timedelta(hours=1)
+
+    scheduler = Scheduler(step, {"E": 1}, _now, structlog.get_logger())
+    job = _job("a")
+    scheduler.start([(job, 1)])
+    async with asyncio.timeout(10):
+        await looking.wait()
+        scheduler.wake_run(job.run)
+        go_on.set()
+        await looked_again.wait()
+    await scheduler.stop()
+
+
 async def test_a_defect_in_one_step_ends_no_other() -> None:
     begun: list[str] = []
     second = asyncio.Event()

@@ -17,6 +17,7 @@ from grpc_status import rpc_status
 from libs.service_kit import call
 from libs.service_kit.call_log import CallLog
 from libs.service_kit.channel import open_channel, read_token
+from libs.service_kit.errors import FieldViolation, InvalidRequestError, to_status
 from libs.service_kit.identity import OPERATOR_TOKEN_FILE, READERS, current_caller, ensure_identities
 from libs.service_kit.server import PublishedService, ServiceServer
 from libs.service_kit.settings import LoggingSettings
@@ -130,6 +131,13 @@ async def test_a_call_that_the_client_gave_up_on_stops_working(service: tuple[Se
     assert refused.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     async with asyncio.timeout(10):
         await servicer.given_up.wait()
+
+
+def test_what_a_caller_sent_is_cut_before_it_is_quoted() -> None:
+    long = "x" * 100_000
+    error = InvalidRequestError(*(FieldViolation(f"f{n}", long) for n in range(100)))
+    packed = sum(len(value) for _, value in to_status(error).trailing_metadata or ())
+    assert packed < 10_000
 
 
 async def test_identity_and_roles(service: tuple[Servicer, grpc.aio.Channel], tmp_path: Path) -> None:
