@@ -154,7 +154,7 @@ def _progress() -> Progress:
     )
 
 
-def _show(progress: Progress, bars: dict[str, TaskID], update: sync_service_pb2.WatchJobsResponse) -> None:
+def _show(progress: Progress, bars: dict[str, TaskID], update: sync_service_pb2.JobUpdate) -> None:
     job = update.job
     bar = bars.get(job.job_id)
     if bar is None:

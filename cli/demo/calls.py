@@ -64,14 +64,14 @@ async def health_and_reflection(channel: Channel) -> tuple[str, list[str]]:
 
 
 async def watch_until(
-    calls: Services, job_id: str, done: Callable[[sync_service_pb2.WatchJobsResponse], bool]
-) -> sync_service_pb2.WatchJobsResponse:
+    calls: Services, job_id: str, done: Callable[[sync_service_pb2.JobUpdate], bool]
+) -> sync_service_pb2.JobUpdate:
     """Follows one job with a progress bar until `done`."""
     columns = (TextColumn("  {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=errors) as bar:
         task = bar.add_task("", total=None)
         stream = calls.sync.WatchJobs(sync_service_pb2.WatchJobsRequest(job_ids=[job_id]))
-        update: sync_service_pb2.WatchJobsResponse
+        update: sync_service_pb2.JobUpdate
         async for update in stream:
             progress = update.progress
             phase = short_name(job_pb2.ProgressPhase.DESCRIPTOR, progress.phase)
@@ -87,6 +87,6 @@ async def watch_until(
     raise RuntimeError("the stream of job updates ended before the job did")
 
 
-def is_sealed(update: sync_service_pb2.WatchJobsResponse) -> bool:
+def is_sealed(update: sync_service_pb2.JobUpdate) -> bool:
     """Verified, and the destination holds the final metadata; or ended otherwise."""
     return update.job.sealed or update.job.state in (job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED)

@@ -199,7 +199,7 @@ async def _kill(stage: Stage, troupe: Troupe, calls: Services) -> tuple[str, str
     queued = await calls.sync.EnqueueRun(sync_service_pb2.EnqueueRunRequest(run=run))
     job_id: str = queued.job.job_id
 
-    def is_in_the_middle(update: sync_service_pb2.WatchJobsResponse) -> bool:
+    def is_in_the_middle(update: sync_service_pb2.JobUpdate) -> bool:
         progress = update.progress
         enough = progress.bytes_total and progress.bytes_done > progress.bytes_total * _ENOUGH_TO_KILL
         copying = progress.phase == job_pb2.PROGRESS_PHASE_COPYING

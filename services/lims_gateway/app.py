@@ -11,12 +11,13 @@ from pathlib import Path
 
 import httpx
 
+from libs.event_log.published import publish_event_log
 from libs.event_log.sqlite_store import SqliteEventStore
 from libs.service_kit.channel import open_channel, read_token
 from libs.service_kit.identity import ServiceName, service_token_file
 from libs.service_kit.run import Composition, ServiceEnvironment, ServiceStartError
 from libs.service_kit.version import LABFERRY_VERSION
-from services.lims_gateway import log_service
+from services.lims_gateway.events import EVENT_TYPES
 from services.lims_gateway.projects import servicer
 from services.lims_gateway.projects.cache import ProjectCache
 from services.lims_gateway.projects.directory import Directory
@@ -55,7 +56,9 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             resources.push_async_callback(upstream.close)
         directory = Directory(lims.endpoint, upstream, cache, timedelta(hours=lims.cache_ttl_hours), environment.logger)
         resources.push_async_callback(directory.close)
-        yield Composition(services=(servicer.publish(directory), log_service.publish(store, environment.draining)))
+        yield Composition(
+            services=(servicer.publish(directory), publish_event_log(store, EVENT_TYPES, None, environment.draining))
+        )
 
 
 async def _open_cache(environment: ServiceEnvironment) -> ProjectCache:

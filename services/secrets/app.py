@@ -6,14 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from libs.event_log.published import publish_event_log
 from libs.event_log.sqlite_store import SqliteEventStore
 from libs.service_kit.run import Composition, ServiceEnvironment
 from libs.service_kit.settings import SecretsBackend, SecretsSettings
 from libs.service_kit.telemetry import Logger
 from libs.service_kit.version import LABFERRY_VERSION
-from services.secrets import log_service, servicer
+from services.secrets import servicer
 from services.secrets.audit import Audit
 from services.secrets.encrypted_file import EncryptedFile
+from services.secrets.events import EVENT_TYPES
 from services.secrets.key_check import KeyCheck
 from services.secrets.names import LogNames
 from services.secrets.os_keyring import OsKeyring
@@ -40,7 +42,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         try:
             await unseal_at_start(vault, audit, settings.passphrase_file, environment.logger)
             yield Composition(
-                services=(servicer.publish(vault), log_service.publish(store, environment.draining)),
+                services=(servicer.publish(vault), publish_event_log(store, EVENT_TYPES, None, environment.draining)),
                 on_serving=health.begin,
                 not_serving=frozenset({servicer.FULL_NAME}) if vault.sealed else frozenset(),
             )

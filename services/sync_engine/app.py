@@ -111,7 +111,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         projections.on_applied(keeper.applied)
         projections.on_applied(_run_events_to(scheduler, gates))
         adopt = AdoptRun(log, locator, _now)
-        await adopt.finish_interrupted()
+        await adopt.finish_interrupted(logger)
         await _begin_work(projections, runner, scheduler)
         resources.push_async_callback(scheduler.stop)
         resources.callback(runner.stop)

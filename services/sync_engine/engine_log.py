@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
 from libs.event_log.event import NewEvent, RecordedEvent
-from libs.event_log.store import AppendResult, EventStore, Expected, RequestKey, StreamAppend
+from libs.event_log.store import AppendResult, EventStore, Expected, RequestKey, RevisionConflictError, StreamAppend
 from services.sync_engine.event_types import ENGINE, EVENT_TYPES, job_stream, run_stream
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.job import evolve as evolve_job
 from services.sync_engine.runs.run import RunRecord
 from services.sync_engine.runs.run import evolve as evolve_run
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,22 @@ def run_change(record: RunRecord, *payloads: Message) -> Change:
 def recorded_at(event: RecordedEvent) -> datetime:
     """When it was recorded, to the microsecond."""
     return datetime.fromtimestamp(event.recorded_ns // 1000 / 1_000_000, tz=UTC)
+
+
+_CONFLICTS = 20
+
+
+async def decided_anew(attempt: Callable[[], Awaitable[T]]) -> T:
+    """What `attempt` gives, begun again from what is true then whenever somebody else appended in between.
+
+    RevisionConflictError when that happens again and again.
+    """
+    for _ in range(_CONFLICTS):
+        try:
+            return await attempt()
+        except RevisionConflictError:
+            continue
+    return await attempt()
 
 
 class EngineLog:

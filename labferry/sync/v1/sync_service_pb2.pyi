@@ -318,7 +318,7 @@ class WatchJobsRequest(_message.Message):
 Global___WatchJobsRequest: _TypeAlias = WatchJobsRequest  # noqa: Y015
 
 @_typing.final
-class WatchJobsResponse(_message.Message):
+class JobUpdate(_message.Message):
     """One update of one job."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -351,7 +351,7 @@ class WatchJobsResponse(_message.Message):
     _WhichOneofArgType__progress: _TypeAlias = _typing.Literal["_progress", b"_progress"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__progress) -> _WhichOneofReturnType__progress | None: ...
 
-Global___WatchJobsResponse: _TypeAlias = WatchJobsResponse  # noqa: Y015
+Global___JobUpdate: _TypeAlias = JobUpdate  # noqa: Y015
 
 @_typing.final
 class RetryJobRequest(_message.Message):
@@ -388,36 +388,46 @@ class VerifyRunRequest(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     DESTINATION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    MAX_STREAM_BYTES_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """Path relative to the equipment's local_root."""
     destination: _builtins.str
     """Name of the destination. Absent: every destination with a verified job."""
     reason: _builtins.str
     """Why. Kept in the log."""
+    max_stream_bytes: _builtins.int
+    """For destinations that can only be read back by download: the largest file to read, in bytes, for this verification.
+    Absent: verify.max_stream_bytes. Mounted destinations are read in place, whatever the size.
+    """
     def __init__(
         self,
         *,
         run: _builtins.str = ...,
         destination: _builtins.str | None = ...,
         reason: _builtins.str | None = ...,
+        max_stream_bytes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_destination", b"_destination", "_reason", b"_reason", "destination", b"destination", "reason", b"reason"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_destination", b"_destination", "_max_stream_bytes", b"_max_stream_bytes", "_reason", b"_reason", "destination", b"destination", "max_stream_bytes", b"max_stream_bytes", "reason", b"reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_destination", b"_destination", "_reason", b"_reason", "destination", b"destination", "reason", b"reason", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_destination", b"_destination", "_max_stream_bytes", b"_max_stream_bytes", "_reason", b"_reason", "destination", b"destination", "max_stream_bytes", b"max_stream_bytes", "reason", b"reason", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__destination: _TypeAlias = _typing.Literal["destination"]  # noqa: Y015
     _WhichOneofArgType__destination: _TypeAlias = _typing.Literal["_destination", b"_destination"]  # noqa: Y015
+    _WhichOneofReturnType__max_stream_bytes: _TypeAlias = _typing.Literal["max_stream_bytes"]  # noqa: Y015
+    _WhichOneofArgType__max_stream_bytes: _TypeAlias = _typing.Literal["_max_stream_bytes", b"_max_stream_bytes"]  # noqa: Y015
     _WhichOneofReturnType__reason: _TypeAlias = _typing.Literal["reason"]  # noqa: Y015
     _WhichOneofArgType__reason: _TypeAlias = _typing.Literal["_reason", b"_reason"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__destination) -> _WhichOneofReturnType__destination | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_stream_bytes) -> _WhichOneofReturnType__max_stream_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reason) -> _WhichOneofReturnType__reason | None: ...
 
 Global___VerifyRunRequest: _TypeAlias = VerifyRunRequest  # noqa: Y015
 
 @_typing.final
-class VerifyRunResponse(_message.Message):
+class VerifyUpdate(_message.Message):
     """Progress, then one report a destination."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -446,7 +456,7 @@ class VerifyRunResponse(_message.Message):
     _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
 
-Global___VerifyRunResponse: _TypeAlias = VerifyRunResponse  # noqa: Y015
+Global___VerifyUpdate: _TypeAlias = VerifyUpdate  # noqa: Y015
 
 @_typing.final
 class VerifyReport(_message.Message):

@@ -60,7 +60,7 @@ class SyncServiceStub(object):
         self.WatchJobs = channel.unary_stream(
                 '/labferry.sync.v1.SyncService/WatchJobs',
                 request_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.WatchJobsRequest.SerializeToString,
-                response_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.WatchJobsResponse.FromString,
+                response_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.JobUpdate.FromString,
                 _registered_method=True)
         self.RetryJob = channel.unary_unary(
                 '/labferry.sync.v1.SyncService/RetryJob',
@@ -70,7 +70,7 @@ class SyncServiceStub(object):
         self.VerifyRun = channel.unary_stream(
                 '/labferry.sync.v1.SyncService/VerifyRun',
                 request_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.VerifyRunRequest.SerializeToString,
-                response_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.VerifyRunResponse.FromString,
+                response_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.VerifyUpdate.FromString,
                 _registered_method=True)
 
 
@@ -157,7 +157,7 @@ def add_SyncServiceServicer_to_server(servicer, server):
             'WatchJobs': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchJobs,
                     request_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.WatchJobsRequest.FromString,
-                    response_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.WatchJobsResponse.SerializeToString,
+                    response_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.JobUpdate.SerializeToString,
             ),
             'RetryJob': grpc.unary_unary_rpc_method_handler(
                     servicer.RetryJob,
@@ -167,7 +167,7 @@ def add_SyncServiceServicer_to_server(servicer, server):
             'VerifyRun': grpc.unary_stream_rpc_method_handler(
                     servicer.VerifyRun,
                     request_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.VerifyRunRequest.FromString,
-                    response_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.VerifyRunResponse.SerializeToString,
+                    response_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.VerifyUpdate.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -305,7 +305,7 @@ class SyncService(object):
             target,
             '/labferry.sync.v1.SyncService/WatchJobs',
             labferry_dot_sync_dot_v1_dot_sync__service__pb2.WatchJobsRequest.SerializeToString,
-            labferry_dot_sync_dot_v1_dot_sync__service__pb2.WatchJobsResponse.FromString,
+            labferry_dot_sync_dot_v1_dot_sync__service__pb2.JobUpdate.FromString,
             options,
             channel_credentials,
             insecure,
@@ -359,7 +359,7 @@ class SyncService(object):
             target,
             '/labferry.sync.v1.SyncService/VerifyRun',
             labferry_dot_sync_dot_v1_dot_sync__service__pb2.VerifyRunRequest.SerializeToString,
-            labferry_dot_sync_dot_v1_dot_sync__service__pb2.VerifyRunResponse.FromString,
+            labferry_dot_sync_dot_v1_dot_sync__service__pb2.VerifyUpdate.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,13 +48,13 @@ class SyncServiceStub:
     """One job. NOT_FOUND when there is none."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_sync_service_pb2.ListJobsRequest, _sync_service_pb2.ListJobsResponse]
     """Jobs in the order they were queued."""
-    WatchJobs: _grpc.UnaryStreamMultiCallable[_sync_service_pb2.WatchJobsRequest, _sync_service_pb2.WatchJobsResponse]
+    WatchJobs: _grpc.UnaryStreamMultiCallable[_sync_service_pb2.WatchJobsRequest, _sync_service_pb2.JobUpdate]
     """First the present state of every matching job, then each change; progress at most four times a second a job. Ends with
     UNAVAILABLE when the service drains; resume with the last resume_token.
     """
     RetryJob: _grpc.UnaryUnaryMultiCallable[_sync_service_pb2.RetryJobRequest, _job_pb2.Job]
     """Arms a failed job again. FAILED_PRECONDITION with the present state for any other. Operators."""
-    VerifyRun: _grpc.UnaryStreamMultiCallable[_sync_service_pb2.VerifyRunRequest, _sync_service_pb2.VerifyRunResponse]
+    VerifyRun: _grpc.UnaryStreamMultiCallable[_sync_service_pb2.VerifyRunRequest, _sync_service_pb2.VerifyUpdate]
     """Reads back what a destination holds and compares it with the manifest, now, without moving any job. Operators."""
 
 @_typing.type_check_only
@@ -75,13 +75,13 @@ class SyncServiceAsyncStub(SyncServiceStub):
     """One job. NOT_FOUND when there is none."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_sync_service_pb2.ListJobsRequest, _sync_service_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Jobs in the order they were queued."""
-    WatchJobs: _aio.UnaryStreamMultiCallable[_sync_service_pb2.WatchJobsRequest, _sync_service_pb2.WatchJobsResponse]  # type: ignore[assignment]
+    WatchJobs: _aio.UnaryStreamMultiCallable[_sync_service_pb2.WatchJobsRequest, _sync_service_pb2.JobUpdate]  # type: ignore[assignment]
     """First the present state of every matching job, then each change; progress at most four times a second a job. Ends with
     UNAVAILABLE when the service drains; resume with the last resume_token.
     """
     RetryJob: _aio.UnaryUnaryMultiCallable[_sync_service_pb2.RetryJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Arms a failed job again. FAILED_PRECONDITION with the present state for any other. Operators."""
-    VerifyRun: _aio.UnaryStreamMultiCallable[_sync_service_pb2.VerifyRunRequest, _sync_service_pb2.VerifyRunResponse]  # type: ignore[assignment]
+    VerifyRun: _aio.UnaryStreamMultiCallable[_sync_service_pb2.VerifyRunRequest, _sync_service_pb2.VerifyUpdate]  # type: ignore[assignment]
     """Reads back what a destination holds and compares it with the manifest, now, without moving any job. Operators."""
 
 class SyncServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -129,7 +129,7 @@ class SyncServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _sync_service_pb2.WatchJobsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_sync_service_pb2.WatchJobsResponse], _abc.AsyncIterator[_sync_service_pb2.WatchJobsResponse]]:
+    ) -> _typing.Union[_abc.Iterator[_sync_service_pb2.JobUpdate], _abc.AsyncIterator[_sync_service_pb2.JobUpdate]]:
         """First the present state of every matching job, then each change; progress at most four times a second a job. Ends with
         UNAVAILABLE when the service drains; resume with the last resume_token.
         """
@@ -147,7 +147,7 @@ class SyncServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _sync_service_pb2.VerifyRunRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_sync_service_pb2.VerifyRunResponse], _abc.AsyncIterator[_sync_service_pb2.VerifyRunResponse]]:
+    ) -> _typing.Union[_abc.Iterator[_sync_service_pb2.VerifyUpdate], _abc.AsyncIterator[_sync_service_pb2.VerifyUpdate]]:
         """Reads back what a destination holds and compares it with the manifest, now, without moving any job. Operators."""
 
 def add_SyncServiceServicer_to_server(servicer: SyncServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -10,9 +10,9 @@ from enum import StrEnum
 
 from labferry.events.v1 import job_events_pb2, run_events_pb2
 from libs.event_log.event import RecordedEvent
-from libs.event_log.store import Expected, RequestKey, RevisionConflictError
+from libs.event_log.store import Expected, RequestKey
 from libs.event_log.uuid7 import Uuid7Source
-from services.sync_engine.engine_log import Cause, Change, job_change, run_change
+from services.sync_engine.engine_log import Cause, Change, decided_anew, job_change, run_change
 from services.sync_engine.errors import RunAmendedError
 from services.sync_engine.event_types import EVENT_TYPES, job_stream
 from services.sync_engine.jobs.file_list import decode_copied
@@ -27,7 +27,6 @@ from services.sync_engine.validation.finding import Finding, in_order
 from services.sync_engine.validation.finding_messages import finding_message
 from services.sync_engine.validation.presync_gate import GateView
 
-_CONFLICTS = 20
 _MOST_FINDINGS = 100
 
 
@@ -73,13 +72,8 @@ class Enqueue:
             if earlier is not None:
                 return await self._first_answer(earlier.events)
         located = await bench.locate(run)
-        for _ in range(_CONFLICTS):
-            try:
-                return await self._try(located, cause, request)
-            except RevisionConflictError:
-                # A job moved, or somebody else queued the run at the same moment: decide anew from what is true now.
-                continue
-        return await self._try(located, cause, request)
+        # A job may move, or somebody else queue the run, at the same moment.
+        return await decided_anew(lambda: self._try(located, cause, request))
 
     async def _try(self, located: LocatedRun, cause: Cause, request: RequestKey | None) -> Enqueued:
         bench = self._bench

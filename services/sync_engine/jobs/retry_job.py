@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from libs.event_log.store import RevisionConflictError
-from services.sync_engine.engine_log import Cause, job_change, run_change
+from services.sync_engine.engine_log import Cause, decided_anew, job_change, run_change
 from services.sync_engine.errors import JobNotFoundError
 from services.sync_engine.jobs.job import Job, decide_retry
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.run import status_by_jobs, status_change
-
-_CONFLICTS = 20
 
 
 class RetryJob:
@@ -20,18 +17,15 @@ class RetryJob:
 
     async def retry(self, job_id: str, cause: Cause) -> Job:
         """JobNotFoundError; JobStateError unless the job is failed."""
-        for attempt in range(_CONFLICTS):
+
+        async def attempt() -> None:
             job = await self._load(job_id)
             events = decide_retry(job)
             record = await self._bench.log.run(job.run)
             status = status_change(record, status_by_jobs(record, [None]))
-            try:
-                await self._bench.log.append(cause, job_change(job, *events), run_change(record, *status))
-            except RevisionConflictError:
-                if attempt == _CONFLICTS - 1:
-                    raise
-                continue
-            break
+            await self._bench.log.append(cause, job_change(job, *events), run_change(record, *status))
+
+        await decided_anew(attempt)
         return await self._load(job_id)
 
     async def _load(self, job_id: str) -> Job:

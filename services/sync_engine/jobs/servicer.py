@@ -19,7 +19,7 @@ from services.sync_engine.jobs.read_model import JobFilter
 from services.sync_engine.jobs.retry_job import RetryJob
 from services.sync_engine.jobs.scheduler import Scheduler
 from services.sync_engine.jobs.verify_run import VerifyRun
-from services.sync_engine.jobs.watch import JobUpdate, JobWatch
+from services.sync_engine.jobs.watch import JobWatch, WatchedJob
 from services.sync_engine.requests import Fields, cause, request_key
 from services.sync_engine.runs.adopt import Adoption, AdoptRun
 from services.sync_engine.runs.queries import RunQueries
@@ -137,7 +137,7 @@ class SyncServicer(sync_service_pb2_grpc.SyncServiceServicer):
 
     async def WatchJobs(
         self, request: sync_service_pb2.WatchJobsRequest, context: Context
-    ) -> AsyncIterator[sync_service_pb2.WatchJobsResponse]:
+    ) -> AsyncIterator[sync_service_pb2.JobUpdate]:
         fields = Fields()
         for job_id in request.job_ids:
             fields.uuid(job_id, "job_ids")
@@ -151,9 +151,9 @@ class SyncServicer(sync_service_pb2_grpc.SyncServiceServicer):
         async for update in self._watch.follow(wanted):
             yield self._update(update)
 
-    def _update(self, update: JobUpdate) -> sync_service_pb2.WatchJobsResponse:
+    def _update(self, update: WatchedJob) -> sync_service_pb2.JobUpdate:
         progress = None if update.progress is None else progress_message(update.progress)
-        return sync_service_pb2.WatchJobsResponse(
+        return sync_service_pb2.JobUpdate(
             job=job_message(update.placed.job, self._scheduler),
             progress=progress,
             resume_token=self._jobs.resume_token(update.placed.last_position),
@@ -168,7 +168,7 @@ class SyncServicer(sync_service_pb2_grpc.SyncServiceServicer):
 
     async def VerifyRun(
         self, request: sync_service_pb2.VerifyRunRequest, context: Context
-    ) -> AsyncIterator[sync_service_pb2.VerifyRunResponse]:
+    ) -> AsyncIterator[sync_service_pb2.VerifyUpdate]:
         fields = Fields()
         fields.run(request.run)
         fields.reason(request.reason, required=False)
@@ -176,9 +176,9 @@ class SyncServicer(sync_service_pb2_grpc.SyncServiceServicer):
         destination = request.destination if request.HasField("destination") else None
         async for update in self._verify.verify(request.run, destination, cause(request.reason)):
             if isinstance(update, ProgressSnapshot):
-                yield sync_service_pb2.VerifyRunResponse(progress=progress_message(update))
+                yield sync_service_pb2.VerifyUpdate(progress=progress_message(update))
             else:
-                yield sync_service_pb2.VerifyRunResponse(report=update)
+                yield sync_service_pb2.VerifyUpdate(report=update)
 
 
 def publish(servicer: SyncServicer) -> PublishedService:

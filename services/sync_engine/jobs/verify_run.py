@@ -7,8 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from labferry.sync.v1 import sync_service_pb2
-from libs.event_log.store import RevisionConflictError
-from services.sync_engine.engine_log import Cause, job_change
+from services.sync_engine.engine_log import Cause, decided_anew, job_change
 from services.sync_engine.errors import DestinationNotFoundError, DestinationUnusableError, NothingVerifiedError
 from services.sync_engine.jobs.job import PROVEN_STATES, Job
 from services.sync_engine.jobs.progress import JobProgressMeter, ProgressSnapshot
@@ -16,8 +15,6 @@ from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.jobs.verify_step import Occasion, Verification, verify_destination
 from services.sync_engine.jobs.workbench import Destination, Workbench
 from services.sync_engine.transfer.transport import StopReason, TransferControl, TransferError
-
-_CONFLICTS = 20
 
 
 class VerifyRun:
@@ -85,12 +82,9 @@ class VerifyRun:
         yield found.report
 
     async def _record(self, job: Job, found: Verification, cause: Cause) -> None:
-        for _ in range(_CONFLICTS):
+        async def attempt() -> None:
             present = await self._bench.log.job(job.job_id)
-            if present is None or present.state not in PROVEN_STATES:
-                return
-            try:
+            if present is not None and present.state in PROVEN_STATES:
                 await self._bench.log.append(cause, job_change(present, found.event))
-            except RevisionConflictError:
-                continue
-            return
+
+        await decided_anew(attempt)

@@ -14,7 +14,7 @@ from services.sync_engine.jobs.read_model import JobFilter, PlacedJob, jobs_wher
 
 
 @dataclass(frozen=True, slots=True)
-class JobUpdate:
+class WatchedJob:
     """A job as it stands; `position` is where the log was when it last changed."""
 
     placed: PlacedJob
@@ -32,7 +32,7 @@ class JobWatch:
         self._board = board
         self._draining = draining
 
-    async def follow(self, wanted: JobFilter) -> AsyncIterator[JobUpdate]:
+    async def follow(self, wanted: JobFilter) -> AsyncIterator[WatchedJob]:
         """Ends with UnavailableError when the service drains; otherwise when the caller goes away."""
         known: dict[str, PlacedJob] = {}
         fresh: dict[str, None] = {}
@@ -54,7 +54,7 @@ class JobWatch:
         try:
             for placed in await self._projections.query(lambda c: jobs_where(c, wanted)):
                 known.setdefault(placed.job.job_id, placed)
-                yield JobUpdate(placed, self._board.of(placed.job.job_id))
+                yield WatchedJob(placed, self._board.of(placed.job.job_id))
             while True:
                 waking = asyncio.create_task(wake.wait())
                 try:
@@ -67,7 +67,7 @@ class JobWatch:
                 while fresh:
                     job_id = next(iter(fresh))
                     del fresh[job_id]
-                    yield JobUpdate(known[job_id], self._board.of(job_id))
+                    yield WatchedJob(known[job_id], self._board.of(job_id))
         finally:
             draining.cancel()
             for end in ends:

@@ -17,6 +17,7 @@ from libs.run_tree.creation_json import creation_path, write_first_creation
 from libs.run_tree.new_run import new_run_record
 from libs.run_tree.run_path import RunKind, RunPath, run_leaf
 from libs.service_kit.settings import EquipmentSettings
+from libs.service_kit.telemetry import Logger
 from services.sync_engine.engine_log import Cause, Change, EngineLog
 from services.sync_engine.errors import RunExistsError, SourceUnreadableError
 from services.sync_engine.event_types import run_stream
@@ -101,17 +102,23 @@ class AdoptRun:
         # From the event on the run is adopted: the rename follows whatever becomes of the caller.
         return await asyncio.shield(asyncio.create_task(self._record(adoption, prepared, cause, request)))
 
-    async def finish_interrupted(self) -> None:
-        """After a crash: adoptions in the log get their final name, copies that never got so far are removed."""
+    async def finish_interrupted(self, logger: Logger) -> None:
+        """After a crash: adoptions in the log get their final name, copies that never got so far are removed.
+
+        What can't be finished now stays where it is, with a warning: it must not keep the engine from starting.
+        """
         for equipment in self._locator.all_equipment:
             root = equipment.local_root / equipment.id
             for staged in await asyncio.to_thread(_leftovers, root):
                 leaf = staged.name.removeprefix(ADOPTING_PREFIX)
                 run = RunPath(equipment.id, staged.parent.parent.name, staged.parent.name, leaf)
-                if (await self._log.run(str(run))).revision >= 0:
-                    await asyncio.to_thread(_finish, *self._places(run))
-                else:
-                    await asyncio.to_thread(shutil.rmtree, staged)
+                try:
+                    if (await self._log.run(str(run))).revision >= 0:
+                        await asyncio.to_thread(_finish, *self._places(run))
+                    else:
+                        await asyncio.to_thread(shutil.rmtree, staged)
+                except (RunExistsError, OSError) as error:
+                    logger.warning("adoption_not_finished", run=str(run), problem=str(error))
 
     def _places(self, run: RunPath) -> tuple[Path, Path]:
         """Where a run is staged, and its final place."""

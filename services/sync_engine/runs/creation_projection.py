@@ -8,16 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from labferry.events.v1 import run_events_pb2 as events
-from libs.event_log.store import RevisionConflictError
 from libs.run_tree.creation_json import creation_path, mutate_creation, read_creation
 from libs.run_tree.creation_record import CreationRecord
 from libs.run_tree.json_value import encode_json
 from libs.run_tree.overrides import OverrideEntry
-from services.sync_engine.engine_log import BY_ITSELF, EngineLog, run_change
+from services.sync_engine.engine_log import BY_ITSELF, EngineLog, decided_anew, run_change
 from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.runs.run import RunRecord
-
-_CONFLICTS = 20
 
 
 class CreationFiles:
@@ -66,24 +63,30 @@ class CreationFiles:
 
     async def _record_foreign(self, run: str, in_file: Sequence[OverrideEntry]) -> RunRecord:
         """Appends the entries that the log doesn't know and returns the run with them."""
-        for _ in range(_CONFLICTS):
+
+        async def attempt() -> RunRecord:
             logged = await self._log.run(run)
-            known = {e.id for e in logged.entries}
-            foreign = []
-            for index, entry in enumerate(in_file):
-                if entry.id is not None and entry.id not in known:
-                    known.add(entry.id)
-                    text = encode_json(dict(entry.raw)).decode()
-                    foreign.append(
-                        events.RunOverrideImported(run=run, override_id=entry.id, entry_json=text, file_index=index)
-                    )
+            foreign = _unknown_entries(logged, in_file)
             if not foreign:
                 return logged
-            try:
-                await self._log.append(BY_ITSELF, run_change(logged, *foreign))
-            except RevisionConflictError:
-                continue
-        return await self._log.run(run)
+            await self._log.append(BY_ITSELF, run_change(logged, *foreign))
+            return await self._log.run(run)
+
+        return await decided_anew(attempt)
+
+
+def _unknown_entries(logged: RunRecord, in_file: Sequence[OverrideEntry]) -> list[events.RunOverrideImported]:
+    known = {e.id for e in logged.entries}
+    foreign = []
+    for index, entry in enumerate(in_file):
+        if entry.id is None or entry.id in known:
+            continue
+        known.add(entry.id)
+        text = encode_json(dict(entry.raw)).decode()
+        foreign.append(
+            events.RunOverrideImported(run=logged.run, override_id=entry.id, entry_json=text, file_index=index)
+        )
+    return foreign
 
 
 def _new_id() -> str:

@@ -12,16 +12,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from labferry.events.v1 import run_events_pb2 as events
 from libs.event_log.event import RecordedEvent
-from libs.event_log.store import RequestKey, RevisionConflictError
-from services.sync_engine.engine_log import Cause, EngineLog, run_change
+from libs.event_log.store import RequestKey
+from services.sync_engine.engine_log import Cause, EngineLog, decided_anew, run_change
 from services.sync_engine.event_types import EVENT_TYPES
 from services.sync_engine.runs.creation_keeper import CreationKeeper
 from services.sync_engine.runs.creation_projection import CreationFiles
 from services.sync_engine.runs.location import LocatedRun, RunLocator
 from services.sync_engine.runs.run import RULES, LoggedOverride, RunRecord, check_revocable, evolve
 from services.sync_engine.validation.finding import Rule
-
-_CONFLICTS = 20
 
 
 class OverrideCommands:
@@ -111,16 +109,12 @@ class OverrideCommands:
         cause: Cause,
         request: RequestKey | None,
     ) -> RecordedEvent:
-        for attempt in range(_CONFLICTS):
+        async def attempt() -> RecordedEvent:
             record = await self._log.run(located.identity)
-            try:
-                result = await self._log.append(cause, run_change(record, *decide(record)), request=request)
-            except RevisionConflictError:
-                if attempt == _CONFLICTS - 1:
-                    raise
-                continue
+            result = await self._log.append(cause, run_change(record, *decide(record)), request=request)
             return result.events[0]
-        raise AssertionError("unreachable: the last conflict was raised")
+
+        return await decided_anew(attempt)
 
 
 def _entry_of(event: RecordedEvent) -> LoggedOverride:

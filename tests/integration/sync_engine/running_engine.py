@@ -137,9 +137,9 @@ class Engine:
         job: job_pb2.Job = await self.sync.GetJob(sync_service_pb2.GetJobRequest(job_id=job_id))
         return job
 
-    async def until(self, job_id: str, wanted: Callable[[sync_service_pb2.WatchJobsResponse], bool]) -> job_pb2.Job:
+    async def until(self, job_id: str, wanted: Callable[[sync_service_pb2.JobUpdate], bool]) -> job_pb2.Job:
         """Watches a job until an update is what is wanted; fails loudly when none ever is."""
-        last: sync_service_pb2.WatchJobsResponse | None = None
+        last: sync_service_pb2.JobUpdate | None = None
         try:
             async with asyncio.timeout(PATIENCE):
                 stream = self.sync.WatchJobs(sync_service_pb2.WatchJobsRequest(job_ids=[job_id]))
@@ -153,7 +153,7 @@ class Engine:
         raise AssertionError(f"the stream ended; the last update was {last}")
 
     async def until_sealed(self, job_id: str) -> job_pb2.Job:
-        def ended(update: sync_service_pb2.WatchJobsResponse) -> bool:
+        def ended(update: sync_service_pb2.JobUpdate) -> bool:
             return update.job.sealed or update.job.state == job_pb2.JOB_STATE_FAILED
 
         job = await self.until(job_id, ended)

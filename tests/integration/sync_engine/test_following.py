@@ -28,7 +28,7 @@ async def test_watching_shows_the_present_and_each_state_with_progress(site: Sit
     async with running_engine(site) as engine:
         run = site.make_run({f"{n}.h5": bytes(2_000_000) for n in range(10)})
         job_id = (await engine.enqueue(run)).job.job_id
-        updates: list[sync_service_pb2.WatchJobsResponse] = []
+        updates: list[sync_service_pb2.JobUpdate] = []
         await engine.until(job_id, lambda u: updates.append(u) or u.job.sealed)  # type: ignore[func-returns-value]
         revisions = [u.job.revision for u in updates]
         assert revisions == sorted(revisions)
