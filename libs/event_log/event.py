@@ -48,6 +48,9 @@ class EventTypes:
     def of_payload(self, payload: Message) -> EventType:
         return self._by_payload[type(payload)]
 
+    def of_class(self, payload: type[Message]) -> EventType:
+        return self._by_payload[payload]
+
     def decode(self, event: RecordedEvent) -> Message | None:
         """The typed payload; None for an unknown type that may be ignored."""
         event_type = self._by_name.get(event.type)

@@ -20,7 +20,7 @@ from libs.service_kit.settings import EquipmentSettings
 from libs.service_kit.telemetry import Logger
 from services.sync_engine.engine_log import Cause, Change, EngineLog
 from services.sync_engine.errors import RunExistsError, SourceUnreadableError
-from services.sync_engine.event_types import run_stream
+from services.sync_engine.event_types import EVENT_TYPES, run_stream
 from services.sync_engine.runs.location import RunLocator
 from services.sync_engine.runs.run_kinds import RUN_KINDS
 from services.sync_engine.transfer.libc import rename_noreplace
@@ -37,6 +37,7 @@ from services.sync_engine.transfer.transport import (
     TransferError,
 )
 
+_ADOPTED = EVENT_TYPES.of_class(events.RunAdopted).name
 ADOPTING_PREFIX = ".labferry-adopting-"
 # AT_FDCWD: both paths are absolute, so no open folder is needed.
 _WORKING_FOLDER = -100
@@ -113,12 +114,16 @@ class AdoptRun:
                 leaf = staged.name.removeprefix(ADOPTING_PREFIX)
                 run = RunPath(equipment.id, staged.parent.parent.name, staged.parent.name, leaf)
                 try:
-                    if (await self._log.run(str(run))).revision >= 0:
+                    if await self._is_in_log(run) and creation_path(staged).exists():
                         await asyncio.to_thread(_finish, *self._places(run))
                     else:
                         await asyncio.to_thread(shutil.rmtree, staged)
                 except (RunExistsError, OSError) as error:
                     logger.warning("adoption_not_finished", run=str(run), problem=str(error))
+
+    async def _is_in_log(self, run: RunPath) -> bool:
+        adopted = self._log.store.read(stream=run_stream(str(run)), types=(_ADOPTED,), limit=1)
+        return [page async for page in adopted] != []
 
     def _places(self, run: RunPath) -> tuple[Path, Path]:
         """Where a run is staged, and its final place."""
