@@ -121,7 +121,8 @@ async def test_the_main_job_on_the_command_line(operator: Operator) -> None:
 async def test_events_follow_live_until_interrupted(operator: Operator) -> None:
     run = operator.site.make_run()
     process = await asyncio.create_subprocess_exec(
-        *(str(BIN / "labferry"), "events", "--follow", "-o", "json"),
+        # A shell starts background jobs with SIGINT ignored, and every child inherits that.
+        *("env", "--default-signal=INT", str(BIN / "labferry"), "events", "--follow", "-o", "json"),
         env={**os.environ, "LABFERRY_CONFIG": str(operator.site.lab.folder / "labferry.yaml")},
         stdout=asyncio.subprocess.PIPE,
     )
