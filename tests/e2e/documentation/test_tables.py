@@ -27,11 +27,9 @@ from libs.service_kit.config import load_configuration
 from libs.service_kit.errors import LabferryError
 from libs.service_kit.identity import OPERATORS, READERS
 from libs.service_kit.server import PublishedService
-from services.lims_gateway import log_service as lims_log
 from services.lims_gateway.projects import errors as lims_errors
 from services.lims_gateway.projects import servicer as lims_servicer
 from services.secrets import errors as secrets_errors
-from services.secrets import log_service as secrets_log
 from services.secrets import servicer as secrets_servicer
 from services.sync_engine import errors as sync_errors
 from services.sync_engine.jobs import servicer as jobs_servicer
@@ -126,8 +124,6 @@ def _published() -> Sequence[PublishedService]:
     nothing = cast(Any, None)
     draining = asyncio.Event()
     log = publish_event_log(nothing, nothing, nothing, draining)
-    other_logs = (secrets_log.publish(nothing, draining), lims_log.publish(nothing, draining))
-    assert all(other.roles == log.roles for other in other_logs)
     return (
         jobs_servicer.publish(jobs_servicer.SyncServicer.__new__(jobs_servicer.SyncServicer)),
         runs_servicer.publish(nothing, nothing),
