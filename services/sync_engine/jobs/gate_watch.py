@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from libs.event_log.store import EventStoreError
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.transport import StopReason, TransferControl
 from services.sync_engine.validation.presync_gate import GateView
@@ -48,7 +49,13 @@ async def _watch(bench: Workbench, view: GateView, control: TransferControl, cha
         except TimeoutError:
             pass
         changed.clear()
-        view = view.with_overrides(await bench.log.run(view.run.run), bench.clock())
+        try:
+            record = await bench.log.run(view.run.run)
+        except EventStoreError:
+            # Nobody can say any more whether the gate is open: then no further file is started.
+            control.stop(StopReason.ENGINE_STOPPING)
+            return
+        view = view.with_overrides(record, bench.clock())
         if not view.is_open:
             control.stop(StopReason.GATE_CLOSED)
             return

@@ -121,10 +121,10 @@ async def test_expiry_and_revocation_stop_a_running_transfer_and_a_new_override_
     site.lab.settings["equipment"].clear()
     site.equip(transport={"bandwidth": {"upload_mbps": 80}})
     async with running_engine(site) as engine:
-        files = {**BLOCKED_FILES, **{f"f{n:02}": bytes(1 << 20) for n in range(40)}}
+        files = {**BLOCKED_FILES, **{f"f{n:02}": bytes(1 << 20) for n in range(70)}}
         run = site.make_run(files)
         expires = Timestamp()
-        expires.FromDatetime(datetime.now(UTC) + timedelta(seconds=3))
+        expires.FromDatetime(datetime.now(UTC) + timedelta(seconds=4))
         await engine.override(run, JINJA, expires_at=expires)
         job_id = (await engine.enqueue(run)).job.job_id
         stopped = await engine.until_waiting(job_id, job_pb2.WAIT_CONDITION_GATE)
