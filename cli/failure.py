@@ -43,6 +43,8 @@ def run_command(work: Coroutine[Any, Any, int | None]) -> None:
 def _explain(error: grpc.aio.AioRpcError) -> None:
     status: Any = rpc_status.from_call(error)  # type: ignore[arg-type]
     note(f"{error.code().name}: {error.details()}")
+    if status is None and error.code() is grpc.StatusCode.UNAVAILABLE:
+        note("  nothing answers there; labferry up starts the services")
     for packed in status.details if status is not None else ():
         for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo):
             if packed.Is(kind.DESCRIPTOR):

@@ -165,6 +165,7 @@ async def test_every_error_is_one_clear_one_with_its_status(operator: Operator) 
     assert climbing.status == INVALID
     projects = await operator("project", "list")
     assert projects.status == UNAVAILABLE
+    assert "labferry up" in projects.err
     usage = await operator("job", "list", "--state", "sleeping")
     assert usage.status == 2
     assert "queued" in usage.err

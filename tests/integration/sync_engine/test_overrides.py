@@ -155,3 +155,40 @@ async def test_as_of_shows_overrides_as_they_were(engine: Engine) -> None:
     assert as_it_was.active
     then.as_of.position = 1
     assert not (await engine.runs.ListOverrides(then)).overrides
+
+
+async def test_a_name_that_appears_during_the_copy_closes_the_gate_before_the_manifest(site: Site) -> None:
+    site.lab.settings["equipment"].clear()
+    site.equip(transport={"bandwidth": {"upload_mbps": 160}})
+    async with running_engine(site) as engine:
+        run = site.make_run({f"f{n:02}": bytes(1 << 20) for n in range(40)})
+        job_id = (await engine.enqueue(run)).job.job_id
+        await engine.until(job_id, lambda u: u.progress.bytes_done > 0)
+        (site.local(run) / "{{ late }}.txt").write_bytes(b"left over")
+        waiting = await engine.until_waiting(job_id, job_pb2.WAIT_CONDITION_GATE)
+        assert not waiting.HasField("manifest_sha256")
+        await site.until_sync_status(run, "blocked_by_validation")
+        await engine.override(run, JINJA)
+        job = await engine.until_sealed(job_id)
+        assert job.file_count == 41
+        assert (site.at_nas(run) / "{{ late }}.txt").read_bytes() == b"left over"
+
+
+async def test_a_job_whose_override_is_gone_when_its_turn_comes_is_not_begun(site: Site) -> None:
+    site.lab.settings["equipment"].clear()
+    site.equip(transport={"bandwidth": {"upload_mbps": 160}})
+    async with running_engine(site) as engine:
+        first = site.make_run({f"f{n:02}": bytes(1 << 20) for n in range(40)})
+        second = site.make_run(BLOCKED_FILES, leaf="Run_2026-04-17T15-00")
+        recorded = await engine.override(second, JINJA)
+        ahead = (await engine.enqueue(first)).job.job_id
+        behind = (await engine.enqueue(second)).job.job_id
+        slot = await engine.until_waiting(behind, job_pb2.WAIT_CONDITION_SLOT)
+        assert slot.attempt == 0
+        await engine.runs.RevokeOverride(
+            run_service_pb2.RevokeOverrideRequest(run=second, override_id=recorded.id, operator="a", reason="b")
+        )
+        waiting = await engine.until_waiting(behind, job_pb2.WAIT_CONDITION_GATE)
+        assert waiting.attempt == 0
+        await engine.until_sealed(ahead)
+        assert not site.at_nas(second).exists()
