@@ -16,6 +16,7 @@ from libs.service_kit.identity import OPERATOR_TOKEN_FILE, ServiceName
 from libs.service_kit.settings import Settings
 
 _DEFAULT = Path("labferry.yaml")
+_STATE_DIR_VARIABLE = "LABFERRY_STATE_DIR"
 
 
 def configuration_beside() -> Path | None:
@@ -23,6 +24,23 @@ def configuration_beside() -> Path | None:
     if os.environ.get(CONFIG_VARIABLE):
         return None
     return _DEFAULT if _DEFAULT.exists() else None
+
+
+class NoConfigurationError(Exception):
+    """Nothing says where the services are."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"no configuration: give --config FILE, set {CONFIG_VARIABLE}, or be in the folder of a {_DEFAULT}"
+        )
+
+
+def chosen_configuration(config: Path | None) -> Path | None:
+    """The file that a command uses; None when the environment alone configures. NoConfigurationError."""
+    path = config or configuration_beside()
+    if path is None and not any(name in os.environ for name in (CONFIG_VARIABLE, _STATE_DIR_VARIABLE)):
+        raise NoConfigurationError
+    return path
 
 
 class TokenFileError(Exception):
@@ -39,7 +57,7 @@ class Connection:
     @classmethod
     def from_configuration(cls, config: Path | None, token_file: Path | None) -> Connection:
         """ConfigurationError, TokenFileError."""
-        settings = load_configuration(config or configuration_beside()).settings
+        settings = load_configuration(chosen_configuration(config)).settings
         path = token_file or settings.state_dir / OPERATOR_TOKEN_FILE
         try:
             token = read_token(path)

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from cli.connection import TokenFileError
+from cli.connection import NoConfigurationError, TokenFileError
 from cli.output import note
 from libs.service_kit.config import ConfigurationError
 
@@ -31,7 +31,7 @@ def run_command(work: Coroutine[Any, Any, int | None]) -> None:
     except grpc.aio.AioRpcError as error:
         _explain(error)
         raise typer.Exit(_EXIT_GRPC + error.code().value[0]) from None
-    except (ConfigurationError, TokenFileError) as error:
+    except (ConfigurationError, NoConfigurationError, TokenFileError) as error:
         note(str(error))
         raise typer.Exit(EXIT_CONFIGURATION) from None
     except KeyboardInterrupt:

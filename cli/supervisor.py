@@ -36,8 +36,9 @@ class ServiceProcess:
     process: asyncio.subprocess.Process
 
     @classmethod
-    async def start(cls, service: ServiceName, config: Path, log: BinaryIO | None = None) -> ServiceProcess:
-        """Starts it and returns once it serves. `log` None: it writes to our standard error.
+    async def start(cls, service: ServiceName, config: Path | None, log: BinaryIO | None = None) -> ServiceProcess:
+        """Starts it and returns once it serves. `config` None: the environment configures it. `log` None: it writes to
+        our standard error.
 
         ServiceDiedError when it ends instead. It says itself that it serves: whoever answers at its address might be
         somebody else's.
@@ -46,7 +47,7 @@ class ServiceProcess:
         with announcement:
             try:
                 process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", f"services.{service}", "--config", str(config)),
+                    *(sys.executable, "-m", f"services.{service}", *(("--config", str(config)) if config else ())),
                     *("--end-with-parent", str(os.getpid()), "--announce-to", str(announce_to)),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,

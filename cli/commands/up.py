@@ -8,26 +8,23 @@ from pathlib import Path
 
 import typer
 
-from cli.connection import Connection, configuration_beside
-from cli.failure import EXIT_CONFIGURATION, run_command
+from cli.connection import Connection, chosen_configuration
+from cli.failure import run_command
 from cli.options import ConfigOption
 from cli.output import errors, note
 from cli.supervisor import START_ORDER, ServiceDiedError, ServiceProcess, first_to_end
 from labferry.secrets.v1 import secrets_service_pb2, secrets_service_pb2_grpc
-from libs.service_kit.config import CONFIG_VARIABLE, load_configuration
+from libs.service_kit.config import load_configuration
 from libs.service_kit.identity import OPERATOR_TOKEN_FILE, ServiceName
 
 
 def up(config: ConfigOption = None) -> None:
     """Start secrets, lims_gateway and sync_engine; end them on Ctrl-C. Asks for the passphrase on a terminal."""
-    path = config or configuration_beside()
-    if path is None:
-        note(f"no configuration: give --config FILE, set {CONFIG_VARIABLE}, or run beside a labferry.yaml")
-        raise typer.Exit(EXIT_CONFIGURATION)
-    run_command(_up(path))
+    run_command(_up(config))
 
 
-async def _up(config: Path) -> int:
+async def _up(named: Path | None) -> int:
+    config = chosen_configuration(named)
     # Every mistake is told once, here, and not by each of the three.
     settings = load_configuration(config).settings
     stop = asyncio.Event()

@@ -184,3 +184,18 @@ async def test_names_of_files_can_not_rewrite_the_terminal(operator: Operator) -
     assert blocked.status == NO
     assert "\x1b" not in blocked.out
     assert "[red]x[bold]" in blocked.out
+
+
+@pytest.mark.parametrize("command", [("job", "list"), ("up",)])
+async def test_without_a_configuration_every_command_says_where_it_looks(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(str(BIN / "labferry"), *command),
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if not k.startswith("LABFERRY_")},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, err = await process.communicate()
+    assert process.returncode == 3
+    assert err.decode().startswith("no configuration: give --config FILE")
