@@ -19,7 +19,6 @@ EVENT_TYPES = EventTypes(
         EventType("sync.job.verification_failed.v1", job.JobVerificationFailed),
         EventType("sync.job.sealed.v1", job.JobSealed),
         EventType("sync.job.waiting.v1", job.JobWaiting),
-        EventType("sync.job.wait_ended.v1", job.JobWaitEnded),
         EventType("sync.job.attempt_failed.v1", job.JobAttemptFailed),
         EventType("sync.job.failed.v1", job.JobFailed),
         EventType("sync.job.rearmed.v1", job.JobRearmed),

@@ -343,28 +343,6 @@ class JobWaiting(_message.Message):
 Global___JobWaiting: _TypeAlias = JobWaiting  # noqa: Y015
 
 @_typing.final
-class JobWaitEnded(_message.Message):
-    """sync.job.wait_ended.v1: the condition is gone; the job may go on."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CONDITION_FIELD_NUMBER: _builtins.int
-    condition: _job_pb2.WaitCondition.ValueType
-    """What it waited for."""
-    def __init__(
-        self,
-        *,
-        condition: _job_pb2.WaitCondition.ValueType = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___JobWaitEnded: _TypeAlias = JobWaitEnded  # noqa: Y015
-
-@_typing.final
 class JobAttemptFailed(_message.Message):
     """sync.job.attempt_failed.v1: an attempt failed and another follows."""
 

@@ -137,7 +137,6 @@ _ALLOWED: dict[type[Message], frozenset[JobState]] = {
     events.JobVerificationFailed: frozenset({JobState.AWAITING_VERIFY}) | PROVEN_STATES,
     events.JobSealed: PROVEN_STATES,
     events.JobWaiting: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.AWAITING_VERIFY}) | PROVEN_STATES,
-    events.JobWaitEnded: frozenset({JobState.QUEUED, JobState.AWAITING_VERIFY}) | PROVEN_STATES,
     events.JobAttemptFailed: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.AWAITING_VERIFY}),
     events.JobFailed: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.AWAITING_VERIFY}),
     events.JobRearmed: frozenset({JobState.FAILED}),
@@ -184,8 +183,6 @@ def _after(job: Job, event: Message, at: datetime) -> Job:
             return replace(job, sealed_status=SYNC_STATUSES.from_proto(event.sync_status), wait=None)
         case events.JobWaiting():
             return _waiting(job, event, at)
-        case events.JobWaitEnded():
-            return replace(job, wait=None)
         case events.JobAttemptFailed():
             failure = failure_of(event.failure)
             return replace(

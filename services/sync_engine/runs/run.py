@@ -139,6 +139,9 @@ def status_by_jobs(record: RunRecord, required: Sequence[Job | None]) -> SyncSta
     """What the jobs to the required destinations make of the run; None stands for a destination without a job."""
     if record.sync_status in (SyncStatus.SYNCED, SyncStatus.CLEANED):
         return record.sync_status
+    if not required:
+        # Nothing says any more where the run belongs, so nothing can be said about its being there.
+        return record.sync_status or SyncStatus.PENDING
     if all(job is not None and job.state in (JobState.VERIFIED, JobState.CLEANUP_ELIGIBLE) for job in required):
         return SyncStatus.SYNCED
     if any(job is not None and job.state is JobState.FAILED for job in required):

@@ -42,7 +42,6 @@ REARMED = events.JobRearmed(command="retry")
 AT_GATE = events.JobWaiting(condition=job_pb2.WAIT_CONDITION_GATE, detail="closed")
 ALL: tuple[Message, ...] = (
     *(STARTED, LANDING, COPIED, VERIFIED, MISMATCH, SEALED, FAILED, REQUEUED, REARMED, AT_GATE),
-    events.JobWaitEnded(condition=job_pb2.WAIT_CONDITION_GATE),
     events.JobAttemptFailed(failure=job_pb2.JobFailure(kind=job_pb2.FAILURE_KIND_NETWORK, message="gone")),
 )
 
