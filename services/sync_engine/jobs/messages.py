@@ -10,7 +10,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from labferry.sync.v1 import job_pb2
 from libs.service_kit.enum_names import ProtoNames
 from services.sync_engine.jobs.job import (
+    ENDED_STATES,
     JOB_STATES,
+    PROVEN_STATES,
     WAIT_CONDITIONS,
     Job,
     JobState,
@@ -34,6 +36,8 @@ _WHO_CAN_CLEAR = {
     WaitCondition.OPERATOR: "operator",
     WaitCondition.EQUIPMENT_NOT_CONFIGURED: "it",
 }
+
+_AT_REST = ENDED_STATES | PROVEN_STATES
 
 
 def job_message(job: Job, scheduler: Scheduler | None = None) -> job_pb2.Job:
@@ -67,6 +71,9 @@ def job_message(job: Job, scheduler: Scheduler | None = None) -> job_pb2.Job:
 
 
 def _waits(job: Job, scheduler: Scheduler | None) -> Sequence[Wait]:
+    if scheduler is not None and job.state not in _AT_REST and not scheduler.serves(job.equipment_id):
+        detail = f"equipment {job.equipment_id} is not in the configuration of this engine"
+        return (Wait(WaitCondition.EQUIPMENT_NOT_CONFIGURED, job.enqueued, detail),)
     if job.wait is not None:
         again = scheduler.next_try(job.job_id) if scheduler is not None else None
         return (Wait(job.wait.condition, job.wait.since, job.wait.detail, again or job.wait.next_try),)

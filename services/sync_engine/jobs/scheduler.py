@@ -85,6 +85,10 @@ class Scheduler:
         pause = entry.not_before - asyncio.get_running_loop().time()
         return self._clock() + timedelta(seconds=pause) if 0 < pause < _NEVER else None
 
+    def serves(self, equipment_id: str) -> bool:
+        """Whether the equipment is configured: jobs of any other wait for that."""
+        return equipment_id in self._max_parallel
+
     def holds_slot(self, job_id: str) -> bool:
         entry = self._entries.get(job_id)
         return entry is not None and entry.task is not None

@@ -51,8 +51,7 @@ class TransferStep:
         bench = self._bench
         destination = bench.destination(job)
         if destination is None:
-            detail = f"destination {job.destination!r} of {job.equipment_id} is not in the configuration"
-            return await bench.hold(job, WaitCondition.EQUIPMENT_NOT_CONFIGURED, detail, None)
+            return await bench.hold_without_destination(job)
         try:
             located = await bench.locate(job.run)
             view = await bench.gate.look(located, bench.clock())

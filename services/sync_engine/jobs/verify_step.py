@@ -114,6 +114,7 @@ class VerifyStep:
         bench = self._bench
         destination = bench.destination(job)
         if destination is None:
+            await bench.hold_without_destination(job)
             return
         control = self._controls[job.job_id] = TransferControl()
         progress = bench.board.open(job.job_id)

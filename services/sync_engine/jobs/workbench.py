@@ -122,6 +122,11 @@ class Workbench:
             await self.conclude(job, waiting(condition, detail, next_try, failure))
         return next_try
 
+    async def hold_without_destination(self, job: Job) -> datetime | None:
+        """Lets the job wait until the configuration names its destination again."""
+        detail = f"destination {job.destination!r} of {job.equipment_id} is not in the configuration"
+        return await self.hold(job, WaitCondition.EQUIPMENT_NOT_CONFIGURED, detail, None)
+
 
 def failure_of_transfer(error: TransferError) -> Failure:
     return Failure(error.kind, error.message, tuple(p.decode(errors="replace") for p in error.paths[:100]))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from labferry.sync.v1 import finding_pb2, job_pb2, problem_service_pb2, sync_service_pb2
-from tests.integration.sync_engine.running_engine import Engine, Site, running_engine, same_tree
+from tests.integration.sync_engine.running_engine import Engine, Site, running_engine, same_tree, start_engine
 
 
 @contextmanager
@@ -239,3 +239,32 @@ async def test_an_empty_mount_point_is_never_filled_not_even_after_a_restart(sit
         mounted.rename(site.nas())
         await engine.until_sealed(job_id)
         same_tree(site.local(second), site.at_nas(second))
+
+
+async def test_an_equipment_or_destination_that_is_configured_no_more_is_waited_for_by_name(site: Site) -> None:
+    site.equip("SCOPE_02")
+    run = site.make_run({"a.tif": b"1"}, equipment="SCOPE_02")
+    other = site.make_run()
+    for equipment in ("SCOPE_02", "CONFOCAL_01"):
+        site.nas(equipment).rename(site.nas(equipment).with_name(f"{equipment} away"))
+    engine = await start_engine(site)
+    jobs = [(await engine.enqueue(r)).job.job_id for r in (run, other)]
+    await engine.service.stop()
+    configured = site.lab.settings["equipment"]
+    site.lab.settings["equipment"] = [
+        {
+            "id": "CONFOCAL_01",
+            "local_root": str(site.local_root),
+            "destinations": [{"name": "elsewhere", "transport": {"type": "mounted", "path": str(site.nas())}}],
+        }
+    ]
+    async with running_engine(site) as engine:
+        for job_id in jobs:
+            await engine.until_waiting(job_id, job_pb2.WAIT_CONDITION_EQUIPMENT_NOT_CONFIGURED)
+        assert site.creation(other).get("sync_status", "pending") == "pending"
+    site.lab.settings["equipment"] = configured
+    for equipment in ("SCOPE_02", "CONFOCAL_01"):
+        site.nas(equipment).with_name(f"{equipment} away").rename(site.nas(equipment))
+    async with running_engine(site) as engine:
+        for job_id in jobs:
+            await engine.until_sealed(job_id)
