@@ -61,8 +61,7 @@ async def _within_deadline(work: Awaitable[Any]) -> Any:
 class CallGuard:
     """Lets a call through to its servicer when its caller may make it, and maps whatever the servicer raises.
 
-    It wraps the methods when they are published: grpc.aio's interceptors would do the same for a tenth of a call's
-    whole cost.
+    It wraps the methods when they are published; grpc.aio's interceptors would be asked for a handler at each call.
     """
 
     def __init__(

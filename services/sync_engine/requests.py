@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from google.protobuf.message import Message
@@ -98,9 +97,3 @@ def request_key(method: str, request_id: str, request: Message) -> RequestKey | 
 def cause(reason: str = "") -> Cause:
     """Who asks, by the authenticated identity, and why."""
     return Cause(current_caller().actor, reason, current_correlation_id())
-
-
-def known_values(names: Sequence[object | None], values: Sequence[int], field: str, fields: Fields) -> None:
-    """Every value of a repeated enum must be known."""
-    for value, name in zip(values, names, strict=True):
-        fields.enum(value, name, field)
