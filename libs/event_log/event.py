@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.message import Message
+
+from libs.event_log.upcasting import Upcaster, ways_to_newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,34 +33,46 @@ class UnknownEventTypeError(LookupError):
 
 
 class EventTypes:
-    """The event types that a service knows, by name and by payload class."""
+    """The event types that a service knows, by name and by payload class, and how old versions become new ones.
 
-    def __init__(self, types: Iterable[EventType]) -> None:
+    EventEvolutionError when some registered version has no way to the newest. Only the newest is written.
+    """
+
+    def __init__(self, types: Iterable[EventType], upcasters: Iterable[Upcaster] = ()) -> None:
         self._by_name: dict[str, EventType] = {}
-        self._by_payload: dict[type[Message], EventType] = {}
+        payloads: dict[type[Message], EventType] = {}
         for event_type in types:
-            if event_type.name in self._by_name or event_type.payload in self._by_payload:
+            if event_type.name in self._by_name or event_type.payload in payloads:
                 raise ValueError(f"event type {event_type.name} or its payload is registered twice")
             self._by_name[event_type.name] = event_type
-            self._by_payload[event_type.payload] = event_type
+            payloads[event_type.payload] = event_type
+        ways = ways_to_newest(self._by_name, upcasters)
+        self._decoders = {name: _decoder(self._by_name[name].payload, way) for name, way in ways.items()}
+        self._by_payload = {payload: known for payload, known in payloads.items() if not ways[known.name]}
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Every registered version of every type."""
+        return tuple(self._by_name)
 
     def get(self, name: str) -> EventType | None:
         return self._by_name.get(name)
 
     def of_payload(self, payload: Message) -> EventType:
+        """KeyError for a payload of an old version, which nobody writes any more."""
         return self._by_payload[type(payload)]
 
     def of_class(self, payload: type[Message]) -> EventType:
         return self._by_payload[payload]
 
     def decode(self, event: RecordedEvent) -> Message | None:
-        """The typed payload; None for an unknown type that may be ignored."""
-        event_type = self._by_name.get(event.type)
-        if event_type is None:
+        """The typed payload in its newest version; None for an unknown type that may be ignored."""
+        decode = self._decoders.get(event.type)
+        if decode is None:
             if event.may_ignore:
                 return None
             raise UnknownEventTypeError(event.type)
-        return event_type.payload.FromString(event.payload)
+        return decode(event.payload)
 
     def new_event(self, payload: Message, *, actor: str, **context: Any) -> NewEvent:
         """An event that carries `payload`, ready to append. `context`: the other fields of `NewEvent`."""
@@ -70,6 +84,20 @@ class EventTypes:
             may_ignore=event_type.may_ignore,
             **context,
         )
+
+
+def _decoder(payload: type[Message], way: Sequence[Upcaster]) -> Callable[[bytes], Message]:
+    if not way:
+        return payload.FromString
+    upcasts = [step.upcast for step in way]
+
+    def decode(stored: bytes) -> Message:
+        message: Message = payload.FromString(stored)
+        for upcast in upcasts:
+            message = upcast(message)
+        return message
+
+    return decode
 
 
 @dataclass(frozen=True, slots=True)
