@@ -16,6 +16,7 @@ from libs.event_log.store import (
     LogDamagedError,
     RequestIdReusedError,
     RequestKey,
+    RequestRecord,
     StreamAppend,
 )
 from libs.event_log.uuid7 import Uuid7Source
@@ -32,7 +33,7 @@ class MemoryEventStore:
         self._ids = Uuid7Source()
         self._events: list[RecordedEvent] = []
         self._revisions: dict[str, int] = {}
-        self._requests: dict[tuple[str, str, str], tuple[bytes, Sequence[RecordedEvent]]] = {}
+        self._requests: dict[tuple[str, str, str], tuple[RequestRecord, Sequence[RecordedEvent]]] = {}
         self._end = LogHead()
         self._closed = False
         self._watch = HeadWatch(0)
@@ -62,11 +63,18 @@ class MemoryEventStore:
             return earlier
         events = self._record(appends)
         if request is not None:
-            self._requests[request.actor, request.method, request.request_id] = (request.body_digest, events)
+            head = self._end.position
+            record = RequestRecord(request, head - len(events) + 1, head)
+            self._requests[request.actor, request.method, request.request_id] = (record, events)
         return AppendResult(events)
 
     async def find_request(self, request: RequestKey) -> AppendResult | None:
         return self._earlier(request)
+
+    async def requests(self, upto: int) -> AsyncIterator[Sequence[RequestRecord]]:
+        records = [record for _, (record, _) in sorted(self._requests.items()) if record.last_position <= upto]
+        for start in range(0, len(records), _PAGE_EVENTS):
+            yield records[start : start + _PAGE_EVENTS]
 
     async def read(
         self,
@@ -126,8 +134,8 @@ class MemoryEventStore:
         found = self._requests.get((request.actor, request.method, request.request_id))
         if found is None:
             return None
-        digest, events = found
-        if digest != request.body_digest:
+        record, events = found
+        if record.request.body_digest != request.body_digest:
             raise RequestIdReusedError(request.request_id)
         return AppendResult(events, repeated=True)
 

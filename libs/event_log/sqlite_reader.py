@@ -14,7 +14,7 @@ import aiosqlite
 from libs.event_log.event import RecordedEvent
 from libs.event_log.sqlite_batch import RecordedRequest, request_name
 from libs.event_log.sqlite_schema import BUSY_TIMEOUT_MS, EVENT_COLUMNS, event_from_row
-from libs.event_log.store import LogClosedError, LogDamagedError, LogUnavailableError, RequestKey
+from libs.event_log.store import LogClosedError, LogDamagedError, LogUnavailableError, RequestKey, RequestRecord
 
 PAGE_EVENTS = 1_000
 _FIRST_PAGE_EVENTS = 100
@@ -122,6 +122,24 @@ class SqliteReader:
         for digest, first, last in rows:
             return RecordedRequest(digest, first, last)
         return None
+
+    async def requests(self, upto: int) -> AsyncIterator[Sequence[RequestRecord]]:
+        """Pages of the requests that were answered up to a position, in the order of their names."""
+        last = ("", "", "")
+        while True:
+            async with self._connection() as connection:
+                rows = await connection.execute_fetchall(
+                    "SELECT actor, method, request_id, body_digest, first_position, last_position FROM requests"
+                    " WHERE (actor, method, request_id) > (?, ?, ?) AND last_position <= ?"
+                    " ORDER BY actor, method, request_id LIMIT ?",
+                    (*last, upto, PAGE_EVENTS),
+                )
+            page = [RequestRecord(RequestKey(*row[:4]), *row[4:]) for row in rows]
+            if page:
+                yield page
+            if len(page) < PAGE_EVENTS:
+                return
+            last = request_name(page[-1].request)
 
     async def _events(self, sql: str, parameters: Iterable[object]) -> Sequence[RecordedEvent]:
         async with self._connection() as connection:

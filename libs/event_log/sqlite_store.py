@@ -27,6 +27,7 @@ from libs.event_log.store import (
     LogLocationError,
     RequestIdReusedError,
     RequestKey,
+    RequestRecord,
     StreamAppend,
 )
 
@@ -111,6 +112,9 @@ class SqliteEventStore:
             raise RequestIdReusedError(request.request_id)
         events = await self._reader.range(recorded.first_position, recorded.last_position)
         return AppendResult(events, repeated=True)
+
+    def requests(self, upto: int) -> AsyncIterator[Sequence[RequestRecord]]:
+        return self._reader.requests(upto)
 
     def read(
         self,

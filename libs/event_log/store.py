@@ -41,6 +41,15 @@ class RequestKey:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """What the log keeps of an answered request. One without events has `last_position` = `first_position` - 1."""
+
+    request: RequestKey
+    first_position: int
+    last_position: int
+
+
+@dataclass(frozen=True, slots=True)
 class AppendResult:
     """`events` in log order. `repeated`: this request was recorded before, and these are the events of that time."""
 
@@ -163,6 +172,12 @@ class EventStore(Protocol):
 
     async def find_request(self, request: RequestKey) -> AppendResult | None:
         """What a request appended earlier; None if it is new. RequestIdReusedError for another body."""
+
+    def requests(self, upto: int) -> AsyncIterator[Sequence[RequestRecord]]:
+        """Pages of the requests whose `last_position` is <= `upto`, ordered by actor, method and request id (as UTF-8).
+
+        Pages are never empty. A backup keeps them, so that a request repeated after a restore gets its first answer.
+        """
 
     def read(
         self,

@@ -153,6 +153,29 @@ class EventStoreConformance:
         result = await store.append([to("a", noted("1"), expected=Expected.NONE)], request("r"))
         assert not result.repeated
 
+    async def test_the_requests_that_were_answered(self, store: EventStore) -> None:
+        names = [(actor, name) for actor in ("Zoe", "amélie", "ß") for name in ("1", "A", "a", "é")]
+        for actor, name in reversed(names):
+            await store.append([to("a", noted(name)), to("b", noted(name))], request(name, actor=actor))
+        await store.append([], request("without events"))
+        upto = store.head
+        await store.append([to("a", noted("late"))], request("late"))
+        pages = [page async for page in store.requests(upto)]
+        assert all(pages)
+        records = [record for page in pages for record in page]
+        told = [(record.request.actor, record.request.request_id) for record in records]
+        assert told == sorted([*names, ("tester", "without events")])
+        by_name = {(r.request.actor, r.request.request_id): r for r in records}
+        first = by_name["ß", "é"]
+        assert (first.request, first.first_position, first.last_position) == (request("é", actor="ß"), 2, 3)
+        empty = by_name["tester", "without events"]
+        assert (empty.first_position, empty.last_position) == (upto + 1, upto)
+
+    async def test_many_requests(self, store: EventStore) -> None:
+        await asyncio.gather(*(store.append([], request(f"r{number:05}")) for number in range(2_500)))
+        records = [record async for page in store.requests(store.head) for record in page]
+        assert [record.request.request_id for record in records] == [f"r{number:05}" for number in range(2_500)]
+
     async def test_a_request_without_events(self, store: EventStore) -> None:
         assert (await store.append([], request("r"))).events == []
         await store.append([to("a", noted("1"))])
