@@ -1,0 +1,53 @@
+"""What golden logs are made from: named histories of one service, written once and kept for good."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import Message
+
+from libs.event_log.event import EventTypes, RecordedEvent
+from libs.event_log.sqlite_store import SqliteEventStore
+
+Json = Any
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One event to record."""
+
+    stream: str
+    payload: Message
+    actor: str = "operator-1"
+    reason: str = ""
+    correlation_id: str = ""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A history under a name that no other scenario of the service has. Once its log is written, neither changes."""
+
+    name: str
+    facts: Sequence[Fact]
+
+
+StateAfter = Callable[[SqliteEventStore, RecordedEvent], Awaitable[Json]]
+ReadModels = Callable[[SqliteEventStore, Path], Awaitable[Mapping[str, Json]]]
+
+
+@dataclass(frozen=True)
+class GoldenService:
+    """A service's event types and scenarios, and the states that its real folds and read models make of a log.
+
+    `state_after`: what an event's stream says once that event is in it. `read_models`: everything after the last event,
+    made under a folder of the caller's.
+    """
+
+    name: str
+    event_types: EventTypes
+    scenarios: Sequence[Scenario]
+    state_after: StateAfter
+    read_models: ReadModels

@@ -1,0 +1,219 @@
+"""The sync engine's log: jobs that fail, wait, are carried, verified and sealed, and runs with their overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from labferry.events.v1 import job_events_pb2 as job
+from labferry.events.v1 import run_events_pb2 as run
+from labferry.sync.v1 import finding_pb2, job_pb2, run_pb2, sync_service_pb2
+from libs.event_log.event import RecordedEvent
+from libs.event_log.projection import ProjectionRunner
+from libs.event_log.sqlite_store import SqliteEventStore
+from services.sync_engine.engine_log import EngineLog
+from services.sync_engine.event_types import EVENT_TYPES, job_stream, run_stream
+from services.sync_engine.jobs.job import Job
+from services.sync_engine.jobs.messages import job_message
+from services.sync_engine.jobs.read_model import JobFilter, JobsProjection, jobs_where
+from services.sync_engine.runs.read_model import RunsProjection, run_record, runs_known
+from services.sync_engine.runs.run import RunRecord
+from tests.golden.scenario import Fact, GoldenService, Json, Scenario
+
+_RUN = "CONFOCAL_01/Cortex Q3 Pilot/Runs/Run_2026-04-17T14-32"
+_CARRIED, _REFUSED = "019d9c00-0000-7000-8000-000000000001", "019d9c00-0000-7000-8000-000000000002"
+_PLACE = {"run": _RUN, "equipment_id": "CONFOCAL_01"}
+_OVERRIDE, _TOMBSTONE = "0b6b3a1e-5d8e-4d55-9a43-1f3f2ec2d101", "0b6b3a1e-5d8e-4d55-9a43-1f3f2ec2d102"
+_FOREIGN = "0b6b3a1e-5d8e-4d55-9a43-1f3f2ec2d103"
+_MANIFEST, _FILES, _BATCH, _SNAPSHOT = ("1" * 64, "2" * 64, "3" * 64, "4" * 64)
+_LATER = Timestamp(seconds=1_776_440_000, nanos=500_000_000)
+_UNREACHABLE = job_pb2.JobFailure(
+    kind=job_pb2.FAILURE_KIND_NETWORK, message="the share doesn't answer", paths=["a.tif", "sub/größe.csv"]
+)
+_REPORT = sync_service_pb2.VerifyReport(
+    run=_RUN,
+    destination="nas",
+    job_id=_CARRIED,
+    expected=3,
+    hashed=2,
+    matched=1,
+    missing=["a.tif"],
+    differing=["sub/b.csv"],
+    unexpected=["c.tmp"],
+    method="uncached_read",
+)
+_FINDING = finding_pb2.Finding(
+    rule=finding_pb2.RULE_UNRESOLVED_PLACEHOLDER_TOKEN,
+    tier=finding_pb2.TIER_HARD,
+    run_path=_RUN,
+    offending_path="notes_{date}.txt",
+    offending_kind=finding_pb2.OFFENDING_KIND_FILE_NAME,
+    matched_token="{date}",
+)
+
+
+def _carried(*payloads: object) -> list[Fact]:
+    return [Fact(job_stream(_CARRIED), p, actor="service:sync_engine") for p in payloads]  # type: ignore[arg-type]
+
+
+def _attempt(number: int) -> job.JobStarted:
+    return job.JobStarted(attempt=number, engine_id="e-1", incoming_folder=f"{_CARRIED}-{number}")
+
+
+def _landing(attempt: int) -> job.JobFilesLanding:
+    return job.JobFilesLanding(attempt=attempt, batch_blob=_BATCH, file_count=3, byte_count=4096)
+
+
+def _copied(attempt: int) -> job.JobCopied:
+    return job.JobCopied(attempt=attempt, manifest_blob=_MANIFEST, files_blob=_FILES, file_count=3, byte_count=4096)
+
+
+def _verified(occasion: str) -> job.JobVerified:
+    return job.JobVerified(
+        manifest_sha256=_MANIFEST,
+        expected=3,
+        hashed=3,
+        matched=3,
+        method="uncached_read",
+        grade="E4",
+        host="workstation-1",
+        note="memory",
+        evidence_blob=_FILES,
+        occasion=occasion,
+    )
+
+
+def _status(previous: int, current: int) -> run.RunSyncStatusChanged:
+    return run.RunSyncStatusChanged(run=_RUN, previous=previous, current=current)  # type: ignore[arg-type]
+
+
+_RUN_BEFORE = [
+    Fact(
+        run_stream(_RUN),
+        run.RunAdopted(
+            run=_RUN,
+            equipment_id="CONFOCAL_01",
+            project="Cortex Q3 Pilot",
+            run_kind=run_pb2.RUN_KIND_EXPERIMENTAL,
+            source_folder="/data/foreign/größe",
+            file_count=3,
+            byte_count=4096,
+            operator="asmith",
+        ),
+        correlation_id="c-1",
+    ),
+    Fact(run_stream(_RUN), run.RunEnqueueBlocked(run=_RUN, findings=[_FINDING], finding_count=1)),
+    Fact(run_stream(_RUN), _status(run_pb2.SYNC_STATUS_PENDING, run_pb2.SYNC_STATUS_BLOCKED_BY_VALIDATION)),
+    Fact(
+        run_stream(_RUN),
+        run.RunOverrideRecorded(
+            run=_RUN,
+            override_id=_OVERRIDE,
+            problem_class=finding_pb2.RULE_UNRESOLVED_PLACEHOLDER_TOKEN,
+            operator="asmith",
+            recorded_at=Timestamp(seconds=1_776_436_400),
+            reason="meant so",
+            expires_at=Timestamp(seconds=1_776_522_800),
+        ),
+        reason="meant so",
+    ),
+    Fact(
+        run_stream(_RUN),
+        run.RunOverrideImported(
+            run=_RUN,
+            override_id=_FOREIGN,
+            entry_json='{"id": "' + _FOREIGN + '", "problem_class": "leftover_jinja_marker", "later": [1, null]}',
+            file_index=0,
+        ),
+        actor="service:sync_engine",
+    ),
+    Fact(
+        run_stream(_RUN),
+        run.RunOverrideRevoked(
+            run=_RUN,
+            tombstone_id=_TOMBSTONE,
+            override_id=_OVERRIDE,
+            operator="asmith",
+            recorded_at=Timestamp(seconds=1_776_436_500),
+            reason="no longer",
+        ),
+        reason="no longer",
+    ),
+]
+_JOBS = [
+    Fact(
+        job_stream(_CARRIED),
+        job.JobQueued(job_id=_CARRIED, destination="nas", amendment=1, priority=5, **_PLACE),
+        correlation_id="c-2",
+    ),
+    Fact(job_stream(_REFUSED), job.JobQueued(job_id=_REFUSED, destination="archive", **_PLACE)),
+    *_carried(
+        job.JobWaiting(
+            condition=job_pb2.WAIT_CONDITION_DESTINATION_UNREACHABLE,
+            detail="nas is not mounted",
+            next_try_time=_LATER,
+            failure=_UNREACHABLE,
+        ),
+        _attempt(1),
+        job.JobRequeued(cause="engine_restarted"),
+        _attempt(2),
+        job.JobAttemptFailed(failure=_UNREACHABLE, next_attempt_time=_LATER),
+        _attempt(3),
+        _landing(3),
+        _copied(3),
+        job.JobVerificationFailed(report=_REPORT, occasion="transfer"),
+        job.JobAttemptFailed(
+            failure=job_pb2.JobFailure(kind=job_pb2.FAILURE_KIND_HASH_MISMATCH, message="b.csv differs"),
+            next_attempt_time=_LATER,
+        ),
+        _attempt(4),
+        _landing(4),
+        _copied(4),
+        _verified("transfer"),
+        job.JobSealed(snapshot_blob=_SNAPSHOT, file_count=4, sync_status=run_pb2.SYNC_STATUS_SYNCED),
+        job.JobVerificationFailed(report=_REPORT, occasion="request"),
+        _verified("request"),
+    ),
+    Fact(job_stream(_REFUSED), job.JobFailed(failure=_UNREACHABLE), actor="service:sync_engine"),
+    Fact(job_stream(_REFUSED), job.JobRearmed(command="retry"), reason="the share is back"),
+    Fact(run_stream(_RUN), _status(run_pb2.SYNC_STATUS_BLOCKED_BY_VALIDATION, run_pb2.SYNC_STATUS_SYNCED)),
+]
+FIRST_RELEASE = Scenario("first-release", (*_RUN_BEFORE, *_JOBS))
+
+
+async def _state_after(store: SqliteEventStore, event: RecordedEvent) -> Json:
+    log = EngineLog(store)
+    kind, _, name = event.stream.partition("-")
+    if kind == "job":
+        then = await log.job(name, upto_position=event.position)
+        return None if then is None else _job(then)
+    return _run(await log.run(name, upto_position=event.position)) if kind == "run" else None
+
+
+async def _read_models(store: SqliteEventStore, folder: Path) -> Mapping[str, Json]:
+    projections = ProjectionRunner(
+        store, EVENT_TYPES, folder / "read_models.sqlite3", (JobsProjection(), RunsProjection())
+    )
+    await projections.start()
+    try:
+        jobs = await projections.query(lambda c: jobs_where(c, JobFilter()))
+        runs = await projections.query(lambda c: [run_record(c, name) for name in runs_known(c)])
+    finally:
+        await projections.close()
+    return {"jobs": [_job(placed.job) for placed in jobs], "runs": [_run(record) for record in runs]}
+
+
+def _job(then: Job) -> Json:
+    """As GetJob gives it."""
+    return MessageToDict(job_message(then), preserving_proto_field_name=True)
+
+
+def _run(record: RunRecord) -> Json:
+    overrides = [{"entry": dict(o.entry.raw), "imported": o.imported} for o in record.overrides]
+    return {"run": record.run, "sync_status": record.sync_status, "overrides": overrides, "revision": record.revision}
+
+
+SYNC_ENGINE = GoldenService("sync_engine", EVENT_TYPES, (FIRST_RELEASE,), _state_after, _read_models)
