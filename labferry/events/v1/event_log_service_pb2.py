@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from labferry.events.v1 import event_pb2 as labferry_dot_events_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*labferry/events/v1/event_log_service.proto\x12\x12labferry.events.v1\x1a\x1elabferry/events/v1/event.proto\"\x16\n\x14GetServerInfoRequest\"\x89\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08store_id\x18\x02 \x01(\t\x12\x15\n\rhead_position\x18\x03 \x01(\x03\x12\x17\n\x0foldest_position\x18\x04 \x01(\x03\x12\x0e\n\x06\x63\x61ller\x18\x05 \x01(\t\x12\r\n\x05roles\x18\x06 \x03(\t\"k\n\x11ReadEventsRequest\x12\x15\n\rfrom_position\x18\x01 \x01(\x03\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\r\n\x05types\x18\x03 \x03(\t\x12\r\n\x05limit\x18\x04 \x01(\x03\x12\x11\n\tbackwards\x18\x05 \x01(\x08\"\x92\x01\n\x16SubscribeEventsRequest\x12\x15\n\x08store_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1b\n\x0e\x61\x66ter_position\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x15\n\rstream_prefix\x18\x03 \x01(\t\x12\r\n\x05types\x18\x04 \x03(\tB\x0b\n\t_store_idB\x11\n\x0f_after_position\"\xe3\x01\n\x17SubscribeEventsResponse\x12\x30\n\x06\x65vents\x18\x01 \x01(\x0b\x32\x1e.labferry.events.v1.EventBatchH\x00\x12\x31\n\tcaught_up\x18\x02 \x01(\x0b\x32\x1c.labferry.events.v1.CaughtUpH\x00\x12\x34\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1e.labferry.events.v1.CheckpointH\x00\x12\x10\n\x08position\x18\x04 \x01(\x03\x12\x10\n\x08store_id\x18\x05 \x01(\tB\t\n\x07\x63ontent\"\n\n\x08\x43\x61ughtUp\"\x0c\n\nCheckpoint\">\n\x10VerifyLogRequest\x12\x15\n\rfrom_position\x18\x01 \x01(\x03\x12\x13\n\x0bto_position\x18\x02 \x01(\x03\"\xbd\x01\n\x11VerifyLogResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12\x15\n\rhead_position\x18\x02 \x01(\x03\x12\x11\n\thead_hash\x18\x03 \x01(\t\x12\x1f\n\x12\x66irst_bad_position\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06reason\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x16\n\x0e\x65vents_checked\x18\x06 \x01(\x03\x42\x15\n\x13_first_bad_positionB\t\n\x07_reason\",\n\x19RebuildProjectionsRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\"W\n\x1aRebuildProjectionsResponse\x12\x39\n\x0bprojections\x18\x01 \x03(\x0b\x32$.labferry.events.v1.ProjectionReport\"i\n\x10ProjectionReport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x65vents_applied\x18\x02 \x01(\x03\x12\x13\n\x0b\x64ifferences\x18\x03 \x01(\x03\x12\x1a\n\x12\x64ifference_samples\x18\x04 \x03(\t2\x8b\x04\n\x0f\x45ventLogService\x12\x64\n\rGetServerInfo\x12(.labferry.events.v1.GetServerInfoRequest\x1a).labferry.events.v1.GetServerInfoResponse\x12U\n\nReadEvents\x12%.labferry.events.v1.ReadEventsRequest\x1a\x1e.labferry.events.v1.EventBatch0\x01\x12l\n\x0fSubscribeEvents\x12*.labferry.events.v1.SubscribeEventsRequest\x1a+.labferry.events.v1.SubscribeEventsResponse0\x01\x12X\n\tVerifyLog\x12$.labferry.events.v1.VerifyLogRequest\x1a%.labferry.events.v1.VerifyLogResponse\x12s\n\x12RebuildProjections\x12-.labferry.events.v1.RebuildProjectionsRequest\x1a..labferry.events.v1.RebuildProjectionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*labferry/events/v1/event_log_service.proto\x12\x12labferry.events.v1\x1a\x1elabferry/events/v1/event.proto\"\x16\n\x14GetServerInfoRequest\"\x89\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08store_id\x18\x02 \x01(\t\x12\x15\n\rhead_position\x18\x03 \x01(\x03\x12\x17\n\x0foldest_position\x18\x04 \x01(\x03\x12\x0e\n\x06\x63\x61ller\x18\x05 \x01(\t\x12\r\n\x05roles\x18\x06 \x03(\t\"k\n\x11ReadEventsRequest\x12\x15\n\rfrom_position\x18\x01 \x01(\x03\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\r\n\x05types\x18\x03 \x03(\t\x12\r\n\x05limit\x18\x04 \x01(\x03\x12\x11\n\tbackwards\x18\x05 \x01(\x08\"\x92\x01\n\x16SubscribeEventsRequest\x12\x15\n\x08store_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1b\n\x0e\x61\x66ter_position\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x15\n\rstream_prefix\x18\x03 \x01(\t\x12\r\n\x05types\x18\x04 \x03(\tB\x0b\n\t_store_idB\x11\n\x0f_after_position\"\xe3\x01\n\x17SubscribeEventsResponse\x12\x30\n\x06\x65vents\x18\x01 \x01(\x0b\x32\x1e.labferry.events.v1.EventBatchH\x00\x12\x31\n\tcaught_up\x18\x02 \x01(\x0b\x32\x1c.labferry.events.v1.CaughtUpH\x00\x12\x34\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1e.labferry.events.v1.CheckpointH\x00\x12\x10\n\x08position\x18\x04 \x01(\x03\x12\x10\n\x08store_id\x18\x05 \x01(\tB\t\n\x07\x63ontent\"\n\n\x08\x43\x61ughtUp\"\x0c\n\nCheckpoint\"R\n\x10VerifyLogRequest\x12\x15\n\rfrom_position\x18\x01 \x01(\x03\x12\x13\n\x0bto_position\x18\x02 \x01(\x03\x12\x12\n\nskip_blobs\x18\x03 \x01(\x08\"\xab\x03\n\x11VerifyLogResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12\x15\n\rhead_position\x18\x02 \x01(\x03\x12\x11\n\thead_hash\x18\x03 \x01(\t\x12\x1f\n\x12\x66irst_bad_position\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06reason\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x16\n\x0e\x65vents_checked\x18\x06 \x01(\x03\x12\x1b\n\x13\x63heckpoints_checked\x18\x07 \x01(\x03\x12\x42\n\x13\x63heckpoint_problems\x18\x08 \x03(\x0b\x32%.labferry.events.v1.CheckpointProblem\x12\x15\n\rblobs_checked\x18\t \x01(\x03\x12\x36\n\rblob_problems\x18\n \x03(\x0b\x32\x1f.labferry.events.v1.BlobProblem\x12<\n\x0eunread_folders\x18\x0b \x03(\x0b\x32$.labferry.events.v1.CheckpointFolderB\x15\n\x13_first_bad_positionB\t\n\x07_reason\"S\n\x11\x43heckpointProblem\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x0e\n\x06reason\x18\x04 \x01(\t\"?\n\x0b\x42lobProblem\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"Q\n\x13\x45xportEventsRequest\x12\x15\n\rfrom_position\x18\x01 \x01(\x03\x12\x13\n\x0bto_position\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x1f\n\rBackUpRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\"R\n\tFilePiece\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12*\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1b.labferry.events.v1.FileEndH\x00\x42\t\n\x07\x63ontent\"\'\n\x07\x46ileEnd\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"\'\n\x16ListCheckpointsRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\"\x8b\x01\n\x17ListCheckpointsResponse\x12\x39\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32$.labferry.events.v1.SignedCheckpoint\x12\x35\n\x07\x66olders\x18\x02 \x03(\x0b\x32$.labferry.events.v1.CheckpointFolder\"\x99\x01\n\x10SignedCheckpoint\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x0c\n\x04hash\x18\x03 \x01(\t\x12\x0c\n\x04time\x18\x04 \x01(\t\x12\x0e\n\x06series\x18\x05 \x01(\t\x12\x0e\n\x06number\x18\x06 \x01(\x03\x12\x12\n\npublic_key\x18\x07 \x01(\t\x12\x11\n\tsignature\x18\x08 \x01(\t\"F\n\x10\x43heckpointFolder\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x13\n\x0blast_number\x18\x02 \x01(\x03\x12\x0f\n\x07problem\x18\x03 \x01(\t\",\n\x19RebuildProjectionsRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\"W\n\x1aRebuildProjectionsResponse\x12\x39\n\x0bprojections\x18\x01 \x03(\x0b\x32$.labferry.events.v1.ProjectionReport\"i\n\x10ProjectionReport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x65vents_applied\x18\x02 \x01(\x03\x12\x13\n\x0b\x64ifferences\x18\x03 \x01(\x03\x12\x1a\n\x12\x64ifference_samples\x18\x04 \x03(\t2\x8b\x04\n\x0f\x45ventLogService\x12\x64\n\rGetServerInfo\x12(.labferry.events.v1.GetServerInfoRequest\x1a).labferry.events.v1.GetServerInfoResponse\x12U\n\nReadEvents\x12%.labferry.events.v1.ReadEventsRequest\x1a\x1e.labferry.events.v1.EventBatch0\x01\x12l\n\x0fSubscribeEvents\x12*.labferry.events.v1.SubscribeEventsRequest\x1a+.labferry.events.v1.SubscribeEventsResponse0\x01\x12X\n\tVerifyLog\x12$.labferry.events.v1.VerifyLogRequest\x1a%.labferry.events.v1.VerifyLogResponse\x12s\n\x12RebuildProjections\x12-.labferry.events.v1.RebuildProjectionsRequest\x1a..labferry.events.v1.RebuildProjectionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,15 +47,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKPOINT']._serialized_start=762
   _globals['_CHECKPOINT']._serialized_end=774
   _globals['_VERIFYLOGREQUEST']._serialized_start=776
-  _globals['_VERIFYLOGREQUEST']._serialized_end=838
-  _globals['_VERIFYLOGRESPONSE']._serialized_start=841
-  _globals['_VERIFYLOGRESPONSE']._serialized_end=1030
-  _globals['_REBUILDPROJECTIONSREQUEST']._serialized_start=1032
-  _globals['_REBUILDPROJECTIONSREQUEST']._serialized_end=1076
-  _globals['_REBUILDPROJECTIONSRESPONSE']._serialized_start=1078
-  _globals['_REBUILDPROJECTIONSRESPONSE']._serialized_end=1165
-  _globals['_PROJECTIONREPORT']._serialized_start=1167
-  _globals['_PROJECTIONREPORT']._serialized_end=1272
-  _globals['_EVENTLOGSERVICE']._serialized_start=1275
-  _globals['_EVENTLOGSERVICE']._serialized_end=1798
+  _globals['_VERIFYLOGREQUEST']._serialized_end=858
+  _globals['_VERIFYLOGRESPONSE']._serialized_start=861
+  _globals['_VERIFYLOGRESPONSE']._serialized_end=1288
+  _globals['_CHECKPOINTPROBLEM']._serialized_start=1290
+  _globals['_CHECKPOINTPROBLEM']._serialized_end=1373
+  _globals['_BLOBPROBLEM']._serialized_start=1375
+  _globals['_BLOBPROBLEM']._serialized_end=1438
+  _globals['_EXPORTEVENTSREQUEST']._serialized_start=1440
+  _globals['_EXPORTEVENTSREQUEST']._serialized_end=1521
+  _globals['_BACKUPREQUEST']._serialized_start=1523
+  _globals['_BACKUPREQUEST']._serialized_end=1554
+  _globals['_FILEPIECE']._serialized_start=1556
+  _globals['_FILEPIECE']._serialized_end=1638
+  _globals['_FILEEND']._serialized_start=1640
+  _globals['_FILEEND']._serialized_end=1679
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1681
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1720
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1723
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1862
+  _globals['_SIGNEDCHECKPOINT']._serialized_start=1865
+  _globals['_SIGNEDCHECKPOINT']._serialized_end=2018
+  _globals['_CHECKPOINTFOLDER']._serialized_start=2020
+  _globals['_CHECKPOINTFOLDER']._serialized_end=2090
+  _globals['_REBUILDPROJECTIONSREQUEST']._serialized_start=2092
+  _globals['_REBUILDPROJECTIONSREQUEST']._serialized_end=2136
+  _globals['_REBUILDPROJECTIONSRESPONSE']._serialized_start=2138
+  _globals['_REBUILDPROJECTIONSRESPONSE']._serialized_end=2225
+  _globals['_PROJECTIONREPORT']._serialized_start=2227
+  _globals['_PROJECTIONREPORT']._serialized_end=2332
+  _globals['_EVENTLOGSERVICE']._serialized_start=2335
+  _globals['_EVENTLOGSERVICE']._serialized_end=2858
 # @@protoc_insertion_point(module_scope)

@@ -251,19 +251,23 @@ class VerifyLogRequest(_message.Message):
 
     FROM_POSITION_FIELD_NUMBER: _builtins.int
     TO_POSITION_FIELD_NUMBER: _builtins.int
+    SKIP_BLOBS_FIELD_NUMBER: _builtins.int
     from_position: _builtins.int
     """First position, inclusive. 0: the beginning."""
     to_position: _builtins.int
     """Last position, inclusive. 0: the head."""
+    skip_blobs: _builtins.bool
+    """Leave the blobs unread: they may be many times the log."""
     def __init__(
         self,
         *,
         from_position: _builtins.int = ...,
         to_position: _builtins.int = ...,
+        skip_blobs: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_position", b"from_position", "to_position", b"to_position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_position", b"from_position", "skip_blobs", b"skip_blobs", "to_position", b"to_position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -281,18 +285,43 @@ class VerifyLogResponse(_message.Message):
     FIRST_BAD_POSITION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     EVENTS_CHECKED_FIELD_NUMBER: _builtins.int
+    CHECKPOINTS_CHECKED_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_PROBLEMS_FIELD_NUMBER: _builtins.int
+    BLOBS_CHECKED_FIELD_NUMBER: _builtins.int
+    BLOB_PROBLEMS_FIELD_NUMBER: _builtins.int
+    UNREAD_FOLDERS_FIELD_NUMBER: _builtins.int
     intact: _builtins.bool
-    """Every hash in the range follows from its predecessor and its event."""
+    """Nothing contradicts the log: every hash in the range follows from its predecessor and its event, every checkpoint fits,
+    and every blob that was read is what its digest says.
+    """
     head_position: _builtins.int
     """Position of the last event."""
     head_hash: _builtins.str
     """Hash of the last event, lower-case hex."""
     first_bad_position: _builtins.int
-    """Where the chain breaks first. Absent when intact."""
+    """Where the chain breaks first; else the position of the first checkpoint, or of the first event whose blob, is wrong.
+    Absent when intact.
+    """
     reason: _builtins.str
     """What is wrong there. Absent when intact."""
     events_checked: _builtins.int
     """Events checked."""
+    checkpoints_checked: _builtins.int
+    """Checkpoints compared, in all places together."""
+    blobs_checked: _builtins.int
+    """Different blobs that were read."""
+    @_builtins.property
+    def checkpoint_problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___CheckpointProblem]:
+        """What is wrong with checkpoints, by position; the first 100."""
+
+    @_builtins.property
+    def blob_problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlobProblem]:
+        """What is wrong with blobs, by position; the first 100."""
+
+    @_builtins.property
+    def unread_folders(self) -> _containers.RepeatedCompositeFieldContainer[Global___CheckpointFolder]:
+        """Places whose checkpoints could not be read and so were not compared. They don't make intact false."""
+
     def __init__(
         self,
         *,
@@ -302,10 +331,15 @@ class VerifyLogResponse(_message.Message):
         first_bad_position: _builtins.int | None = ...,
         reason: _builtins.str | None = ...,
         events_checked: _builtins.int = ...,
+        checkpoints_checked: _builtins.int = ...,
+        checkpoint_problems: _abc.Iterable[Global___CheckpointProblem] | None = ...,
+        blobs_checked: _builtins.int = ...,
+        blob_problems: _abc.Iterable[Global___BlobProblem] | None = ...,
+        unread_folders: _abc.Iterable[Global___CheckpointFolder] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_first_bad_position", b"_first_bad_position", "_reason", b"_reason", "first_bad_position", b"first_bad_position", "reason", b"reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_bad_position", b"_first_bad_position", "_reason", b"_reason", "events_checked", b"events_checked", "first_bad_position", b"first_bad_position", "head_hash", b"head_hash", "head_position", b"head_position", "intact", b"intact", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_bad_position", b"_first_bad_position", "_reason", b"_reason", "blob_problems", b"blob_problems", "blobs_checked", b"blobs_checked", "checkpoint_problems", b"checkpoint_problems", "checkpoints_checked", b"checkpoints_checked", "events_checked", b"events_checked", "first_bad_position", b"first_bad_position", "head_hash", b"head_hash", "head_position", b"head_position", "intact", b"intact", "reason", b"reason", "unread_folders", b"unread_folders"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__first_bad_position: _TypeAlias = _typing.Literal["first_bad_position"]  # noqa: Y015
     _WhichOneofArgType__first_bad_position: _TypeAlias = _typing.Literal["_first_bad_position", b"_first_bad_position"]  # noqa: Y015
@@ -317,6 +351,310 @@ class VerifyLogResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reason) -> _WhichOneofReturnType__reason | None: ...
 
 Global___VerifyLogResponse: _TypeAlias = VerifyLogResponse  # noqa: Y015
+
+@_typing.final
+class CheckpointProblem(_message.Message):
+    """A checkpoint that contradicts the log, or can't be what the service wrote."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    file: _builtins.str
+    """The file that holds it."""
+    number: _builtins.int
+    """Its number in that file, from 1. 0 when the whole file is meant."""
+    position: _builtins.int
+    """The position that it is about. 0 when that isn't known."""
+    reason: _builtins.str
+    """What is wrong."""
+    def __init__(
+        self,
+        *,
+        file: _builtins.str = ...,
+        number: _builtins.int = ...,
+        position: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "number", b"number", "position", b"position", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointProblem: _TypeAlias = CheckpointProblem  # noqa: Y015
+
+@_typing.final
+class BlobProblem(_message.Message):
+    """A blob that isn't there or isn't what its digest says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """SHA-256 by which the event names it, lower-case hex."""
+    position: _builtins.int
+    """The first event in the range that names it."""
+    reason: _builtins.str
+    """What is wrong."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        position: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "position", b"position", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlobProblem: _TypeAlias = BlobProblem  # noqa: Y015
+
+@_typing.final
+class ExportEventsRequest(_message.Message):
+    """The range to export."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_POSITION_FIELD_NUMBER: _builtins.int
+    TO_POSITION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    from_position: _builtins.int
+    """First position, inclusive. 0: the beginning."""
+    to_position: _builtins.int
+    """Last position, inclusive. 0: the head, with the record of this export."""
+    reason: _builtins.str
+    """Why; kept with the record. May be empty."""
+    def __init__(
+        self,
+        *,
+        from_position: _builtins.int = ...,
+        to_position: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_position", b"from_position", "reason", b"reason", "to_position", b"to_position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportEventsRequest: _TypeAlias = ExportEventsRequest  # noqa: Y015
+
+@_typing.final
+class BackUpRequest(_message.Message):
+    """What to back up: everything."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why; kept with the record. May be empty."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackUpRequest: _TypeAlias = BackUpRequest  # noqa: Y015
+
+@_typing.final
+class FilePiece(_message.Message):
+    """A part of a file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """The next bytes; at most 256 KiB."""
+    @_builtins.property
+    def end(self) -> Global___FileEnd:
+        """The file is complete. A stream without it was cut off."""
+
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        end: Global___FileEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "data", b"data", "end", b"end"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "data", b"data", "end", b"end"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["data", "end"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+Global___FilePiece: _TypeAlias = FilePiece  # noqa: Y015
+
+@_typing.final
+class FileEnd(_message.Message):
+    """What the whole file must be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    size: _builtins.int
+    """Bytes."""
+    sha256: _builtins.str
+    """SHA-256, lower-case hex."""
+    def __init__(
+        self,
+        *,
+        size: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileEnd: _TypeAlias = FileEnd  # noqa: Y015
+
+@_typing.final
+class ListCheckpointsRequest(_message.Message):
+    """How many to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """At most this many. 0: 100."""
+    def __init__(
+        self,
+        *,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCheckpointsRequest: _TypeAlias = ListCheckpointsRequest  # noqa: Y015
+
+@_typing.final
+class ListCheckpointsResponse(_message.Message):
+    """Checkpoints and their places."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    FOLDERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedCheckpoint]:
+        """Those of this service's state folder, newest first."""
+
+    @_builtins.property
+    def folders(self) -> _containers.RepeatedCompositeFieldContainer[Global___CheckpointFolder]:
+        """The state folder first, then those that are configured."""
+
+    def __init__(
+        self,
+        *,
+        checkpoints: _abc.Iterable[Global___SignedCheckpoint] | None = ...,
+        folders: _abc.Iterable[Global___CheckpointFolder] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "folders", b"folders"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCheckpointsResponse: _TypeAlias = ListCheckpointsResponse  # noqa: Y015
+
+@_typing.final
+class SignedCheckpoint(_message.Message):
+    """The end of the log at a time, signed by the service. docs/auditor.md says which bytes are signed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_ID_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    store_id: _builtins.str
+    """Names the log."""
+    position: _builtins.int
+    """Position of its last event then."""
+    hash: _builtins.str
+    """Hash of that event, lower-case hex."""
+    time: _builtins.str
+    """When, RFC 3339 in UTC with microseconds, by the service's clock."""
+    series: _builtins.str
+    """Names the row of numbers that this one belongs to."""
+    number: _builtins.int
+    """Place in the series, from 1 without gaps."""
+    public_key: _builtins.str
+    """Ed25519 public key, lower-case hex."""
+    signature: _builtins.str
+    """Ed25519 signature, lower-case hex."""
+    def __init__(
+        self,
+        *,
+        store_id: _builtins.str = ...,
+        position: _builtins.int = ...,
+        hash: _builtins.str = ...,
+        time: _builtins.str = ...,
+        series: _builtins.str = ...,
+        number: _builtins.int = ...,
+        public_key: _builtins.str = ...,
+        signature: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "number", b"number", "position", b"position", "public_key", b"public_key", "series", b"series", "signature", b"signature", "store_id", b"store_id", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignedCheckpoint: _TypeAlias = SignedCheckpoint  # noqa: Y015
+
+@_typing.final
+class CheckpointFolder(_message.Message):
+    """A place that keeps checkpoints."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    LAST_NUMBER_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    file: _builtins.str
+    """The file."""
+    last_number: _builtins.int
+    """Number of the last checkpoint that was written there. 0: none."""
+    problem: _builtins.str
+    """Why it can't be written or read at present. Empty: it can."""
+    def __init__(
+        self,
+        *,
+        file: _builtins.str = ...,
+        last_number: _builtins.int = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "last_number", b"last_number", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointFolder: _TypeAlias = CheckpointFolder  # noqa: Y015
 
 @_typing.final
 class RebuildProjectionsRequest(_message.Message):

@@ -27,7 +27,8 @@ if _version_not_supported:
 
 
 class EventLogServiceStub(object):
-    """Reads, follows and checks the append-only log of the service that serves it. Nothing here changes the log.
+    """Reads, follows, checks and copies the append-only log of the service that serves it. Nothing here changes what is
+    recorded; ExportEvents and BackUp record that they were asked.
     """
 
     def __init__(self, channel):
@@ -64,7 +65,8 @@ class EventLogServiceStub(object):
 
 
 class EventLogServiceServicer(object):
-    """Reads, follows and checks the append-only log of the service that serves it. Nothing here changes the log.
+    """Reads, follows, checks and copies the append-only log of the service that serves it. Nothing here changes what is
+    recorded; ExportEvents and BackUp record that they were asked.
     """
 
     def GetServerInfo(self, request, context):
@@ -91,7 +93,9 @@ class EventLogServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def VerifyLog(self, request, context):
-        """Recomputes the hash chain over a range. A damaged log is an answer (intact false), not an error.
+        """Recomputes the hash chain over a range, compares it with the signed checkpoints outside the database, and reads every
+        blob that an event in it names. A damaged log is an answer (intact false), not an error. OUT_OF_RANGE when a position
+        lies beyond the head.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,7 +145,8 @@ def add_EventLogServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EventLogService(object):
-    """Reads, follows and checks the append-only log of the service that serves it. Nothing here changes the log.
+    """Reads, follows, checks and copies the append-only log of the service that serves it. Nothing here changes what is
+    recorded; ExportEvents and BackUp record that they were asked.
     """
 
     @staticmethod

@@ -28,7 +28,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EventLogServiceStub:
-    """Reads, follows and checks the append-only log of the service that serves it. Nothing here changes the log."""
+    """Reads, follows, checks and copies the append-only log of the service that serves it. Nothing here changes what is
+    recorded; ExportEvents and BackUp record that they were asked.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -44,13 +46,18 @@ class EventLogServiceStub:
     A slow reader is never buffered for: it gets the log at its own pace. Ends with UNAVAILABLE when the service drains.
     """
     VerifyLog: _grpc.UnaryUnaryMultiCallable[_event_log_service_pb2.VerifyLogRequest, _event_log_service_pb2.VerifyLogResponse]
-    """Recomputes the hash chain over a range. A damaged log is an answer (intact false), not an error."""
+    """Recomputes the hash chain over a range, compares it with the signed checkpoints outside the database, and reads every
+    blob that an event in it names. A damaged log is an answer (intact false), not an error. OUT_OF_RANGE when a position
+    lies beyond the head.
+    """
     RebuildProjections: _grpc.UnaryUnaryMultiCallable[_event_log_service_pb2.RebuildProjectionsRequest, _event_log_service_pb2.RebuildProjectionsResponse]
     """Replays the log into fresh read models, compares them with those in use and, unless dry_run, puts them in their place."""
 
 @_typing.type_check_only
 class EventLogServiceAsyncStub(EventLogServiceStub):
-    """Reads, follows and checks the append-only log of the service that serves it. Nothing here changes the log."""
+    """Reads, follows, checks and copies the append-only log of the service that serves it. Nothing here changes what is
+    recorded; ExportEvents and BackUp record that they were asked.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_event_log_service_pb2.GetServerInfoRequest, _event_log_service_pb2.GetServerInfoResponse]  # type: ignore[assignment]
@@ -63,12 +70,17 @@ class EventLogServiceAsyncStub(EventLogServiceStub):
     A slow reader is never buffered for: it gets the log at its own pace. Ends with UNAVAILABLE when the service drains.
     """
     VerifyLog: _aio.UnaryUnaryMultiCallable[_event_log_service_pb2.VerifyLogRequest, _event_log_service_pb2.VerifyLogResponse]  # type: ignore[assignment]
-    """Recomputes the hash chain over a range. A damaged log is an answer (intact false), not an error."""
+    """Recomputes the hash chain over a range, compares it with the signed checkpoints outside the database, and reads every
+    blob that an event in it names. A damaged log is an answer (intact false), not an error. OUT_OF_RANGE when a position
+    lies beyond the head.
+    """
     RebuildProjections: _aio.UnaryUnaryMultiCallable[_event_log_service_pb2.RebuildProjectionsRequest, _event_log_service_pb2.RebuildProjectionsResponse]  # type: ignore[assignment]
     """Replays the log into fresh read models, compares them with those in use and, unless dry_run, puts them in their place."""
 
 class EventLogServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Reads, follows and checks the append-only log of the service that serves it. Nothing here changes the log."""
+    """Reads, follows, checks and copies the append-only log of the service that serves it. Nothing here changes what is
+    recorded; ExportEvents and BackUp record that they were asked.
+    """
 
     @_abc_1.abstractmethod
     def GetServerInfo(
@@ -103,7 +115,10 @@ class EventLogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_log_service_pb2.VerifyLogRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_event_log_service_pb2.VerifyLogResponse, _abc.Awaitable[_event_log_service_pb2.VerifyLogResponse]]:
-        """Recomputes the hash chain over a range. A damaged log is an answer (intact false), not an error."""
+        """Recomputes the hash chain over a range, compares it with the signed checkpoints outside the database, and reads every
+        blob that an event in it names. A damaged log is an answer (intact false), not an error. OUT_OF_RANGE when a position
+        lies beyond the head.
+        """
 
     @_abc_1.abstractmethod
     def RebuildProjections(

@@ -5,6 +5,8 @@ isort:skip_file
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from labferry.events.v1 import event_pb2 as _event_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -25,23 +27,116 @@ class StoreCreated(_message.Message):
     STORE_ID_FIELD_NUMBER: _builtins.int
     SERVICE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    RESTORED_FROM_FIELD_NUMBER: _builtins.int
     store_id: _builtins.str
     """Names the log; part of every event's canonical bytes."""
     service: _builtins.str
     """Name of the service that keeps it."""
     version: _builtins.str
     """Version of Labferry that made it."""
+    @_builtins.property
+    def restored_from(self) -> Global___RestoredFrom:
+        """The log that this one continues. Absent for a log that began empty."""
+
     def __init__(
         self,
         *,
         store_id: _builtins.str = ...,
         service: _builtins.str = ...,
         version: _builtins.str = ...,
+        restored_from: Global___RestoredFrom | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["restored_from", b"restored_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["service", b"service", "store_id", b"store_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["restored_from", b"restored_from", "service", b"service", "store_id", b"store_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StoreCreated: _TypeAlias = StoreCreated  # noqa: Y015
+
+@_typing.final
+class RestoredFrom(_message.Message):
+    """A log that was restored from a backup. Its events are here at the same positions, with the same ids and times; only the
+    first one is replaced. With that one put back and the old store_id, the chain ends in the old head's hash.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_ID_FIELD_NUMBER: _builtins.int
+    HEAD_POSITION_FIELD_NUMBER: _builtins.int
+    HEAD_HASH_FIELD_NUMBER: _builtins.int
+    FIRST_EVENT_FIELD_NUMBER: _builtins.int
+    RESTORED_TIME_FIELD_NUMBER: _builtins.int
+    store_id: _builtins.str
+    """The old log's name."""
+    head_position: _builtins.int
+    """Position of the last event that the backup held."""
+    head_hash: _builtins.bytes
+    """Its hash in the old log; 32 bytes."""
+    @_builtins.property
+    def first_event(self) -> _event_pb2.Event:
+        """The old log's first event, whole. Position 1 here has its recorded_time, so that times never fall."""
+
+    @_builtins.property
+    def restored_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was restored, by the clock of the machine that did it."""
+
+    def __init__(
+        self,
+        *,
+        store_id: _builtins.str = ...,
+        head_position: _builtins.int = ...,
+        head_hash: _builtins.bytes = ...,
+        first_event: _event_pb2.Event | None = ...,
+        restored_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_event", b"first_event", "restored_time", b"restored_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_event", b"first_event", "head_hash", b"head_hash", "head_position", b"head_position", "restored_time", b"restored_time", "store_id", b"store_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoredFrom: _TypeAlias = RestoredFrom  # noqa: Y015
+
+@_typing.final
+class LogExported(_message.Message):
+    """log.exported.v1: somebody was given an export. Stream "log"."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_POSITION_FIELD_NUMBER: _builtins.int
+    LAST_POSITION_FIELD_NUMBER: _builtins.int
+    first_position: _builtins.int
+    """First position given, inclusive."""
+    last_position: _builtins.int
+    """Last position given, inclusive."""
+    def __init__(
+        self,
+        *,
+        first_position: _builtins.int = ...,
+        last_position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_position", b"first_position", "last_position", b"last_position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogExported: _TypeAlias = LogExported  # noqa: Y015
+
+@_typing.final
+class LogBackedUp(_message.Message):
+    """log.backed_up.v1: somebody was given a backup. It holds everything up to and with this event. Stream "log"."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogBackedUp: _TypeAlias = LogBackedUp  # noqa: Y015
