@@ -9,10 +9,12 @@ from libs.event_log.blob_store import BlobError
 from libs.event_log.projection import ProjectionStoppedError
 from libs.event_log.store import (
     MAX_PAYLOAD_BYTES,
+    AppendOutcomeUnknownError,
     EventStoreError,
     EventTooLargeError,
     ForeignCursorError,
     InvalidEventError,
+    LeaseLostError,
     LogDamagedError,
     LogDiskFullError,
     PositionBeyondHeadError,
@@ -33,6 +35,7 @@ from libs.service_kit.errors import (
 )
 
 EVENTS_DOMAIN = "events.labferry"
+_LOG = {"dependency": "event_log"}
 
 
 def events_reason(value: reasons.ErrorReason.ValueType) -> Reason:
@@ -100,4 +103,11 @@ def _of_store(error: EventStoreError) -> LabferryError:
             where = {"projection": error.failure.projection, "position": str(error.failure.position)}
             # The detail may hold anything; the service's own log has it.
             return ProjectionStoppedRefusal("a read model stopped; RebuildProjections may repair it", metadata=where)
-    return UnavailableError("the event log is not available", metadata={"dependency": "event_log"})
+        case LeaseLostError():
+            # Whoever asks again reaches, or finds, the replica that has the work now.
+            return UnavailableError("another replica does this work now; nothing was done", metadata=_LOG)
+        case AppendOutcomeUnknownError():
+            return UnavailableError(
+                "the event log went away before it answered; a repeat with the same request_id is safe", metadata=_LOG
+            )
+    return UnavailableError("the event log is not available", metadata=_LOG)

@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from libs.event_log.event import RecordedEvent
 from libs.event_log.genesis import genesis
 from libs.event_log.head_watch import HeadWatch
+from libs.event_log.local_leases import LocalLeases
 from libs.event_log.recording import LogHead, Recorder, check_appends
 from libs.event_log.store import (
     AppendResult,
+    LeaseFence,
     LogClosedError,
     LogDamagedError,
     RequestIdReusedError,
@@ -37,6 +39,7 @@ class MemoryEventStore:
         self._end = LogHead()
         self._closed = False
         self._watch = HeadWatch(0)
+        self._leases = LocalLeases()
         self._record((genesis(self._store_id, service, version),))
 
     @property
@@ -55,13 +58,20 @@ class MemoryEventStore:
     def damage(self) -> LogDamagedError | None:
         return None
 
-    async def append(self, appends: Sequence[StreamAppend], request: RequestKey | None = None) -> AppendResult:
-        check_appends(appends)
+    @property
+    def leases(self) -> LocalLeases:
+        return self._leases
+
+    async def append(
+        self, appends: Sequence[StreamAppend], request: RequestKey | None = None, fence: LeaseFence | None = None
+    ) -> AppendResult:
+        check_appends(appends, request)
         if self._closed:
             raise LogClosedError("the event log is closed")
         if request is not None and (earlier := self._earlier(request)) is not None:
             return earlier
-        events = self._record(appends)
+        with self._leases.fenced(fence):
+            events = self._record(appends)
         if request is not None:
             head = self._end.position
             record = RequestRecord(request, head - len(events) + 1, head)

@@ -12,6 +12,7 @@ from libs.event_log.store import (
     EventTooLargeError,
     Expected,
     InvalidEventError,
+    RequestKey,
     RevisionConflictError,
     StreamAppend,
 )
@@ -30,8 +31,10 @@ class LogHead:
     recorded_ns: int = 0
 
 
-def check_appends(appends: Sequence[StreamAppend]) -> None:
+def check_appends(appends: Sequence[StreamAppend], request: RequestKey | None) -> None:
     """Refuses what no store takes, whatever its state: EventTooLargeError, InvalidEventError."""
+    if request is not None:
+        _check_text("request_id", request.request_id, required=True)
     for append in appends:
         _check_text("stream", append.stream, required=True)
         for event in append.events:

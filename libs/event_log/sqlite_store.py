@@ -12,6 +12,7 @@ from typing import Self
 from libs.event_log.event import RecordedEvent
 from libs.event_log.genesis import genesis
 from libs.event_log.head_watch import HeadWatch
+from libs.event_log.local_leases import LocalLeases
 from libs.event_log.log_lock import LogLock, refuse_network_filesystem
 from libs.event_log.recording import LogHead, check_appends
 from libs.event_log.sqlite_batch import PendingAppend, SqliteBatchWriter
@@ -22,6 +23,8 @@ from libs.event_log.sqlite_schema import open_writer, opening_errors, read_store
 from libs.event_log.store import (
     AppendResult,
     EventStoreError,
+    LeaseFence,
+    LeaseLostError,
     LogClosedError,
     LogDamagedError,
     LogLocationError,
@@ -52,6 +55,8 @@ class SqliteEventStore:
         self._reader = SqliteReader(path)
         self._quick_check = QuickCheck(path)
         self._damage = damage
+        self._leases = LocalLeases()
+        self._fenced: set[asyncio.Task[AppendResult]] = set()
 
     @classmethod
     async def open(cls, path: Path, *, service: str, version: str, clock: Callable[[], int] = time.time_ns) -> Self:
@@ -98,11 +103,23 @@ class SqliteEventStore:
         """Waits for the check of the file's structure that began when the log was opened; what it found."""
         return await self._quick_check.finished()
 
-    async def append(self, appends: Sequence[StreamAppend], request: RequestKey | None = None) -> AppendResult:
-        check_appends(appends)
+    @property
+    def leases(self) -> LocalLeases:
+        return self._leases
+
+    async def append(
+        self, appends: Sequence[StreamAppend], request: RequestKey | None = None, fence: LeaseFence | None = None
+    ) -> AppendResult:
+        check_appends(appends, request)
         if (damage := self.damage) is not None:
             raise LogDamagedError(damage.position, damage.detail)
-        return await self._committer.append(appends, request)
+        if fence is None:
+            return await self._committer.append(appends, request)
+        # A task of its own: the lease stays in use until the commit, even when the caller goes away before.
+        appending = asyncio.create_task(self._append_fenced(appends, request, fence), name="event-log-fenced-append")
+        self._fenced.add(appending)
+        appending.add_done_callback(self._fenced_append_done)
+        return await asyncio.shield(appending)
 
     async def find_request(self, request: RequestKey) -> AppendResult | None:
         recorded = await self._reader.request(request)
@@ -156,6 +173,23 @@ class SqliteEventStore:
         await self._quick_check.close()
         await self._reader.close()
         self._lock.release()
+
+    async def _append_fenced(
+        self, appends: Sequence[StreamAppend], request: RequestKey | None, fence: LeaseFence
+    ) -> AppendResult:
+        try:
+            with self._leases.fenced(fence):
+                return await self._committer.append(appends, request)
+        except LeaseLostError:
+            if request is not None and (earlier := await self.find_request(request)) is not None:
+                return earlier
+            raise
+
+    def _fenced_append_done(self, appending: asyncio.Task[AppendResult]) -> None:
+        self._fenced.discard(appending)
+        if not appending.cancelled():
+            # Marks the error as seen; a caller that was cancelled doesn't ask for it any more.
+            appending.exception()
 
     def _advanced(self, head: LogHead) -> None:
         self._watch.advance(head.position)

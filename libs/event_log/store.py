@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from libs.event_log.event import NewEvent, RecordedEvent
+
+if TYPE_CHECKING:
+    from libs.event_log.lease import Leases
 
 MAX_PAYLOAD_BYTES = 1 << 20
 """Larger evidence belongs into a blob, with its digest in the event."""
@@ -47,6 +50,14 @@ class RequestRecord:
     request: RequestKey
     first_position: int
     last_position: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseFence:
+    """Lets an append through only while the lease of this name with this token is held."""
+
+    name: str
+    token: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +104,27 @@ class InvalidEventError(EventStoreError):
         self.field, self.description = field, description
 
 
+class LeaseLostError(EventStoreError):
+    """The lease isn't held any more, so somebody else may be at the work; nothing was appended."""
+
+    def __init__(self, fence: LeaseFence) -> None:
+        super().__init__(f"the lease {fence.name} with token {fence.token} is lost")
+        self.fence = fence
+
+
 class LogDiskFullError(EventStoreError):
     """The log's disk is full; nothing was appended, reads go on."""
 
 
 class LogUnavailableError(EventStoreError):
-    """The store can't be written or read for the moment; nothing was appended."""
+    """The store can't be written or read for the moment; nothing was appended, unless a subclass says otherwise."""
+
+
+class AppendOutcomeUnknownError(LogUnavailableError):
+    """The connection broke before the answer came: the append may or may not be in the log.
+
+    A repeat with the same request key tells, and appends once at most.
+    """
 
 
 class LogClosedError(LogUnavailableError):
@@ -167,8 +193,18 @@ class EventStore(Protocol):
     def damage(self) -> LogDamagedError | None:
         """What is known to be wrong with the stored bytes; appends are refused then."""
 
-    async def append(self, appends: Sequence[StreamAppend], request: RequestKey | None = None) -> AppendResult:
-        """Append atomically. Errors: the EventStoreError classes above."""
+    @property
+    def leases(self) -> Leases:
+        """Who does what, among the processes that share this log."""
+
+    async def append(
+        self, appends: Sequence[StreamAppend], request: RequestKey | None = None, fence: LeaseFence | None = None
+    ) -> AppendResult:
+        """Append atomically. Errors: the EventStoreError classes above.
+
+        With a `fence`, LeaseLostError unless that lease is held at the very moment that orders the append in the log;
+        a request that was recorded before is answered all the same.
+        """
 
     async def find_request(self, request: RequestKey) -> AppendResult | None:
         """What a request appended earlier; None if it is new. RequestIdReusedError for another body."""

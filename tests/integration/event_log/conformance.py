@@ -19,6 +19,7 @@ from libs.event_log.store import (
     EventTooLargeError,
     Expected,
     InvalidEventError,
+    LeaseLostError,
     LogClosedError,
     PositionBeyondHeadError,
     RequestIdReusedError,
@@ -213,6 +214,49 @@ class EventStoreConformance:
             await store.append([to(stream, event)])
         assert store.head == 1
 
+    async def test_a_request_id_that_no_store_can_hold(self, store: EventStore) -> None:
+        with pytest.raises(InvalidEventError):
+            await store.append([to("a", noted("1"))], request("nul\0"))
+        assert store.head == 1
+
+    async def test_a_fence_lets_only_the_holder_append(self, store: EventStore) -> None:
+        lease = await store.leases.acquire("work", "one", 60)
+        assert lease is not None
+        await store.append([to("a", noted("1"))], fence=lease.fence)
+        await store.leases.release(lease)
+        with pytest.raises(LeaseLostError):
+            await store.append([to("a", noted("2"))], fence=lease.fence)
+        successor = await store.leases.acquire("work", "two", 60)
+        assert successor is not None
+        neighbours = await asyncio.gather(
+            store.append([to("a", noted("3"))], fence=lease.fence),
+            store.append([to("a", noted("4"))], fence=successor.fence),
+            store.append([to("a", noted("5"))]),
+            return_exceptions=True,
+        )
+        assert [isinstance(outcome, LeaseLostError) for outcome in neighbours] == [True, False, False]
+        assert len(await store.read_stream("a")) == 3
+
+    async def test_a_fence_refuses_once_the_time_is_over(self, store: EventStore) -> None:
+        lease = await store.leases.acquire("work", "one", 0.05)
+        assert lease is not None
+        async with asyncio.timeout(30):
+            while await store.leases.holder("work") is not None:
+                await asyncio.sleep(0.01)
+        with pytest.raises(LeaseLostError):
+            await store.append([to("a", noted("1"))], fence=lease.fence)
+        assert store.head == 1
+
+    async def test_a_recorded_request_is_answered_after_the_lease(self, store: EventStore) -> None:
+        lease = await store.leases.acquire("work", "one", 60)
+        assert lease is not None
+        first = await store.append([to("a", noted("1"))], request("r"), lease.fence)
+        await store.leases.release(lease)
+        again = await store.append([to("a", noted("1"))], request("r"), lease.fence)
+        assert again.repeated and list(again.events) == list(first.events)
+        with pytest.raises(LeaseLostError):
+            await store.append([to("a", noted("2"))], request("s"), lease.fence)
+
     async def test_reading_filters(self, store: EventStore) -> None:
         for number in range(30):
             await store.append([to(f"job-{number % 3}", noted(str(number)), counted(number))])
@@ -230,6 +274,10 @@ class EventStoreConformance:
             event for event in jobs if event.type == "test.counted.v1" and event.position > 4
         ]
         assert await collect(store.read(stream_prefix="%")) == []
+        # What no event can have matches none.
+        assert await collect(store.read(stream="job-1\0")) == []
+        assert await collect(store.read(stream_prefix="job-\0")) == []
+        assert await collect(store.read(types=["\0"])) == []
 
     async def test_reading_backwards(self, store: EventStore) -> None:
         for number in range(20):

@@ -11,10 +11,13 @@ from libs.event_log.blob_store import BlobMissingError
 from libs.event_log.errors import as_labferry_error
 from libs.event_log.projection import ProjectionFailure, ProjectionStoppedError
 from libs.event_log.store import (
+    AppendOutcomeUnknownError,
     EventStoreError,
     EventTooLargeError,
     ForeignCursorError,
     InvalidEventError,
+    LeaseFence,
+    LeaseLostError,
     LogClosedError,
     LogDamagedError,
     LogDiskFullError,
@@ -43,6 +46,8 @@ CASES: list[tuple[Exception, grpc.StatusCode, str, dict[str, str]]] = [
     (LogDamagedError(7, "x"), Code.DATA_LOSS, "LOG_DAMAGED", {"position": "7"}),
     (LogUnavailableError("x"), Code.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE", {"dependency": "event_log"}),
     (LogClosedError("x"), Code.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE", {"dependency": "event_log"}),
+    (LeaseLostError(LeaseFence("jobs", 3)), Code.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE", {"dependency": "event_log"}),
+    (AppendOutcomeUnknownError("x"), Code.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE", {"dependency": "event_log"}),
     (LogInUseError("x"), Code.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE", {"dependency": "event_log"}),
     (LogLocationError("x"), Code.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE", {"dependency": "event_log"}),
     (
