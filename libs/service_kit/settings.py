@@ -167,8 +167,24 @@ class ListenSettings(_Block):
         return self
 
 
+class CheckpointSettings(_Block):
+    """Where signed checkpoints of a log go beside the state folder, and when: whichever comes first."""
+
+    folders: tuple[Path, ...] = ()
+    every_events: int = Field(default=10_000, ge=1)
+    every_minutes: float = Field(default=15, gt=0, allow_inf_nan=False)
+
+    @field_validator("folders")
+    @classmethod
+    def _are_absolute(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        if not all(folder.is_absolute() for folder in value):
+            raise ValueError("must be absolute paths")
+        return value
+
+
 class EventLogSettings(_Block):
     url: Literal["sqlite"] = "sqlite"
+    checkpoints: CheckpointSettings = CheckpointSettings()
 
 
 class SecretsBackend(StrEnum):
