@@ -8,11 +8,16 @@ from collections.abc import Sequence
 
 import uvloop
 
-from bench import transfer_small
+from bench import append_group, transfer_small
 from bench.rpc_write import RPC_WRITE
 from bench.table import Result, Row, format_table, note_result, run_row
 
-ROWS: Sequence[Row] = (RPC_WRITE, transfer_small.ROW)
+ROWS: Sequence[Row] = (
+    RPC_WRITE,
+    append_group.AGAINST_ONE_A_COMMIT,
+    append_group.AGAINST_RAW_BATCHES,
+    transfer_small.ROW,
+)
 
 
 def _selected(names: str) -> Sequence[Row]:

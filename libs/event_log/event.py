@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from google.protobuf.message import Message
 
 from libs.event_log.upcasting import Upcaster, ways_to_newest
@@ -100,8 +101,7 @@ def _decoder(payload: type[Message], way: Sequence[Upcaster]) -> Callable[[bytes
     return decode
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+class NewEvent(msgspec.Struct, frozen=True, gc=False):
     """An event before it is recorded. `actor` comes from the authenticated identity, never from the client's words."""
 
     type: str
@@ -114,8 +114,7 @@ class NewEvent:
     causation_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedEvent:
+class RecordedEvent(msgspec.Struct, frozen=True, gc=False):
     """An event as the log holds it. `recorded_ns` is the server's clock, nanoseconds since the epoch, UTC."""
 
     position: int
@@ -125,10 +124,13 @@ class RecordedEvent:
     event_id: str
     recorded_ns: int
     actor: str
-    payload: bytes = field(repr=False)
-    hash: bytes = field(repr=False)
+    payload: bytes
+    hash: bytes
     may_ignore: bool = False
     on_behalf_of: str = ""
     reason: str = ""
     correlation_id: str = ""
     causation_id: str = ""
+
+    def __repr__(self) -> str:
+        return f"RecordedEvent({self.position}, {self.stream!r}, {self.revision}, {self.type!r}, by {self.actor!r})"

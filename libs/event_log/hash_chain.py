@@ -38,6 +38,7 @@ from libs.event_log.event import RecordedEvent
 FIRST_PREVIOUS_HASH = bytes(32)
 LAYOUT = b"labferry.event.v1"
 
+_sha256 = hashlib.sha256
 _length = struct.Struct(">I").pack
 _integer = struct.Struct(">Iq").pack
 _LAYOUT_FIELD = _length(len(LAYOUT)) + LAYOUT
@@ -75,9 +76,39 @@ def canonical_bytes(
     content: EventContent,
 ) -> bytes:
     """The bytes of an event that its hash covers. UnicodeEncodeError for text that UTF-8 can't hold."""
+    return _hashed_bytes(b"", store_id, position, stream, revision, event_id, recorded_ns, content)
+
+
+def next_hash(
+    previous: bytes,
+    store_id: str,
+    position: int,
+    stream: str,
+    revision: int,
+    event_id: str,
+    recorded_ns: int,
+    content: EventContent,
+) -> bytes:
+    """The hash of an event from its predecessor's hash, its place and its content."""
+    return _sha256(
+        _hashed_bytes(previous, store_id, position, stream, revision, event_id, recorded_ns, content)
+    ).digest()
+
+
+def _hashed_bytes(
+    previous: bytes,
+    store_id: str,
+    position: int,
+    stream: str,
+    revision: int,
+    event_id: str,
+    recorded_ns: int,
+    content: EventContent,
+) -> bytes:
     identifier, correlation, payload = event_id.encode(), content.correlation_id.encode(), content.payload
     return b"".join(
         (
+            previous,
             _LAYOUT_FIELD,
             _recurring(store_id),
             _integer(8, position),
@@ -93,7 +124,7 @@ def canonical_bytes(
             _length(len(correlation)),
             correlation,
             _recurring(content.causation_id),
-            _FLAG_FIELDS[bool(content.may_ignore)],
+            _FLAG_FIELDS[content.may_ignore],
             _length(len(payload)),
             payload,
         )
@@ -107,17 +138,11 @@ def _recurring(text: str) -> bytes:
     return _length(len(encoded)) + encoded
 
 
-def chain_hash(previous: bytes, canonical: bytes) -> bytes:
-    """The hash of an event from its predecessor's hash and its own canonical bytes."""
-    return hashlib.sha256(previous + canonical).digest()
-
-
 def event_hash(store_id: str, previous: bytes, event: RecordedEvent) -> bytes:
     """What the hash of a recorded event must be."""
-    canonical = canonical_bytes(
-        store_id, event.position, event.stream, event.revision, event.event_id, event.recorded_ns, event
+    return next_hash(
+        previous, store_id, event.position, event.stream, event.revision, event.event_id, event.recorded_ns, event
     )
-    return chain_hash(previous, canonical)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import msgspec
+from msgspec.structs import astuple
+
 from libs.event_log.event import RecordedEvent
 from libs.event_log.recording import LogHead, Recorder
 from libs.event_log.sqlite_schema import (
     EVENT_COLUMNS,
     event_from_row,
-    event_row,
     insert_events_sql,
     insert_requests_sql,
 )
@@ -38,8 +40,7 @@ RequestName = tuple[str, str, str]
 RequestRow = tuple[str, str, str, bytes, int, int]
 
 
-@dataclass(slots=True, eq=False)
-class PendingAppend:
+class PendingAppend(msgspec.Struct, eq=False):
     """An append on its way: what is asked, and after the commit its outcome."""
 
     appends: Sequence[StreamAppend]
@@ -182,7 +183,8 @@ class SqliteBatchWriter:
         for some in _powers_of_two(events):
             values: list[object] = []
             for event in some:
-                values += event_row(event)
+                # The fields of an event are its row.
+                values += astuple(event)
             self._connection.execute(insert_events_sql(len(some)), values)
 
 

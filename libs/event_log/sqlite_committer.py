@@ -30,16 +30,10 @@ _GATHER_SECONDS = 0.002
 _SIBLINGS = 4
 
 
-class _Waiting(PendingAppend):
+class _Waiting(PendingAppend, eq=False, kw_only=True):
     """A pending append with the future that its caller awaits."""
 
-    __slots__ = ("released",)
-
-    def __init__(
-        self, appends: Sequence[StreamAppend], request: RequestKey | None, released: asyncio.Future[AppendResult]
-    ) -> None:
-        super().__init__(appends, request)
-        self.released = released
+    released: asyncio.Future[AppendResult]
 
 
 class SqliteCommitter:
@@ -67,18 +61,18 @@ class SqliteCommitter:
         self._thread = threading.Thread(target=self._run, name="event-log-committer", daemon=True)
         self._thread.start()
 
-    async def append(self, appends: Sequence[StreamAppend], request: RequestKey | None) -> AppendResult:
-        """Waits until the append is durable. Cancelling the caller doesn't stop the commit."""
+    def append(self, appends: Sequence[StreamAppend], request: RequestKey | None) -> asyncio.Future[AppendResult]:
+        """Done when the append is durable. Cancelling it doesn't stop the commit."""
         if not self._accepting:
             raise LogClosedError("the event log is closed")
         released: asyncio.Future[AppendResult] = self._loop.create_future()
-        waiting = _Waiting(appends, request, released)
+        waiting = _Waiting(appends, request, released=released)
         self._waiting.add(waiting)
         if not self._gathered:
             # All appends of one turn of the loop are handed over at once: the thread is woken once for them.
             self._loop.call_soon(self._hand_over)
         self._gathered.append(waiting)
-        return await released
+        return released
 
     async def close(self) -> None:
         """Commits what was handed over before, then closes the connection. May be called again."""

@@ -102,26 +102,6 @@ def insert_requests_sql(count: int) -> str:
     )
 
 
-def event_row(event: RecordedEvent) -> tuple[object, ...]:
-    """An event as the values of EVENT_COLUMNS."""
-    return (
-        event.position,
-        event.stream,
-        event.revision,
-        event.type,
-        event.event_id,
-        event.recorded_ns,
-        event.actor,
-        event.payload,
-        event.hash,
-        event.may_ignore,
-        event.on_behalf_of,
-        event.reason,
-        event.correlation_id,
-        event.causation_id,
-    )
-
-
 def event_from_row(_cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> RecordedEvent:
     """A row of EVENT_COLUMNS, as a sqlite3 row factory. STRICT tables vouch for the types, but know no booleans."""
     return RecordedEvent(

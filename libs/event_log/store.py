@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from libs.event_log.event import NewEvent, RecordedEvent
 
 if TYPE_CHECKING:
@@ -24,8 +26,7 @@ class Expected(Enum):
     ANY = "any"
 
 
-@dataclass(frozen=True, slots=True)
-class StreamAppend:
+class StreamAppend(msgspec.Struct, frozen=True):
     """Events for one stream. `expected` is the revision of its last event (from 0), or one of `Expected`."""
 
     stream: str
@@ -60,8 +61,7 @@ class LeaseFence:
     token: int
 
 
-@dataclass(frozen=True, slots=True)
-class AppendResult:
+class AppendResult(msgspec.Struct, frozen=True):
     """`events` in log order. `repeated`: this request was recorded before, and these are the events of that time."""
 
     events: Sequence[RecordedEvent]

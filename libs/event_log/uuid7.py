@@ -6,9 +6,8 @@ import os
 from collections.abc import Callable
 
 _RANDOM_BYTES = 8
-_POOL_BYTES = 512 * _RANDOM_BYTES
-_RANDOM_MASK = (1 << 62) - 1
-_VARIANT = 0x2 << 62
+_POOLED = 512
+_VARIANT_DIGITS = "89ab" * 4
 _STEPS_A_MILLISECOND = 1 << 12
 
 
@@ -18,24 +17,23 @@ class Uuid7Source:
     def __init__(self, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         self._random_bytes = random_bytes
         # Asking the system for a few thousand bytes takes hardly longer than for eight.
-        self._pool = b""
-        self._used = 0
+        self._random_tails: list[str] = []
         self._last_tick = -1
 
     def next(self, time_ns: int) -> str:
         """A UUIDv7 for a time in nanoseconds since the epoch, exact to a 4096th of a millisecond."""
-        milliseconds, rest_ns = divmod(time_ns, 1_000_000)
-        tick = milliseconds * _STEPS_A_MILLISECOND + rest_ns * _STEPS_A_MILLISECOND // 1_000_000
+        tick = time_ns * _STEPS_A_MILLISECOND // 1_000_000
         if tick <= self._last_tick:
             tick = self._last_tick + 1
         self._last_tick = tick
-        milliseconds, step = divmod(tick, _STEPS_A_MILLISECOND)
-        low = f"{_VARIANT | self._random():016x}"
-        high = f"{milliseconds:012x}"
-        return f"{high[:8]}-{high[8:]}-7{step:03x}-{low[:4]}-{low[4:]}"
+        if not self._random_tails:
+            self._random_tails = _random_tails(self._random_bytes(_POOLED * _RANDOM_BYTES).hex())
+        return f"{tick >> 28:08x}-{tick >> 12 & 0xFFFF:04x}-7{tick & 0xFFF:03x}-{self._random_tails.pop()}"
 
-    def _random(self) -> int:
-        if self._used == len(self._pool):
-            self._pool, self._used = self._random_bytes(_POOL_BYTES), 0
-        self._used += _RANDOM_BYTES
-        return int.from_bytes(self._pool[self._used - _RANDOM_BYTES : self._used], "big") & _RANDOM_MASK
+
+def _random_tails(digits: str) -> list[str]:
+    """The last two groups of UUIDs, from sixteen random digits each; two bits of the first say the variant."""
+    return [
+        f"{_VARIANT_DIGITS[int(digits[at], 16)]}{digits[at + 1 : at + 4]}-{digits[at + 4 : at + 16]}"
+        for at in range(0, len(digits), 2 * _RANDOM_BYTES)
+    ]
