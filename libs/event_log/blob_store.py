@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import os
 import re
 import tempfile
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TEMPORARY_PREFIX = ".new-"
+_CHUNK_BYTES = 1 << 20
 
 
 class BlobError(Exception):
@@ -50,16 +54,32 @@ class BlobStore:
     def put_sync(self, content: bytes) -> str:
         """`put` for worker threads."""
         digest = hashlib.sha256(content).hexdigest()
+        self._put(digest, io.BytesIO(content))
+        return digest
+
+    def put_file_sync(self, content: BinaryIO, digest: str) -> None:
+        """Keeps what a file holds, in bounded memory. For worker threads.
+
+        BlobChangedError when its digest is another, ValueError for what is no digest; then nothing is kept.
+        """
+        self._put(digest, content)
+
+    def _put(self, digest: str, content: BinaryIO) -> None:
         target = self._path(digest)
         if target.exists():
             # Whoever linked it may have died before this.
             _sync_folder(target.parent)
-            return digest
+            return
         self._make_folder(target.parent)
         descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY_PREFIX, dir=target.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
+                actual = hashlib.sha256()
+                while chunk := content.read(_CHUNK_BYTES):
+                    actual.update(chunk)
+                    file.write(chunk)
+                if actual.hexdigest() != digest:
+                    raise BlobChangedError(digest, actual.hexdigest())
                 file.flush()
                 os.fchmod(file.fileno(), 0o400)
                 os.fsync(file.fileno())
@@ -69,7 +89,6 @@ class BlobStore:
         finally:
             os.unlink(name)
         _sync_folder(target.parent)
-        return digest
 
     async def read(self, digest: str) -> bytes:
         """The bytes, checked. BlobMissingError, BlobChangedError; ValueError for what is no digest."""
@@ -85,6 +104,21 @@ class BlobStore:
         if actual != digest:
             raise BlobChangedError(digest, actual)
         return content
+
+    def check_sync(self, digest: str) -> int:
+        """Reads a blob through without keeping it; its size. Errors as `read`. For worker threads."""
+        with self.open_sync(digest) as file:
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+            if actual != digest:
+                raise BlobChangedError(digest, actual)
+            return file.tell()
+
+    def open_sync(self, digest: str) -> BufferedReader:
+        """The blob's file, unchecked. BlobMissingError; ValueError for what is no digest. For worker threads."""
+        try:
+            return self._path(digest).open("rb")
+        except FileNotFoundError:
+            raise BlobMissingError(digest) from None
 
     def sweep(self) -> int:
         """Removes what a killed process left unfinished; how many files. Only before anything is put."""

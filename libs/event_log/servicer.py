@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import grpc
 
 from labferry.events.v1 import event_log_service_pb2 as pb
 from labferry.events.v1 import event_log_service_pb2_grpc, event_pb2
+from libs.event_log.backup import backup_chunks, record_backup
+from libs.event_log.blob_store import BlobStore
+from libs.event_log.checkpoint_keeper import CheckpointKeeper
 from libs.event_log.event import EventTypes, RecordedEvent
-from libs.event_log.log_verification import verify_log
+from libs.event_log.event_message import add_message
+from libs.event_log.export import export_chunks, record_export
+from libs.event_log.file_pieces import FileSum, pieces
+from libs.event_log.kept_log import KeptLog
+from libs.event_log.log_messages import checkpoints_message, verdict_message
 from libs.event_log.projection import ProjectionRunner
 from libs.event_log.store import EventStore
 from libs.event_log.subscription import CaughtUpStep, EventsStep, Step, Subscription, batches
+from libs.service_kit.call import current_correlation_id
 from libs.service_kit.errors import FieldViolation, InvalidRequestError, UnavailableError
 from libs.service_kit.identity import current_caller
 
@@ -22,12 +31,15 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 _DRAINING = {"dependency": "event_log"}
-_TYPE_URL = "type.googleapis.com/"
-_UNKNOWN_TYPE_URL = "type.labferry.unknown/"
+_LISTED_CHECKPOINTS = 100
+_MOST_REASON_CHARACTERS = 1000
 
 
 class EventLogServicer(event_log_service_pb2_grpc.EventLogServiceServicer):
-    """Serves one log. `draining` ends the subscriptions; `projections` is None for a service without read models."""
+    """Serves one log. `draining` ends the subscriptions; `projections` is None for a service without read models.
+
+    `blobs` None: no event names any. `checkpoints` None: none are made.
+    """
 
     def __init__(
         self,
@@ -36,7 +48,11 @@ class EventLogServicer(event_log_service_pb2_grpc.EventLogServiceServicer):
         projections: ProjectionRunner | None,
         version: str,
         draining: asyncio.Event,
+        *,
+        blobs: BlobStore | None = None,
+        checkpoints: CheckpointKeeper | None = None,
     ) -> None:
+        self._log = KeptLog(store, event_types, blobs, checkpoints)
         self._store = store
         self._event_types = event_types
         self._projections = projections
@@ -80,21 +96,28 @@ class EventLogServicer(event_log_service_pb2_grpc.EventLogServiceServicer):
         raise UnavailableError("the service is stopping; resume after the last position", metadata=_DRAINING)
 
     async def VerifyLog(self, request: pb.VerifyLogRequest, context: Context) -> pb.VerifyLogResponse:
-        first, last = request.from_position or self._store.oldest, request.to_position or None
-        _require_not_negative(("from_position", request.from_position), ("to_position", request.to_position))
-        if last is not None and last < first:
-            raise InvalidRequestError(FieldViolation("to_position", "lies before from_position"))
-        verdict = await verify_log(self._store, first, last)
-        response = pb.VerifyLogResponse(
-            intact=verdict.first_break is None,
-            head_position=verdict.head_position,
-            head_hash=verdict.head_hash.hex(),
-            events_checked=verdict.events_checked,
-        )
-        if verdict.first_break is not None:
-            response.first_bad_position = verdict.first_break.position
-            response.reason = verdict.first_break.reason
-        return response
+        first, last = self._range(request.from_position, request.to_position)
+        return verdict_message(await self._log.verify(first, last, read_blobs=not request.skip_blobs))
+
+    async def ExportEvents(self, request: pb.ExportEventsRequest, context: Context) -> AsyncIterator[pb.FilePiece]:
+        first, last = self._range(request.from_position, request.to_position)
+        _require_reason(request.reason)
+        last = await record_export(self._store, first, last, **_asked(request.reason))
+        async for piece in _file(export_chunks(self._log, first, last)):
+            yield piece
+
+    async def BackUp(self, request: pb.BackUpRequest, context: Context) -> AsyncIterator[pb.FilePiece]:
+        _require_reason(request.reason)
+        head = await record_backup(self._store, **_asked(request.reason))
+        async for piece in _file(backup_chunks(self._log, head, self._version)):
+            yield piece
+
+    async def ListCheckpoints(self, request: pb.ListCheckpointsRequest, context: Context) -> pb.ListCheckpointsResponse:
+        _require_not_negative(("limit", request.limit))
+        keeper = self._log.checkpoints
+        if keeper is None:
+            return pb.ListCheckpointsResponse()
+        return checkpoints_message(await keeper.newest(request.limit or _LISTED_CHECKPOINTS), keeper.places)
 
     async def RebuildProjections(
         self, request: pb.RebuildProjectionsRequest, context: Context
@@ -131,32 +154,42 @@ class EventLogServicer(event_log_service_pb2_grpc.EventLogServiceServicer):
     def _batch(self, events: Iterable[RecordedEvent]) -> event_pb2.EventBatch:
         batch = event_pb2.EventBatch(store_id=self._store.store_id)
         for event in events:
-            self._add(batch, event)
+            add_message(batch, event, self._event_types)
         return batch
 
-    def _add(self, batch: event_pb2.EventBatch, event: RecordedEvent) -> None:
-        seconds, nanos = divmod(event.recorded_ns, 1_000_000_000)
-        message = batch.events.add(
-            position=event.position,
-            stream=event.stream,
-            revision=event.revision,
-            type=event.type,
-            event_id=event.event_id,
-            actor=event.actor,
-            on_behalf_of=event.on_behalf_of,
-            reason=event.reason,
-            correlation_id=event.correlation_id,
-            causation_id=event.causation_id,
-            may_ignore=event.may_ignore,
-            hash=event.hash,
-        )
-        message.recorded_time.seconds, message.recorded_time.nanos = seconds, nanos
-        event_type = self._event_types.get(event.type)
-        if event_type is None:
-            message.payload.type_url = _UNKNOWN_TYPE_URL + event.type
-        else:
-            message.payload.type_url = _TYPE_URL + event_type.payload.DESCRIPTOR.full_name
-        message.payload.value = event.payload
+    def _range(self, from_position: int, to_position: int) -> tuple[int, int | None]:
+        _require_not_negative(("from_position", from_position), ("to_position", to_position))
+        first, last = from_position or self._store.oldest, to_position or None
+        if last is not None and last < first:
+            raise InvalidRequestError(FieldViolation("to_position", "lies before from_position"))
+        return first, last
+
+
+async def _file(chunks: AsyncGenerator[bytes, None]) -> AsyncIterator[pb.FilePiece]:
+    # A caller that goes away ends the reading at once, not when somebody collects the garbage.
+    async with aclosing(chunks), aclosing(pieces(chunks)) as parts:
+        async for part in parts:
+            if isinstance(part, FileSum):
+                yield pb.FilePiece(end=pb.FileEnd(size=part.size, sha256=part.sha256))
+            else:
+                yield pb.FilePiece(data=part)
+
+
+class _Asked(TypedDict):
+    actor: str
+    reason: str
+    correlation_id: str
+
+
+def _asked(reason: str) -> _Asked:
+    """Who asks, and why, for the record."""
+    return _Asked(actor=current_caller().actor, reason=reason, correlation_id=current_correlation_id())
+
+
+def _require_reason(reason: str) -> None:
+    if len(reason) > _MOST_REASON_CHARACTERS or not reason.isprintable():
+        most = f"must be at most {_MOST_REASON_CHARACTERS} printable characters"
+        raise InvalidRequestError(FieldViolation("reason", most))
 
 
 def _require_not_negative(*fields: tuple[str, int]) -> None:

@@ -39,6 +39,7 @@ class ServiceName(StrEnum):
 SERVICES = frozenset({Role.SERVICE_SYNC_ENGINE, Role.SERVICE_LIMS_GATEWAY})
 READERS = frozenset({Role.VIEWER, Role.OPERATOR, Role.ADMIN}) | SERVICES
 OPERATORS = frozenset({Role.OPERATOR, Role.ADMIN})
+ADMINS = frozenset({Role.ADMIN})
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,21 @@ class EventLogServiceStub(object):
                 request_serializer=labferry_dot_events_dot_v1_dot_event__log__service__pb2.RebuildProjectionsRequest.SerializeToString,
                 response_deserializer=labferry_dot_events_dot_v1_dot_event__log__service__pb2.RebuildProjectionsResponse.FromString,
                 _registered_method=True)
+        self.ExportEvents = channel.unary_stream(
+                '/labferry.events.v1.EventLogService/ExportEvents',
+                request_serializer=labferry_dot_events_dot_v1_dot_event__log__service__pb2.ExportEventsRequest.SerializeToString,
+                response_deserializer=labferry_dot_events_dot_v1_dot_event__log__service__pb2.FilePiece.FromString,
+                _registered_method=True)
+        self.BackUp = channel.unary_stream(
+                '/labferry.events.v1.EventLogService/BackUp',
+                request_serializer=labferry_dot_events_dot_v1_dot_event__log__service__pb2.BackUpRequest.SerializeToString,
+                response_deserializer=labferry_dot_events_dot_v1_dot_event__log__service__pb2.FilePiece.FromString,
+                _registered_method=True)
+        self.ListCheckpoints = channel.unary_unary(
+                '/labferry.events.v1.EventLogService/ListCheckpoints',
+                request_serializer=labferry_dot_events_dot_v1_dot_event__log__service__pb2.ListCheckpointsRequest.SerializeToString,
+                response_deserializer=labferry_dot_events_dot_v1_dot_event__log__service__pb2.ListCheckpointsResponse.FromString,
+                _registered_method=True)
 
 
 class EventLogServiceServicer(object):
@@ -108,6 +123,31 @@ class EventLogServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportEvents(self, request, context):
+        """The events of a range as JSON Lines, for people and for a verifier that needs nothing of Labferry; docs/auditor.md has
+        the format and the verifier. log.exported.v1 is recorded first. OUT_OF_RANGE when a position lies beyond the head;
+        DATA_LOSS when an event can't be read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BackUp(self, request, context):
+        """Everything up to now as one tar file, for `labferry log restore`: the events, the blobs that they name, and the requests
+        that were answered; docs/auditor.md has the format. log.backed_up.v1 is recorded first and is the last event in it.
+        The service works on meanwhile. DATA_LOSS when an event or a blob is damaged. Administrators only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCheckpoints(self, request, context):
+        """The newest checkpoints of this service, and how each place that keeps them is doing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EventLogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -135,6 +175,21 @@ def add_EventLogServiceServicer_to_server(servicer, server):
                     servicer.RebuildProjections,
                     request_deserializer=labferry_dot_events_dot_v1_dot_event__log__service__pb2.RebuildProjectionsRequest.FromString,
                     response_serializer=labferry_dot_events_dot_v1_dot_event__log__service__pb2.RebuildProjectionsResponse.SerializeToString,
+            ),
+            'ExportEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportEvents,
+                    request_deserializer=labferry_dot_events_dot_v1_dot_event__log__service__pb2.ExportEventsRequest.FromString,
+                    response_serializer=labferry_dot_events_dot_v1_dot_event__log__service__pb2.FilePiece.SerializeToString,
+            ),
+            'BackUp': grpc.unary_stream_rpc_method_handler(
+                    servicer.BackUp,
+                    request_deserializer=labferry_dot_events_dot_v1_dot_event__log__service__pb2.BackUpRequest.FromString,
+                    response_serializer=labferry_dot_events_dot_v1_dot_event__log__service__pb2.FilePiece.SerializeToString,
+            ),
+            'ListCheckpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCheckpoints,
+                    request_deserializer=labferry_dot_events_dot_v1_dot_event__log__service__pb2.ListCheckpointsRequest.FromString,
+                    response_serializer=labferry_dot_events_dot_v1_dot_event__log__service__pb2.ListCheckpointsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -274,6 +329,87 @@ class EventLogService(object):
             '/labferry.events.v1.EventLogService/RebuildProjections',
             labferry_dot_events_dot_v1_dot_event__log__service__pb2.RebuildProjectionsRequest.SerializeToString,
             labferry_dot_events_dot_v1_dot_event__log__service__pb2.RebuildProjectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/labferry.events.v1.EventLogService/ExportEvents',
+            labferry_dot_events_dot_v1_dot_event__log__service__pb2.ExportEventsRequest.SerializeToString,
+            labferry_dot_events_dot_v1_dot_event__log__service__pb2.FilePiece.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BackUp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/labferry.events.v1.EventLogService/BackUp',
+            labferry_dot_events_dot_v1_dot_event__log__service__pb2.BackUpRequest.SerializeToString,
+            labferry_dot_events_dot_v1_dot_event__log__service__pb2.FilePiece.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCheckpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/labferry.events.v1.EventLogService/ListCheckpoints',
+            labferry_dot_events_dot_v1_dot_event__log__service__pb2.ListCheckpointsRequest.SerializeToString,
+            labferry_dot_events_dot_v1_dot_event__log__service__pb2.ListCheckpointsResponse.FromString,
             options,
             channel_credentials,
             insecure,

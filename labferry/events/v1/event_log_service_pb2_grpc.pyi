@@ -52,6 +52,18 @@ class EventLogServiceStub:
     """
     RebuildProjections: _grpc.UnaryUnaryMultiCallable[_event_log_service_pb2.RebuildProjectionsRequest, _event_log_service_pb2.RebuildProjectionsResponse]
     """Replays the log into fresh read models, compares them with those in use and, unless dry_run, puts them in their place."""
+    ExportEvents: _grpc.UnaryStreamMultiCallable[_event_log_service_pb2.ExportEventsRequest, _event_log_service_pb2.FilePiece]
+    """The events of a range as JSON Lines, for people and for a verifier that needs nothing of Labferry; docs/auditor.md has
+    the format and the verifier. log.exported.v1 is recorded first. OUT_OF_RANGE when a position lies beyond the head;
+    DATA_LOSS when an event can't be read.
+    """
+    BackUp: _grpc.UnaryStreamMultiCallable[_event_log_service_pb2.BackUpRequest, _event_log_service_pb2.FilePiece]
+    """Everything up to now as one tar file, for `labferry log restore`: the events, the blobs that they name, and the requests
+    that were answered; docs/auditor.md has the format. log.backed_up.v1 is recorded first and is the last event in it.
+    The service works on meanwhile. DATA_LOSS when an event or a blob is damaged. Administrators only.
+    """
+    ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_event_log_service_pb2.ListCheckpointsRequest, _event_log_service_pb2.ListCheckpointsResponse]
+    """The newest checkpoints of this service, and how each place that keeps them is doing."""
 
 @_typing.type_check_only
 class EventLogServiceAsyncStub(EventLogServiceStub):
@@ -76,6 +88,18 @@ class EventLogServiceAsyncStub(EventLogServiceStub):
     """
     RebuildProjections: _aio.UnaryUnaryMultiCallable[_event_log_service_pb2.RebuildProjectionsRequest, _event_log_service_pb2.RebuildProjectionsResponse]  # type: ignore[assignment]
     """Replays the log into fresh read models, compares them with those in use and, unless dry_run, puts them in their place."""
+    ExportEvents: _aio.UnaryStreamMultiCallable[_event_log_service_pb2.ExportEventsRequest, _event_log_service_pb2.FilePiece]  # type: ignore[assignment]
+    """The events of a range as JSON Lines, for people and for a verifier that needs nothing of Labferry; docs/auditor.md has
+    the format and the verifier. log.exported.v1 is recorded first. OUT_OF_RANGE when a position lies beyond the head;
+    DATA_LOSS when an event can't be read.
+    """
+    BackUp: _aio.UnaryStreamMultiCallable[_event_log_service_pb2.BackUpRequest, _event_log_service_pb2.FilePiece]  # type: ignore[assignment]
+    """Everything up to now as one tar file, for `labferry log restore`: the events, the blobs that they name, and the requests
+    that were answered; docs/auditor.md has the format. log.backed_up.v1 is recorded first and is the last event in it.
+    The service works on meanwhile. DATA_LOSS when an event or a blob is damaged. Administrators only.
+    """
+    ListCheckpoints: _aio.UnaryUnaryMultiCallable[_event_log_service_pb2.ListCheckpointsRequest, _event_log_service_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
+    """The newest checkpoints of this service, and how each place that keeps them is doing."""
 
 class EventLogServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads, follows, checks and copies the append-only log of the service that serves it. Nothing here changes what is
@@ -127,5 +151,35 @@ class EventLogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_event_log_service_pb2.RebuildProjectionsResponse, _abc.Awaitable[_event_log_service_pb2.RebuildProjectionsResponse]]:
         """Replays the log into fresh read models, compares them with those in use and, unless dry_run, puts them in their place."""
+
+    @_abc_1.abstractmethod
+    def ExportEvents(
+        self,
+        request: _event_log_service_pb2.ExportEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_event_log_service_pb2.FilePiece], _abc.AsyncIterator[_event_log_service_pb2.FilePiece]]:
+        """The events of a range as JSON Lines, for people and for a verifier that needs nothing of Labferry; docs/auditor.md has
+        the format and the verifier. log.exported.v1 is recorded first. OUT_OF_RANGE when a position lies beyond the head;
+        DATA_LOSS when an event can't be read.
+        """
+
+    @_abc_1.abstractmethod
+    def BackUp(
+        self,
+        request: _event_log_service_pb2.BackUpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_event_log_service_pb2.FilePiece], _abc.AsyncIterator[_event_log_service_pb2.FilePiece]]:
+        """Everything up to now as one tar file, for `labferry log restore`: the events, the blobs that they name, and the requests
+        that were answered; docs/auditor.md has the format. log.backed_up.v1 is recorded first and is the last event in it.
+        The service works on meanwhile. DATA_LOSS when an event or a blob is damaged. Administrators only.
+        """
+
+    @_abc_1.abstractmethod
+    def ListCheckpoints(
+        self,
+        request: _event_log_service_pb2.ListCheckpointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_log_service_pb2.ListCheckpointsResponse, _abc.Awaitable[_event_log_service_pb2.ListCheckpointsResponse]]:
+        """The newest checkpoints of this service, and how each place that keeps them is doing."""
 
 def add_EventLogServiceServicer_to_server(servicer: EventLogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,7 +25,7 @@ from libs.event_log.hash_chain import LAYOUT
 from libs.event_log.published import publish_event_log
 from libs.service_kit.config import load_configuration
 from libs.service_kit.errors import LabferryError
-from libs.service_kit.identity import OPERATORS, READERS
+from libs.service_kit.identity import ADMINS, OPERATORS, READERS
 from libs.service_kit.server import PublishedService
 from services.lims_gateway.projects import errors as lims_errors
 from services.lims_gateway.projects import servicer as lims_servicer
@@ -112,7 +112,7 @@ def test_every_rule_and_whether_it_can_be_overridden() -> None:
 
 
 def test_every_method_and_its_roles() -> None:
-    groups = {"readers": READERS, "operators": OPERATORS}
+    groups = {"readers": READERS, "operators": OPERATORS, "administrators": ADMINS}
     named = {row[0]: frozenset(bare(role) for role in row[1].split(", ")) for row in INTEGRATOR.table("### Roles")}
     assert named == {name: frozenset(role.value for role in roles) for name, roles in groups.items()}
     rows = {bare(row[0]): groups[row[1]] for row in INTEGRATOR.table("### Methods and who may call them")}

@@ -29,7 +29,10 @@ from libs.service_kit.settings import LoggingSettings
 from tests.integration.event_log.counting import Notes, SumPerStream
 from tests.integration.event_log.events import EVENT_TYPES, counted, noted, to
 
-METHODS = ("GetServerInfo", "ReadEvents", "SubscribeEvents", "VerifyLog", "RebuildProjections")
+METHODS = (
+    *("GetServerInfo", "ReadEvents", "SubscribeEvents", "VerifyLog", "RebuildProjections"),
+    *("ExportEvents", "BackUp", "ListCheckpoints"),
+)
 
 
 @dataclass

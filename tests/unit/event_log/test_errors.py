@@ -8,6 +8,7 @@ import pytest
 from labferry.events.v1 import error_reason_pb2 as reasons
 from libs.event_log import errors
 from libs.event_log.blob_store import BlobMissingError
+from libs.event_log.checkpoint_key import CheckpointKeyError
 from libs.event_log.errors import as_labferry_error
 from libs.event_log.projection import ProjectionFailure, ProjectionStoppedError
 from libs.event_log.store import (
@@ -50,6 +51,7 @@ CASES: list[tuple[Exception, grpc.StatusCode, str, dict[str, str]]] = [
     (AppendOutcomeUnknownError("x"), Code.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE", {"dependency": "event_log"}),
     (LogInUseError("x"), Code.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE", {"dependency": "event_log"}),
     (LogLocationError("x"), Code.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE", {"dependency": "event_log"}),
+    (CheckpointKeyError("x"), Code.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE", {"dependency": "event_log"}),
     (
         ForeignCursorError("a", "b"),
         Code.FAILED_PRECONDITION,
