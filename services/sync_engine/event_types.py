@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from labferry.events.v1 import job_events_pb2 as job
-from labferry.events.v1 import log_events_pb2 as log
 from labferry.events.v1 import run_events_pb2 as run
 from libs.event_log.event import EventType, EventTypes
+from libs.event_log.genesis import LOG_EVENT_TYPES
 
 EVENT_TYPES = EventTypes(
     (
-        EventType("log.store_created.v1", log.StoreCreated),
+        *LOG_EVENT_TYPES,
         EventType("sync.job.queued.v1", job.JobQueued),
         EventType("sync.job.started.v1", job.JobStarted),
         EventType("sync.job.requeued.v1", job.JobRequeued),
