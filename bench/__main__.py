@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import uvloop
 
-from bench import append_group, transfer_small
+from bench import append_group, replay, startup, transfer_small
 from bench.rpc_write import RPC_WRITE
 from bench.table import Result, Row, format_table, note_result, run_row
 
@@ -16,6 +16,8 @@ ROWS: Sequence[Row] = (
     RPC_WRITE,
     append_group.AGAINST_ONE_A_COMMIT,
     append_group.AGAINST_RAW_BATCHES,
+    replay.ROW,
+    startup.ROW,
     transfer_small.ROW,
 )
 
