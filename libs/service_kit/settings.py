@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from libs.service_kit.postgres_url import check_postgres_url
+
+SQLITE = "sqlite"
 EQUIPMENT_ID = re.compile(r"[A-Z][A-Z0-9_]{0,31}")
 _CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 
@@ -183,8 +186,15 @@ class CheckpointSettings(_Block):
 
 
 class EventLogSettings(_Block):
-    url: Literal["sqlite"] = "sqlite"
+    """`url`: "sqlite", one file a service in its state folder; or a PostgreSQL database, a schema a service."""
+
+    url: str = SQLITE
     checkpoints: CheckpointSettings = CheckpointSettings()
+
+    @field_validator("url")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        return value if value == SQLITE else check_postgres_url(value)
 
 
 class SecretsBackend(StrEnum):
