@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 
+from libs.event_log.checkpoint_keeper import keeping_checkpoints
 from libs.event_log.published import publish_event_log
 from libs.event_log.sqlite_store import SqliteEventStore
 from libs.service_kit.channel import open_channel, read_token
@@ -38,6 +39,15 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             environment.state_dir / "events.sqlite3", service=environment.name, version=LABFERRY_VERSION
         )
         resources.push_async_callback(store.close)
+        checkpoints = await resources.enter_async_context(
+            keeping_checkpoints(
+                store,
+                environment.name,
+                environment.state_dir,
+                environment.settings.event_log.checkpoints,
+                environment.logger,
+            )
+        )
         cache = await _open_cache(environment)
         resources.push_async_callback(cache.close)
         upstream: LimsUpstream | None = None
@@ -57,7 +67,10 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         directory = Directory(lims.endpoint, upstream, cache, timedelta(hours=lims.cache_ttl_hours), environment.logger)
         resources.push_async_callback(directory.close)
         yield Composition(
-            services=(servicer.publish(directory), publish_event_log(store, EVENT_TYPES, None, environment.draining))
+            services=(
+                servicer.publish(directory),
+                publish_event_log(store, EVENT_TYPES, None, environment.draining, checkpoints=checkpoints),
+            )
         )
 
 

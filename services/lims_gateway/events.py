@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from labferry.events.v1 import log_events_pb2
-from libs.event_log.event import EventType, EventTypes
+from libs.event_log.event import EventTypes
+from libs.event_log.genesis import LOG_EVENT_TYPES
 
-EVENT_TYPES = EventTypes((EventType("log.store_created.v1", log_events_pb2.StoreCreated),))
+EVENT_TYPES = EventTypes(LOG_EVENT_TYPES)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from libs.event_log.checkpoint_keeper import keeping_checkpoints
 from libs.event_log.published import publish_event_log
 from libs.event_log.sqlite_store import SqliteEventStore
 from libs.service_kit.run import Composition, ServiceEnvironment
@@ -32,7 +33,16 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
     store = await SqliteEventStore.open(
         environment.state_dir / "events.sqlite3", service=environment.name, version=LABFERRY_VERSION
     )
-    async with _closing(store):
+    async with (
+        _closing(store),
+        keeping_checkpoints(
+            store,
+            environment.name,
+            environment.state_dir,
+            environment.settings.event_log.checkpoints,
+            environment.logger,
+        ) as checkpoints,
+    ):
         audit = Audit(store)
         health = SealHealth(servicer.FULL_NAME)
         file = EncryptedFile(
@@ -42,7 +52,10 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         try:
             await unseal_at_start(vault, audit, settings.passphrase_file, environment.logger)
             yield Composition(
-                services=(servicer.publish(vault), publish_event_log(store, EVENT_TYPES, None, environment.draining)),
+                services=(
+                    servicer.publish(vault),
+                    publish_event_log(store, EVENT_TYPES, None, environment.draining, checkpoints=checkpoints),
+                ),
                 on_serving=health.begin,
                 not_serving=frozenset({servicer.FULL_NAME}) if vault.sealed else frozenset(),
             )

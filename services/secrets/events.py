@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from labferry.events.v1 import log_events_pb2, secret_events_pb2
+from labferry.events.v1 import secret_events_pb2
 from libs.event_log.event import EventType, EventTypes
+from libs.event_log.genesis import LOG_EVENT_TYPES
 
 STORE_STREAM = "secrets-store"
 
@@ -15,7 +16,7 @@ SECRET_CHANGE_FAILED = "secrets.secret.change_failed.v1"
 
 EVENT_TYPES = EventTypes(
     (
-        EventType("log.store_created.v1", log_events_pb2.StoreCreated),
+        *LOG_EVENT_TYPES,
         EventType(STORE_INITIALIZED, secret_events_pb2.SecretStoreInitialized),
         EventType(STORE_UNSEALED, secret_events_pb2.SecretStoreUnsealed),
         EventType("secrets.store_sealed.v1", secret_events_pb2.SecretStoreSealed),

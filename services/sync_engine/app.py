@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from labferry.events.v1 import run_events_pb2
 from libs.event_log.blob_store import BlobStore
+from libs.event_log.checkpoint_keeper import keeping_checkpoints
 from libs.event_log.projection import AppliedEvent, ProjectionRunner
 from libs.event_log.published import publish_event_log
 from libs.event_log.sqlite_store import SqliteEventStore
@@ -68,6 +69,12 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             environment.state_dir / "events.sqlite3", service=environment.name, version=LABFERRY_VERSION
         )
         resources.push_async_callback(store.close)
+        checkpoints = await resources.enter_async_context(
+            keeping_checkpoints(
+                store, environment.name, environment.state_dir, settings.event_log.checkpoints, environment.logger
+            )
+        )
+        blobs = BlobStore(environment.state_dir / "blobs")
         log = EngineLog(store)
         projections = ProjectionRunner(
             store, EVENT_TYPES, environment.state_dir / "read_models.sqlite3", (JobsProjection(), RunsProjection())
@@ -88,7 +95,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         bench = Workbench(
             engine_id=str(uuid.uuid4()),
             log=log,
-            blobs=BlobStore(environment.state_dir / "blobs"),
+            blobs=blobs,
             locator=locator,
             gate=gate,
             files=files,
@@ -133,7 +140,9 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
                 jobs_servicer.publish(sync),
                 runs_servicer.publish(OverrideCommands(log, files, keeper, locator, _now), queries),
                 problems_servicer.publish(Problems(projections, locator, scan, _now)),
-                publish_event_log(store, EVENT_TYPES, projections, environment.draining),
+                publish_event_log(
+                    store, EVENT_TYPES, projections, environment.draining, blobs=blobs, checkpoints=checkpoints
+                ),
             )
         )
 
