@@ -67,7 +67,7 @@ class _Peer:
         if self.application is None:
             raise RuntimeError("the peer has no log")
         began = time.perf_counter()
-        jobs = [self.application.repository.get(job_id) for job_id in self.ids]
+        jobs: list[_CarriedJob] = [self.application.repository.get(job_id) for job_id in self.ids]
         spent = time.perf_counter() - began
         if any(job.version != EVENTS_A_JOB for job in jobs):
             raise RuntimeError("the peer replayed something else")

@@ -8,8 +8,8 @@ import inspect
 import random
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -17,7 +17,13 @@ import grpc
 from grpc.aio import ServicerContext
 
 from libs.service_kit.call_log import CallLog
-from libs.service_kit.errors import DeadlineExceededError, InternalError, LabferryError, to_status
+from libs.service_kit.errors import (
+    DeadlineExceededError,
+    InternalError,
+    LabferryError,
+    SubscriberTooSlowError,
+    to_status,
+)
 from libs.service_kit.identity import Identities, Role, require_role, set_current_caller
 from libs.service_kit.telemetry import Logger
 
@@ -26,6 +32,9 @@ if TYPE_CHECKING:
 
 UNARY_DEADLINE_SECONDS = 60.0
 """For calls whose client sets none; long-running methods are exempt."""
+
+READER_SECONDS = 30.0
+"""A stream whose reader takes nothing for so long is cut off: nothing is kept for a reader that died."""
 
 _correlation: contextvars.ContextVar[str] = contextvars.ContextVar("correlation_id", default="")
 
@@ -56,6 +65,17 @@ async def _within_deadline(work: Awaitable[Any]) -> Any:
         raise
     finally:
         timer.cancel()
+
+
+async def _send(context: Context, response: Any, responses: AsyncGenerator[Any, None]) -> None:
+    """SubscriberTooSlowError, raised in the method itself first so that it can say where to resume."""
+    try:
+        async with asyncio.timeout(READER_SECONDS):
+            await context.write(response)
+    except TimeoutError:
+        error = SubscriberTooSlowError(f"nothing was taken for {READER_SECONDS:g} seconds")
+        await responses.athrow(error)
+        raise error from None
 
 
 class CallGuard:
@@ -146,17 +166,23 @@ class CallGuard:
     ) -> Any:
         write, clock = self._log.write, time.perf_counter
 
-        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+        async def call(request: Any, context: Context) -> None:
             started = clock()
             actor = ""
             try:
                 actor = self._admit(method, allowed, context)
                 async with aclosing(behaviour(request, context)) as responses:
                     async for response in responses:
-                        yield response
+                        await _send(context, response, responses)
+            except SubscriberTooSlowError as error:
+                # The status waits behind what was sent: a reader that comes back finds it there, without this task.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(READER_SECONDS):
+                        await self._refuse(method, actor, context, error, clock() - started)
+                return
             except Exception as error:  # noqa: BLE001 -- the boundary: whatever it is, the caller gets a status
                 await self._refuse(method, actor, context, error, clock() - started)
-            except (asyncio.CancelledError, GeneratorExit):
+            except asyncio.CancelledError:
                 write(method, actor, current_correlation_id(), grpc.StatusCode.CANCELLED, clock() - started)
                 raise
             write(method, actor, current_correlation_id(), grpc.StatusCode.OK, clock() - started)

@@ -126,6 +126,13 @@ class DeadlineExceededError(LabferryError):
     reason = general_reason(service_reasons.ERROR_REASON_DEADLINE_EXCEEDED)
 
 
+class SubscriberTooSlowError(LabferryError):
+    """The reader of a stream took nothing for too long. Raised in a streaming method at the `yield` of what waits."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = general_reason(service_reasons.ERROR_REASON_SUBSCRIBER_TOO_SLOW)
+
+
 class InternalError(LabferryError):
     """What a caller sees of a defect: an id, under which the service's log holds the details."""
 

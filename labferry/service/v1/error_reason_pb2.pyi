@@ -44,6 +44,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL: a defect of Labferry. Metadata: error_id, under which the service's own log holds the details."""
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 10
     """DEADLINE_EXCEEDED: the call took longer than the service's default deadline for calls that bring none."""
+    ERROR_REASON_SUBSCRIBER_TOO_SLOW: _ErrorReason.ValueType  # 11
+    """RESOURCE_EXHAUSTED: the reader of a stream took nothing for 30 seconds although there was something to send, and was cut
+    off. It finds this behind the last message that was sent. Metadata: last_position for a stream of events: resume there.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons that any Labferry service can give, whatever its own API. They travel in google.rpc.ErrorInfo.reason without
@@ -72,4 +76,8 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 9
 """INTERNAL: a defect of Labferry. Metadata: error_id, under which the service's own log holds the details."""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 10
 """DEADLINE_EXCEEDED: the call took longer than the service's default deadline for calls that bring none."""
+ERROR_REASON_SUBSCRIBER_TOO_SLOW: ErrorReason.ValueType  # 11
+"""RESOURCE_EXHAUSTED: the reader of a stream took nothing for 30 seconds although there was something to send, and was cut
+off. It finds this behind the last message that was sent. Metadata: last_position for a stream of events: resume there.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -11,6 +11,7 @@ import grpc
 import pytest
 import structlog
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.wrappers_pb2 import BytesValue
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -52,6 +53,13 @@ class Servicer:
         yield Empty()
         raise ZeroDivisionError(SECRET)
 
+    async def Endless(self, request: Empty, context: Any) -> AsyncIterator[BytesValue]:
+        try:
+            while True:
+                yield BytesValue(value=bytes(100_000))
+        finally:
+            self.given_up.set()
+
 
 def _add(servicer: Servicer, server: grpc.aio.Server) -> None:
     handlers: dict[str, Any] = {
@@ -60,16 +68,19 @@ def _add(servicer: Servicer, server: grpc.aio.Server) -> None:
         )
         for name in ("Defect", "Slow", "Fine", "Nobody")
     }
-    handlers["Broken"] = grpc.unary_stream_rpc_method_handler(
-        servicer.Broken, request_deserializer=Empty.FromString, response_serializer=Empty.SerializeToString
-    )
+    for name in ("Broken", "Endless"):
+        handlers[name] = grpc.unary_stream_rpc_method_handler(
+            getattr(servicer, name),
+            request_deserializer=Empty.FromString,
+            response_serializer=lambda message: message.SerializeToString(),
+        )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Service", handlers),))
 
 
 @pytest.fixture
 async def service(tmp_path: Path) -> AsyncIterator[tuple[Servicer, grpc.aio.Channel]]:
     servicer = Servicer()
-    roles = dict.fromkeys(("Defect", "Slow", "Fine", "Broken"), READERS) | {"Nobody": frozenset()}
+    roles = dict.fromkeys(("Defect", "Slow", "Fine", "Broken", "Endless"), READERS) | {"Nobody": frozenset()}
     published = PublishedService("test.Service", servicer, _add, roles)
     logger = structlog.get_logger()
     server = ServiceServer(
@@ -114,6 +125,40 @@ async def test_a_defect_in_a_stream_too(service: tuple[Servicer, grpc.aio.Channe
     stream = service[1].unary_stream("/test.Service/Broken", request_serializer=Empty.SerializeToString)(Empty())
     assert await stream.read() == b""
     assert (await _refused(stream.read()))[:2] == (grpc.StatusCode.INTERNAL, "INTERNAL")
+
+
+async def test_a_reader_that_takes_nothing_is_cut_off(
+    service: tuple[Servicer, grpc.aio.Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call, "READER_SECONDS", 0.2)
+    servicer, channel = service
+    stream = channel.unary_stream("/test.Service/Endless", request_serializer=Empty.SerializeToString)(Empty())
+    await stream.read()
+    async with asyncio.timeout(20):
+        # The method ended while its reader still hasn't taken anything more.
+        await servicer.given_up.wait()
+    taken = 1
+    with pytest.raises(grpc.aio.AioRpcError) as cut:
+        while await stream.read() is not grpc.aio.EOF:
+            taken += 1
+    assert taken > 1
+    status = rpc_status.from_call(cut.value)  # type: ignore[arg-type]
+    assert status is not None
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert (cut.value.code(), info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SUBSCRIBER_TOO_SLOW")
+
+
+async def test_a_reader_that_takes_its_time_is_not_cut_off(
+    service: tuple[Servicer, grpc.aio.Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call, "READER_SECONDS", 5.0)
+    servicer, channel = service
+    stream = channel.unary_stream("/test.Service/Endless", request_serializer=Empty.SerializeToString)(Empty())
+    for _ in range(100):
+        assert await stream.read() is not grpc.aio.EOF
+    assert not servicer.given_up.is_set()
+    stream.cancel()
 
 
 async def test_a_call_without_a_deadline_gets_one(
