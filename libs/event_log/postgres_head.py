@@ -78,6 +78,7 @@ class HeadListener:
         while self._head.damage is None:
             try:
                 connection = await self._connection.get(math.inf)
+                connection.add_termination_listener(self._broken)
                 await connection.add_listener(self._channel, self._heard)
                 while True:
                     self._hint.clear()
@@ -94,6 +95,9 @@ class HeadListener:
             except EventStoreError:
                 # The connection itself waits longer from one attempt to the next; damage ends the loop.
                 continue
+
+    def _broken(self, _connection: Any) -> None:
+        self._hint.set()
 
     def _heard(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
         # Whoever may connect can send anything here; a look tells.
