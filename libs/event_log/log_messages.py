@@ -1,4 +1,4 @@
-"""What a check of the log and its checkpoints are, as protobuf messages."""
+"""What a check of the log, its checkpoints and its read models are, as protobuf messages."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from labferry.events.v1 import event_log_service_pb2 as pb
 from libs.event_log.checkpoint import SignedCheckpoint
 from libs.event_log.checkpoint_place import CheckpointPlace
 from libs.event_log.log_verification import LogVerdict
+from libs.event_log.projection import ProjectionRunner
 
 _MOST_PROBLEMS = 100
 
@@ -33,6 +34,16 @@ def verdict_message(verdict: LogVerdict) -> pb.VerifyLogResponse:
     for place in verdict.unread_places:
         response.unread_folders.add(file=str(place.file), problem=place.reason)
     return response
+
+
+def projections_message(runner: ProjectionRunner) -> list[pb.ProjectionState]:
+    """How far the read models are. The failure's own words stay in the service's log: they may hold anything."""
+    failure, stop = runner.failure, None
+    if failure is not None:
+        stop = pb.ProjectionStop(
+            projection=failure.projection, position=failure.position, event_type=failure.event_type
+        )
+    return [pb.ProjectionState(name=name, position=runner.position, stop=stop) for name in runner.names]
 
 
 def checkpoints_message(

@@ -28,6 +28,7 @@ __all__ = [
 
 T = TypeVar("T")
 AppliedCallback = Callable[[Sequence[AppliedEvent]], None]
+StoppedCallback = Callable[[ProjectionFailure], None]
 
 _READERS = 3
 
@@ -36,8 +37,15 @@ class ProjectionRunner:
     """Applies the log's events to the projections, all in one file and one transaction, and serves their readers."""
 
     def __init__(
-        self, store: EventStore, event_types: EventTypes, database: Path, projections: Sequence[Projection]
+        self,
+        store: EventStore,
+        event_types: EventTypes,
+        database: Path,
+        projections: Sequence[Projection],
+        *,
+        stopped: StoppedCallback | None = None,
     ) -> None:
+        """`stopped` is called once whenever the read models stop, with where and why."""
         self._store = store
         self._event_types = event_types
         self._database = database
@@ -53,7 +61,12 @@ class ProjectionRunner:
         self._rebuild: Rebuild | None = None
         self._rebuilding: asyncio.Task[Sequence[ProjectionReport]] | None = None
         self._closed = False
+        self._stopped = stopped
         self.failure: ProjectionFailure | None = None
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [projection.name for projection in self._projections]
 
     @property
     def position(self) -> int:
@@ -164,6 +177,8 @@ class ProjectionRunner:
     def _stop(self, failure: ProjectionFailure) -> None:
         self.failure = failure
         self._watch.end(lambda: ProjectionStoppedError(failure))
+        if self._stopped is not None:
+            self._stopped(failure)
 
     def _announce(self, applied: Sequence[AppliedEvent]) -> None:
         # After a rebuild some events may come by a second time.

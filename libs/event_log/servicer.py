@@ -19,12 +19,17 @@ from libs.event_log.event_message import add_message
 from libs.event_log.export import export_chunks, record_export
 from libs.event_log.file_pieces import FileSum, pieces
 from libs.event_log.kept_log import KeptLog
-from libs.event_log.log_messages import checkpoints_message, verdict_message
+from libs.event_log.log_messages import checkpoints_message, projections_message, verdict_message
 from libs.event_log.projection import ProjectionRunner
 from libs.event_log.store import EventStore
 from libs.event_log.subscription import CaughtUpStep, EventsStep, Step, Subscription, batches
 from libs.service_kit.call import current_correlation_id
-from libs.service_kit.errors import FieldViolation, InvalidRequestError, UnavailableError
+from libs.service_kit.errors import (
+    FieldViolation,
+    InvalidRequestError,
+    SubscriberTooSlowError,
+    UnavailableError,
+)
 from libs.service_kit.identity import current_caller
 
 if TYPE_CHECKING:
@@ -68,6 +73,7 @@ class EventLogServicer(event_log_service_pb2_grpc.EventLogServiceServicer):
             oldest_position=self._store.oldest,
             caller=caller.actor,
             roles=sorted(caller.roles),
+            projections=() if self._projections is None else projections_message(self._projections),
         )
 
     async def ReadEvents(self, request: pb.ReadEventsRequest, context: Context) -> AsyncIterator[event_pb2.EventBatch]:
@@ -91,8 +97,13 @@ class EventLogServicer(event_log_service_pb2_grpc.EventLogServiceServicer):
             stream_prefix=request.stream_prefix or None,
             types=tuple(request.types),
         )
-        async for step in subscription.steps(self._draining):
-            yield self._response(step)
+        async with aclosing(subscription.steps(self._draining)) as steps:
+            async for step in steps:
+                try:
+                    yield self._response(step)
+                except SubscriberTooSlowError as error:
+                    where = {"last_position": str(step.position)}
+                    raise SubscriberTooSlowError("the reader took nothing for too long", metadata=where) from error
         raise UnavailableError("the service is stopping; resume after the last position", metadata=_DRAINING)
 
     async def VerifyLog(self, request: pb.VerifyLogRequest, context: Context) -> pb.VerifyLogResponse:
@@ -144,7 +155,7 @@ class EventLogServicer(event_log_service_pb2_grpc.EventLogServiceServicer):
     def _response(self, step: Step) -> pb.SubscribeEventsResponse:
         response = pb.SubscribeEventsResponse(position=step.position, store_id=self._store.store_id)
         if isinstance(step, EventsStep):
-            response.events.CopyFrom(self._batch(step.events))
+            self._fill(response.events, step.events)
         elif isinstance(step, CaughtUpStep):
             response.caught_up.SetInParent()
         else:
@@ -152,10 +163,14 @@ class EventLogServicer(event_log_service_pb2_grpc.EventLogServiceServicer):
         return response
 
     def _batch(self, events: Iterable[RecordedEvent]) -> event_pb2.EventBatch:
-        batch = event_pb2.EventBatch(store_id=self._store.store_id)
+        batch = event_pb2.EventBatch()
+        self._fill(batch, events)
+        return batch
+
+    def _fill(self, batch: event_pb2.EventBatch, events: Iterable[RecordedEvent]) -> None:
+        batch.store_id = self._store.store_id
         for event in events:
             add_message(batch, event, self._event_types)
-        return batch
 
     def _range(self, from_position: int, to_position: int) -> tuple[int, int | None]:
         _require_not_negative(("from_position", from_position), ("to_position", to_position))

@@ -7,7 +7,7 @@ nothing but its place in the log.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -75,7 +75,7 @@ class Subscription:
         self._checkpoint_seconds = checkpoint_seconds
         self._told = self._cursor
 
-    async def steps(self, stop: asyncio.Event) -> AsyncIterator[Step]:
+    async def steps(self, stop: asyncio.Event) -> AsyncGenerator[Step, None]:
         """The steps, until `stop` is set. LogClosedError when the log is closed."""
         stopped = asyncio.create_task(stop.wait())
         loop = asyncio.get_running_loop()

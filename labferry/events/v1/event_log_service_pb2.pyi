@@ -48,6 +48,7 @@ class GetServerInfoResponse(_message.Message):
     OLDEST_POSITION_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
     ROLES_FIELD_NUMBER: _builtins.int
+    PROJECTIONS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of Labferry."""
     store_id: _builtins.str
@@ -62,6 +63,10 @@ class GetServerInfoResponse(_message.Message):
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Roles of this caller."""
 
+    @_builtins.property
+    def projections(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProjectionState]:
+        """How far each read model is. Empty for a service that keeps none."""
+
     def __init__(
         self,
         *,
@@ -71,14 +76,81 @@ class GetServerInfoResponse(_message.Message):
         oldest_position: _builtins.int = ...,
         caller: _builtins.str = ...,
         roles: _abc.Iterable[_builtins.str] | None = ...,
+        projections: _abc.Iterable[Global___ProjectionState] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "head_position", b"head_position", "oldest_position", b"oldest_position", "roles", b"roles", "store_id", b"store_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "head_position", b"head_position", "oldest_position", b"oldest_position", "projections", b"projections", "roles", b"roles", "store_id", b"store_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetServerInfoResponse: _TypeAlias = GetServerInfoResponse  # noqa: Y015
+
+@_typing.final
+class ProjectionState(_message.Message):
+    """A read model and how far it is behind the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    position: _builtins.int
+    """Position of the last event in it. head_position less this is how many events it is behind."""
+    @_builtins.property
+    def stop(self) -> Global___ProjectionStop:
+        """Why it stopped. Absent while it follows the log. Queries that need a later event get
+        ERROR_REASON_PROJECTION_STOPPED; the rest of the service goes on.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        position: _builtins.int = ...,
+        stop: Global___ProjectionStop | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stop", b"_stop", "stop", b"stop"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stop", b"_stop", "name", b"name", "position", b"position", "stop", b"stop"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__stop: _TypeAlias = _typing.Literal["stop"]  # noqa: Y015
+    _WhichOneofArgType__stop: _TypeAlias = _typing.Literal["_stop", b"_stop"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stop) -> _WhichOneofReturnType__stop | None: ...
+
+Global___ProjectionState: _TypeAlias = ProjectionState  # noqa: Y015
+
+@_typing.final
+class ProjectionStop(_message.Message):
+    """Where the read models of a service stopped. They lie in one file and stop together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECTION_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    projection: _builtins.str
+    """The read model that can't take the event; "event types" when no reader here knows the event's type."""
+    position: _builtins.int
+    """Position of the event that can't be taken."""
+    event_type: _builtins.str
+    """Its type."""
+    def __init__(
+        self,
+        *,
+        projection: _builtins.str = ...,
+        position: _builtins.int = ...,
+        event_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_type", b"event_type", "position", b"position", "projection", b"projection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProjectionStop: _TypeAlias = ProjectionStop  # noqa: Y015
 
 @_typing.final
 class ReadEventsRequest(_message.Message):

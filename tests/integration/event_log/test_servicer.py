@@ -210,9 +210,23 @@ async def test_rebuilding(service: Service) -> None:
 
 
 async def test_a_stopped_read_model(service: Service) -> None:
+    following = (await service.stub.GetServerInfo(pb.GetServerInfoRequest())).projections
+    assert [(p.name, p.position, p.HasField("stop")) for p in following] == [
+        ("sum_per_stream", 1, False),
+        ("notes", 1, False),
+    ]
     await service.store.append([to("a", NewEvent("test.later.v1", b"", "tester"))])
     with pytest.raises(ProjectionStoppedError):
         await service.runner.reached(2)
     code, info = await refusal(service.stub.RebuildProjections(pb.RebuildProjectionsRequest(dry_run=True)))
     assert (code, info.reason) == (grpc.StatusCode.INTERNAL, "PROJECTION_STOPPED")
     assert dict(info.metadata) == {"projection": "event types", "position": "2"}
+    stopped = await service.stub.GetServerInfo(pb.GetServerInfoRequest())
+    where = pb.ProjectionStop(projection="event types", position=2, event_type="test.later.v1")
+    assert [(p.name, p.position, p.stop) for p in stopped.projections] == [
+        ("sum_per_stream", 1, where),
+        ("notes", 1, where),
+    ]
+    # The rest of the service goes on.
+    await service.store.append([to("a", noted("later"))])
+    assert [event.position for event in await read(service, pb.ReadEventsRequest(from_position=2))] == [2, 3]
