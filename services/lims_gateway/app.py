@@ -12,12 +12,11 @@ from pathlib import Path
 import httpx
 
 from libs.event_log.checkpoint_keeper import keeping_checkpoints
+from libs.event_log.open_store import open_event_store
 from libs.event_log.published import publish_event_log
-from libs.event_log.sqlite_store import SqliteEventStore
 from libs.service_kit.channel import open_channel, read_token
 from libs.service_kit.identity import ServiceName, service_token_file
 from libs.service_kit.run import Composition, ServiceEnvironment, ServiceStartError
-from libs.service_kit.version import LABFERRY_VERSION
 from services.lims_gateway.events import EVENT_TYPES
 from services.lims_gateway.projects import servicer
 from services.lims_gateway.projects.cache import ProjectCache
@@ -35,9 +34,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
     """
     lims = environment.settings.lims
     async with AsyncExitStack() as resources:
-        store = await SqliteEventStore.open(
-            environment.state_dir / "events.sqlite3", service=environment.name, version=LABFERRY_VERSION
-        )
+        store = await open_event_store(environment.settings.event_log.url, environment.name, environment.state_dir)
         resources.push_async_callback(store.close)
         checkpoints = await resources.enter_async_context(
             keeping_checkpoints(

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from libs.event_log.checkpoint_keeper import keeping_checkpoints
+from libs.event_log.open_store import open_event_store
 from libs.event_log.published import publish_event_log
-from libs.event_log.sqlite_store import SqliteEventStore
+from libs.event_log.store import EventStore
 from libs.service_kit.run import Composition, ServiceEnvironment
 from libs.service_kit.settings import SecretsBackend, SecretsSettings
 from libs.service_kit.telemetry import Logger
-from libs.service_kit.version import LABFERRY_VERSION
 from services.secrets import servicer
 from services.secrets.audit import Audit
 from services.secrets.encrypted_file import EncryptedFile
@@ -30,9 +30,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
     """Opens log and vault, unseals if it can, and publishes SecretsService and EventLogService."""
     settings = environment.settings.secrets
     keyring = await _choose_keyring(settings.backend, environment.logger)
-    store = await SqliteEventStore.open(
-        environment.state_dir / "events.sqlite3", service=environment.name, version=LABFERRY_VERSION
-    )
+    store = await open_event_store(environment.settings.event_log.url, environment.name, environment.state_dir)
     async with (
         _closing(store),
         keeping_checkpoints(
@@ -65,7 +63,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
 
 
 @asynccontextmanager
-async def _closing(store: SqliteEventStore) -> AsyncIterator[None]:
+async def _closing(store: EventStore) -> AsyncIterator[None]:
     try:
         yield
     finally:

@@ -12,12 +12,11 @@ from datetime import UTC, datetime
 from labferry.events.v1 import run_events_pb2
 from libs.event_log.blob_store import BlobStore
 from libs.event_log.checkpoint_keeper import keeping_checkpoints
+from libs.event_log.open_store import open_event_store
 from libs.event_log.projection import AppliedEvent, ProjectionRunner
 from libs.event_log.published import publish_event_log
-from libs.event_log.sqlite_store import SqliteEventStore
 from libs.run_tree.creation_json import DEFAULT_LOCK_TIMEOUT
 from libs.service_kit.run import Composition, ServiceEnvironment
-from libs.service_kit.version import LABFERRY_VERSION
 from services.sync_engine.destinations import open_destinations
 from services.sync_engine.engine_log import EngineLog
 from services.sync_engine.event_types import EVENT_TYPES
@@ -65,9 +64,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
     """Opens the log and the read models, finishes what a crash left undone, and starts the scheduler."""
     settings, logger = environment.settings, environment.logger
     async with AsyncExitStack() as resources:
-        store = await SqliteEventStore.open(
-            environment.state_dir / "events.sqlite3", service=environment.name, version=LABFERRY_VERSION
-        )
+        store = await open_event_store(environment.settings.event_log.url, environment.name, environment.state_dir)
         resources.push_async_callback(store.close)
         checkpoints = await resources.enter_async_context(
             keeping_checkpoints(
