@@ -8,15 +8,17 @@ from collections.abc import Sequence
 
 import uvloop
 
-from bench import append_group, replay, startup, transfer_small
+from bench import append_group, catch_up, replay, rpc_read, startup, transfer_small
 from bench.rpc_write import RPC_WRITE
 from bench.table import Result, Row, format_table, note_result, run_row
 
 ROWS: Sequence[Row] = (
     RPC_WRITE,
+    rpc_read.ROW,
     append_group.AGAINST_ONE_A_COMMIT,
     append_group.AGAINST_RAW_BATCHES,
     replay.ROW,
+    catch_up.ROW,
     startup.ROW,
     transfer_small.ROW,
 )

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from google.protobuf.wrappers_pb2 import BytesValue
 
-from bench.echo_server import METHOD
+from bench.echo_peer import EchoPeer
 from bench.rpc_load import measure_calls
 from bench.table import Better, Row, Sample
 from labferry.secrets.v1 import secrets_service_pb2 as pb
@@ -29,7 +28,6 @@ from libs.service_kit.identity import OPERATOR_TOKEN_FILE, ServiceName, service_
 
 _FOLDER = Path("build/bench/rpc-write")
 """Under the checkout, because a temporary folder may lie in memory, where fsync costs nothing."""
-_MESSAGE = BytesValue(value=bytes(300))
 _START_SECONDS = 30.0
 
 
@@ -39,10 +37,10 @@ class _Servers:
 
     secrets: grpc.aio.Channel | None = None
     token: str = ""
-    echo: grpc.aio.Channel | None = None
 
 
 _servers = _Servers()
+_echo = EchoPeer()
 
 
 def _fresh_folder() -> Path:
@@ -73,8 +71,7 @@ async def _serving() -> AsyncIterator[None]:
         _servers.secrets = await stack.enter_async_context(grpc.aio.insecure_channel(address))
         await _store_a_secret(_servers.secrets, folder)
         _servers.token = read_token(service_token_file(folder, ServiceName.LIMS_GATEWAY))
-        echo_port = await stack.enter_async_context(_echo_server())
-        _servers.echo = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{echo_port}"))
+        await stack.enter_async_context(_echo.serving())
         yield
     shutil.rmtree(folder)
 
@@ -94,19 +91,6 @@ async def _secrets_service(folder: Path) -> AsyncIterator[str]:
         os.close(log)
     try:
         yield address
-    finally:
-        process.terminate()
-        await process.wait()
-
-
-@contextlib.asynccontextmanager
-async def _echo_server() -> AsyncIterator[int]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.echo_server", stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
-    try:
-        yield int(await process.stdout.readline())
     finally:
         process.terminate()
         await process.wait()
@@ -132,22 +116,14 @@ async def _run_ours() -> Sample:
     return await measure_calls(lambda: stub.GetSecret(request, metadata=metadata))
 
 
-async def _run_peer() -> Sample:
-    assert _servers.echo is not None
-    echo: Any = _servers.echo.unary_unary(
-        METHOD, request_serializer=BytesValue.SerializeToString, response_deserializer=BytesValue.FromString
-    )
-    return await measure_calls(lambda: echo(_MESSAGE))
-
-
 RPC_WRITE = Row(
     name="rpc-write",
     unit="calls/s",
     better=Better.HIGHER,
     target=0.70,
-    peer="grpc.aio + uvloop echo",
+    peer=EchoPeer.NAME,
     run_ours=_run_ours,
-    run_peer=_run_peer,
+    run_peer=_echo.measure,
     limits={"p99_ms": 50.0},
     around=_serving,
 )
