@@ -270,6 +270,15 @@ class ValidatorSettings(_Block):
         return value
 
 
+class TransferSettings(_Block):
+    """Seconds without a byte after which a transfer is ended; seconds that files in flight get when the engine ends;
+    and the jobs in work in all, beyond the one that each equipment may always have."""
+
+    stall_timeout: float = Field(default=300, gt=0)
+    drain_timeout: float = Field(default=15, ge=0)
+    max_parallel: int = Field(default=16, ge=1, le=1024)
+
+
 class ReadmeField(_Block):
     id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     label: str
@@ -323,6 +332,7 @@ class Settings(_Block):
     lims: LimsSettings = LimsSettings()
     equipment: tuple[EquipmentSettings, ...] = ()
     nas_cleanup: CleanupSettings = CleanupSettings()
+    transfer: TransferSettings = TransferSettings()
     verify: VerifySettings = VerifySettings()
     validator: ValidatorSettings = ValidatorSettings()
     readme: ReadmeSettings = ReadmeSettings()

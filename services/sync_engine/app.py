@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
@@ -17,11 +16,20 @@ from libs.event_log.projection import AppliedEvent, ProjectionRunner
 from libs.event_log.published import publish_event_log
 from libs.run_tree.creation_json import DEFAULT_LOCK_TIMEOUT
 from libs.service_kit.run import Composition, ServiceEnvironment
+from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.destinations import open_destinations
 from services.sync_engine.engine_log import EngineLog
+from services.sync_engine.equipment import servicer as equipment_servicer
+from services.sync_engine.equipment.pause_command import PauseEquipment
+from services.sync_engine.equipment.pauses import EquipmentPauses
+from services.sync_engine.equipment.read_model import EquipmentProjection, paused_equipment
+from services.sync_engine.equipment.status import EquipmentStatuses
 from services.sync_engine.event_types import EVENT_TYPES
 from services.sync_engine.jobs import servicer as jobs_servicer
+from services.sync_engine.jobs.accept_change import AcceptChange
+from services.sync_engine.jobs.destination_watch import DestinationWatch
 from services.sync_engine.jobs.enqueue import Enqueue
+from services.sync_engine.jobs.enqueue_many import EnqueueMany
 from services.sync_engine.jobs.gate_watch import GateWatch
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.news import JobNews
@@ -30,16 +38,18 @@ from services.sync_engine.jobs.queries import JobQueries
 from services.sync_engine.jobs.read_model import (
     JobFilter,
     JobsProjection,
-    PlacedJob,
     destinations_used,
+    jobs_running,
     jobs_where,
-    jobs_with_work,
 )
-from services.sync_engine.jobs.retry_job import RetryJob
 from services.sync_engine.jobs.runner import Runner
 from services.sync_engine.jobs.scheduler import Scheduler
+from services.sync_engine.jobs.steer import SteerJobs
 from services.sync_engine.jobs.verify_run import VerifyRun
+from services.sync_engine.jobs.waiting import WaitingOn
 from services.sync_engine.jobs.watch import JobWatch
+from services.sync_engine.jobs.work import all_work, work_of
+from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs import servicer as runs_servicer
 from services.sync_engine.runs.adopt import AdoptRun
@@ -49,6 +59,7 @@ from services.sync_engine.runs.location import RunLocator
 from services.sync_engine.runs.override_commands import OverrideCommands
 from services.sync_engine.runs.queries import RunQueries
 from services.sync_engine.runs.read_model import RunsProjection, runs_known
+from services.sync_engine.transfer.transport import StopReason
 from services.sync_engine.validation import servicer as problems_servicer
 from services.sync_engine.validation.presync_gate import PreSyncGate
 from services.sync_engine.validation.problems import Problems
@@ -74,67 +85,102 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         blobs = BlobStore(environment.state_dir / "blobs")
         log = EngineLog(store)
         projections = ProjectionRunner(
-            store, EVENT_TYPES, environment.state_dir / "read_models.sqlite3", (JobsProjection(), RunsProjection())
+            store,
+            EVENT_TYPES,
+            environment.state_dir / "read_models.sqlite3",
+            (JobsProjection(), RunsProjection(), EquipmentProjection()),
         )
         await projections.start()
         resources.push_async_callback(projections.close)
+        threads = WorkThreads("engine")
+        resources.callback(threads.close)
         locator = RunLocator(settings.equipment)
-        files = CreationFiles(log, DEFAULT_LOCK_TIMEOUT)
+        files = CreationFiles(log, DEFAULT_LOCK_TIMEOUT, threads)
         scan = ContentScan(
             extensions=frozenset(e.lower() for e in settings.validator.content_scan_extensions),
             max_mib=settings.validator.content_scan_max_mib,
         )
-        gate = PreSyncGate(log, files, scan)
 
         async def jobs_of_run(run: str) -> Sequence[Job]:
             return [p.job for p in await projections.query(lambda c: jobs_where(c, JobFilter(run=run)))]
 
+        destinations = open_destinations(settings.equipment, await projections.query(destinations_used))
+        watch = DestinationWatch(threads, _now, logger)
+        resources.push_async_callback(watch.close)
         bench = Workbench(
             engine_id=str(uuid.uuid4()),
             log=log,
             blobs=blobs,
             locator=locator,
-            gate=gate,
+            gate=PreSyncGate(log, files, scan, threads),
             files=files,
-            destinations=open_destinations(settings.equipment, await projections.query(destinations_used)),
+            destinations=destinations,
+            watch=watch,
             board=ProgressBoard(),
+            threads=threads,
             jobs_of_run=jobs_of_run,
             clock=_now,
             jitter=lambda: random.uniform(-1, 1),
             logger=logger,
-            executors=_executors({e.id: e.max_parallel for e in settings.equipment}),
         )
         gates = GateWatch()
-        runner = Runner(bench, gates)
-        scheduler = Scheduler(runner.step, {e.id: e.max_parallel for e in settings.equipment}, _now, logger)
+        in_hand = WorkInHand(threads, settings.transfer.stall_timeout)
+        runner = Runner(bench, gates, in_hand)
+        pauses = await projections.query(paused_equipment)
+        scheduler = Scheduler(
+            runner.step,
+            {e.id: e.max_parallel for e in settings.equipment},
+            _now,
+            logger,
+            in_all=settings.transfer.max_parallel,
+            paused=pauses,
+        )
+        watch.on_back(scheduler.wake_destination)
+        held = EquipmentPauses(pauses, _pausing(scheduler, in_hand))
         keeper = CreationKeeper(files, locator, logger)
         news = JobNews(projections)
         resources.push_async_callback(news.close)
-        news.listen(lambda placed: scheduler.notice(placed.job, placed.enqueue_position))
-        news.listen_to_due(lambda placed: scheduler.consider(placed.job, placed.enqueue_position))
+        news.listen(lambda placed: scheduler.notice(work_of(placed, _now())))
+        news.listen(lambda placed: runner.heed(placed.job))
+        news.listen_to_due(lambda placed: scheduler.consider(work_of(placed, _now(), due=True)))
         projections.on_applied(keeper.applied)
+        projections.on_applied(held.applied)
         projections.on_applied(_run_events_to(scheduler, gates))
         adopt = AdoptRun(log, locator, _now)
         await adopt.finish_interrupted(logger)
-        await _begin_work(projections, runner, scheduler)
-        resources.push_async_callback(scheduler.stop)
-        resources.callback(runner.stop)
+        for placed in await projections.query(jobs_running):
+            await runner.recover(placed.job)
+        scheduler.start(await projections.query(lambda c: all_work(c, _now())))
+
+        async def drain() -> None:
+            await runner.drain(scheduler.stop(), settings.transfer.drain_timeout)
+
+        resources.push_async_callback(drain)
         keeper.start(await projections.query(runs_known))
         resources.push_async_callback(keeper.close)
-        queries = RunQueries(log, projections, files, locator, scheduler, _now)
+        waiting = WaitingOn(scheduler, watch, held.wait_of)
+        queries = RunQueries(log, projections, files, locator, waiting, threads, _now)
+        enqueue = Enqueue(bench, keeper)
         sync = jobs_servicer.SyncServicer(
-            enqueue=Enqueue(bench, keeper),
+            enqueue=enqueue,
+            enqueue_many=EnqueueMany(enqueue),
             adopt=adopt,
-            retry=RetryJob(bench),
+            steer=SteerJobs(bench, projections),
+            accept=AcceptChange(bench),
             verify=VerifyRun(bench),
             watch=JobWatch(projections, news, bench.board, environment.draining),
             jobs=JobQueries(log, projections),
             runs=queries,
-            scheduler=scheduler,
+            waiting=waiting,
+        )
+        equipment = equipment_servicer.EquipmentServicer(
+            EquipmentStatuses(projections, locator, destinations, watch, threads, _now),
+            PauseEquipment(log, projections, locator),
         )
         yield Composition(
             services=(
                 jobs_servicer.publish(sync),
+                equipment_servicer.publish(equipment),
                 runs_servicer.publish(OverrideCommands(log, files, keeper, locator, _now), queries),
                 problems_servicer.publish(Problems(projections, locator, scan, _now)),
                 publish_event_log(
@@ -144,13 +190,16 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         )
 
 
-async def _begin_work(projections: ProjectionRunner, runner: Runner, scheduler: Scheduler) -> None:
-    """Queues again what was running when the last engine died, and gives the scheduler all that has work to do."""
-    placed = await projections.query(jobs_with_work)
-    recovered: list[PlacedJob] = []
-    for p in placed:
-        recovered.append(PlacedJob(await runner.recover(p.job), p.enqueue_position, p.last_position))
-    scheduler.start([(p.job, p.enqueue_position) for p in recovered])
+def _pausing(scheduler: Scheduler, in_hand: WorkInHand) -> Callable[[str, bool], None]:
+    """A paused equipment begins nothing, and what it has in work ends."""
+
+    def changed(equipment_id: str, paused: bool) -> None:
+        scheduler.pause_equipment(equipment_id, paused)
+        if paused:
+            for job_id in scheduler.jobs_in_work(equipment_id):
+                in_hand.stop(job_id, StopReason.EQUIPMENT_PAUSED)
+
+    return changed
 
 
 def _run_events_to(scheduler: Scheduler, gates: GateWatch) -> Callable[[Sequence[AppliedEvent]], None]:
@@ -166,11 +215,3 @@ def _run_events_to(scheduler: Scheduler, gates: GateWatch) -> Callable[[Sequence
                 scheduler.wake_run(run)
 
     return applied
-
-
-def _executors(max_parallel: Mapping[str, int]) -> dict[str, ThreadPoolExecutor]:
-    """Threads of each equipment's own: its jobs, and a few for verifications that were asked for."""
-    return {
-        equipment_id: ThreadPoolExecutor(jobs + 3, thread_name_prefix=equipment_id)
-        for equipment_id, jobs in max_parallel.items()
-    }

@@ -7,8 +7,8 @@ from datetime import time
 
 from libs.service_kit.settings import Bandwidth as BandwidthSettings
 from libs.service_kit.settings import EquipmentSettings, Weekday
-from services.sync_engine.jobs.workbench import Destination
 from services.sync_engine.transfer.bandwidth import Bandwidth, BandwidthWindow
+from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.mounted import MountedTransport
 
 _DAYS = {day: number for number, day in enumerate(Weekday)}
@@ -27,6 +27,7 @@ def open_destinations(
             Destination(
                 d.name,
                 d.required,
+                d.transport.type,
                 MountedTransport(
                     d.transport.path,
                     bandwidth=_bandwidth(d.transport.bandwidth),

@@ -91,9 +91,9 @@ class RunExistsError(LabferryError):
     reason = _reason(reasons.ERROR_REASON_RUN_EXISTS)
 
 
-class RunAmendedError(LabferryError):
+class NoSuchChangeError(LabferryError):
     code = grpc.StatusCode.FAILED_PRECONDITION
-    reason = _reason(reasons.ERROR_REASON_RUN_AMENDED)
+    reason = _reason(reasons.ERROR_REASON_NO_SUCH_CHANGE)
 
 
 class NothingVerifiedError(LabferryError):

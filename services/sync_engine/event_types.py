@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from labferry.events.v1 import equipment_events_pb2 as equipment
 from labferry.events.v1 import job_events_pb2 as job
 from labferry.events.v1 import run_events_pb2 as run
 from libs.event_log.event import EventType, EventTypes
@@ -22,12 +23,20 @@ EVENT_TYPES = EventTypes(
         EventType("sync.job.attempt_failed.v1", job.JobAttemptFailed),
         EventType("sync.job.failed.v1", job.JobFailed),
         EventType("sync.job.rearmed.v1", job.JobRearmed),
+        EventType("sync.job.paused.v1", job.JobPaused),
+        EventType("sync.job.resumed.v1", job.JobResumed),
+        EventType("sync.job.cancelled.v1", job.JobCancelled),
+        EventType("sync.job.swept.v1", job.JobSwept),
+        EventType("sync.job.priority_changed.v1", job.JobPriorityChanged),
         EventType("sync.run.adopted.v1", run.RunAdopted),
         EventType("sync.run.enqueue_blocked.v1", run.RunEnqueueBlocked),
         EventType("sync.run.sync_status_changed.v1", run.RunSyncStatusChanged),
         EventType("sync.run.override_recorded.v1", run.RunOverrideRecorded),
         EventType("sync.run.override_revoked.v1", run.RunOverrideRevoked),
         EventType("sync.run.override_imported.v1", run.RunOverrideImported),
+        EventType("sync.run.change_accepted.v1", run.RunChangeAccepted),
+        EventType("sync.equipment.paused.v1", equipment.EquipmentPaused),
+        EventType("sync.equipment.resumed.v1", equipment.EquipmentResumed),
     )
 )
 
@@ -37,6 +46,10 @@ ENGINE = "service:sync_engine"
 
 def job_stream(job_id: str) -> str:
     return f"job-{job_id}"
+
+
+def equipment_stream(equipment_id: str) -> str:
+    return f"equipment-{equipment_id}"
 
 
 def run_stream(run_path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from datetime import UTC, datetime
 
@@ -18,6 +19,7 @@ from services.sync_engine.engine_log import Cause
 MAX_PAGE = 1000
 DEFAULT_PAGE = 100
 _MAX_TEXT = 2000
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_NAME = 255
 
 
@@ -40,6 +42,23 @@ class Fields:
             self.wrong(field, "is required: the run's path relative to its equipment's local_root")
         elif len(value.encode()) > 4096:
             self.wrong(field, "is longer than 4096 bytes")
+
+    def equipment(self, value: str) -> None:
+        if not value:
+            self.wrong("equipment_id", "is required")
+        elif len(value) > _MAX_NAME:
+            self.wrong("equipment_id", f"is longer than {_MAX_NAME} characters")
+
+    def sha256(self, value: str, field: str, *, required: bool) -> None:
+        if (required or value) and not _SHA256.fullmatch(value):
+            self.wrong(field, "must be a SHA-256: 64 lower-case hexadecimal digits")
+
+    def path_in_run(self, value: bytes) -> None:
+        parts = value.split(b"/")
+        if not value:
+            self.wrong("path", "is required: the file's path relative to the run")
+        elif len(value) > 4096 or b"\0" in value or any(p in (b"", b".", b"..") for p in parts):
+            self.wrong("path", "must be a path relative to the run, with / between its names")
 
     def reason(self, value: str, *, required: bool) -> None:
         if required and not value.strip():

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from labferry.sync.v1 import job_pb2 as _job_pb2
@@ -32,6 +33,7 @@ class JobQueued(_message.Message):
     DESTINATION_FIELD_NUMBER: _builtins.int
     AMENDMENT_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    AMENDS_JOB_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """UUIDv7."""
     run: _builtins.str
@@ -44,6 +46,8 @@ class JobQueued(_message.Message):
     """0, or the number of the amendment."""
     priority: _builtins.int
     """Higher goes first."""
+    amends_job_id: _builtins.str
+    """Of an amendment: the job whose proven files this one adds to. Empty for the first job of a run."""
     def __init__(
         self,
         *,
@@ -53,10 +57,11 @@ class JobQueued(_message.Message):
         destination: _builtins.str = ...,
         amendment: _builtins.int = ...,
         priority: _builtins.int = ...,
+        amends_job_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "destination", b"destination", "equipment_id", b"equipment_id", "job_id", b"job_id", "priority", b"priority", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "amends_job_id", b"amends_job_id", "destination", b"destination", "equipment_id", b"equipment_id", "job_id", b"job_id", "priority", b"priority", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -100,7 +105,7 @@ class JobRequeued(_message.Message):
 
     CAUSE_FIELD_NUMBER: _builtins.int
     cause: _builtins.str
-    """"engine_restarted" or "engine_stopping"."""
+    """"engine_restarted", "engine_stopping", "equipment_paused", or "lease_expired": another engine took the job over."""
     def __init__(
         self,
         *,
@@ -314,6 +319,7 @@ class JobWaiting(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     NEXT_TRY_TIME_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
     condition: _job_pb2.WaitCondition.ValueType
     """What it waits for, since this event."""
     detail: _builtins.str
@@ -326,6 +332,10 @@ class JobWaiting(_message.Message):
     def failure(self) -> _job_pb2.JobFailure:
         """What led to it, when an attempt was cut short."""
 
+    @_builtins.property
+    def pause(self) -> _duration_pb2.Duration:
+        """How long next_try_time lies ahead: what counts when the clock was changed meanwhile."""
+
     def __init__(
         self,
         *,
@@ -333,10 +343,11 @@ class JobWaiting(_message.Message):
         detail: _builtins.str = ...,
         next_try_time: _timestamp_pb2.Timestamp | None = ...,
         failure: _job_pb2.JobFailure | None = ...,
+        pause: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "next_try_time", b"next_try_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "next_try_time", b"next_try_time", "pause", b"pause"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "detail", b"detail", "failure", b"failure", "next_try_time", b"next_try_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "detail", b"detail", "failure", b"failure", "next_try_time", b"next_try_time", "pause", b"pause"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -350,6 +361,7 @@ class JobAttemptFailed(_message.Message):
 
     FAILURE_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def failure(self) -> _job_pb2.JobFailure:
         """Why."""
@@ -358,15 +370,20 @@ class JobAttemptFailed(_message.Message):
     def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
         """When the next attempt begins."""
 
+    @_builtins.property
+    def pause(self) -> _duration_pb2.Duration:
+        """How long that lies ahead: what counts when the clock was changed meanwhile."""
+
     def __init__(
         self,
         *,
         failure: _job_pb2.JobFailure | None = ...,
         next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
+        pause: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "next_attempt_time", b"next_attempt_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "next_attempt_time", b"next_attempt_time", "pause", b"pause"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "next_attempt_time", b"next_attempt_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "next_attempt_time", b"next_attempt_time", "pause", b"pause"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -404,7 +421,7 @@ class JobRearmed(_message.Message):
 
     COMMAND_FIELD_NUMBER: _builtins.int
     command: _builtins.str
-    """"retry" or "enqueue"."""
+    """"retry", "enqueue" or "accept_change"."""
     def __init__(
         self,
         *,
@@ -417,3 +434,97 @@ class JobRearmed(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobRearmed: _TypeAlias = JobRearmed  # noqa: Y015
+
+@_typing.final
+class JobPaused(_message.Message):
+    """sync.job.paused.v1: an operator holds the job. No further file is started; what has landed stays."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobPaused: _TypeAlias = JobPaused  # noqa: Y015
+
+@_typing.final
+class JobResumed(_message.Message):
+    """sync.job.resumed.v1: an operator lets the job go on where it was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobResumed: _TypeAlias = JobResumed  # noqa: Y015
+
+@_typing.final
+class JobCancelled(_message.Message):
+    """sync.job.cancelled.v1: an operator ended the job before it was verified. The source is untouched."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobCancelled: _TypeAlias = JobCancelled  # noqa: Y015
+
+@_typing.final
+class JobSwept(_message.Message):
+    """sync.job.swept.v1: nothing of a cancelled job is left in the destination's incoming folder."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobSwept: _TypeAlias = JobSwept  # noqa: Y015
+
+@_typing.final
+class JobPriorityChanged(_message.Message):
+    """sync.job.priority_changed.v1: an operator changed which job goes first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREVIOUS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    previous: _builtins.int
+    """Before."""
+    priority: _builtins.int
+    """From now on; higher goes first."""
+    def __init__(
+        self,
+        *,
+        previous: _builtins.int = ...,
+        priority: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["previous", b"previous", "priority", b"priority"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobPriorityChanged: _TypeAlias = JobPriorityChanged  # noqa: Y015

@@ -260,3 +260,49 @@ class RunOverrideImported(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunOverrideImported: _TypeAlias = RunOverrideImported  # noqa: Y015
+
+@_typing.final
+class RunChangeAccepted(_message.Message):
+    """sync.run.change_accepted.v1: an operator accepted that a file differs from what a destination holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    OLD_SHA256_FIELD_NUMBER: _builtins.int
+    NEW_SHA256_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    PATH_BYTES_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """The run."""
+    destination: _builtins.str
+    """Name of the destination. Empty: each destination of the run."""
+    path: _builtins.str
+    """Path of the file relative to the run."""
+    old_sha256: _builtins.str
+    """SHA-256 of the copy that may be superseded."""
+    new_sha256: _builtins.str
+    """SHA-256 of the file that may take its place. Empty: the file was removed."""
+    operator: _builtins.str
+    """Operator named in the request."""
+    path_bytes: _builtins.bytes
+    """The path's bytes, where they aren't UTF-8."""
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        destination: _builtins.str = ...,
+        path: _builtins.str = ...,
+        old_sha256: _builtins.str = ...,
+        new_sha256: _builtins.str = ...,
+        operator: _builtins.str = ...,
+        path_bytes: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "new_sha256", b"new_sha256", "old_sha256", b"old_sha256", "operator", b"operator", "path", b"path", "path_bytes", b"path_bytes", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunChangeAccepted: _TypeAlias = RunChangeAccepted  # noqa: Y015

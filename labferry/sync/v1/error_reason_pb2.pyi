@@ -14,6 +14,11 @@ if sys.version_info >= (3, 10):
 else:
     from typing_extensions import TypeAlias as _TypeAlias
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class _ErrorReason:
@@ -48,8 +53,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: it is a tombstone or revoked already. Metadata: run, override_id."""
     ERROR_REASON_RUN_EXISTS: _ErrorReason.ValueType  # 12
     """ALREADY_EXISTS: the folder that the adopted run would get exists, or the source is a run itself. Metadata: run."""
-    ERROR_REASON_RUN_AMENDED: _ErrorReason.ValueType  # 13
-    """FAILED_PRECONDITION: files were added or changed since the run was verified; amendments are not served yet. Metadata: run."""
+    @_builtins.property
+    @_deprecated("""This enum value has been marked as deprecated using proto enum value options.""")
+    def ERROR_REASON_RUN_AMENDED(self) -> _ErrorReason.ValueType:   # 13
+        """Not sent any more: files that were added since a run was verified become an amendment."""
     ERROR_REASON_NOTHING_VERIFIED: _ErrorReason.ValueType  # 14
     """FAILED_PRECONDITION: no verified job to verify against. Metadata: run."""
     ERROR_REASON_DESTINATION_NOT_FOUND: _ErrorReason.ValueType  # 15
@@ -60,6 +67,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the run's creation.json could not be written. Metadata: path, detail."""
     ERROR_REASON_DESTINATION_UNUSABLE: _ErrorReason.ValueType  # 18
     """UNAVAILABLE: a destination could not be read back; nothing was proven or disproven. Metadata: destination, detail."""
+    ERROR_REASON_NO_SUCH_CHANGE: _ErrorReason.ValueType  # 19
+    """FAILED_PRECONDITION: no destination of the run is known to hold the old content in the place of the new one.
+    Metadata: run, path.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of the sync engine's services, in google.rpc.ErrorInfo.reason without the prefix, domain "sync.labferry"."""
@@ -91,7 +102,7 @@ ERROR_REASON_OVERRIDE_NOT_REVOCABLE: ErrorReason.ValueType  # 11
 ERROR_REASON_RUN_EXISTS: ErrorReason.ValueType  # 12
 """ALREADY_EXISTS: the folder that the adopted run would get exists, or the source is a run itself. Metadata: run."""
 ERROR_REASON_RUN_AMENDED: ErrorReason.ValueType  # 13
-"""FAILED_PRECONDITION: files were added or changed since the run was verified; amendments are not served yet. Metadata: run."""
+"""Not sent any more: files that were added since a run was verified become an amendment."""
 ERROR_REASON_NOTHING_VERIFIED: ErrorReason.ValueType  # 14
 """FAILED_PRECONDITION: no verified job to verify against. Metadata: run."""
 ERROR_REASON_DESTINATION_NOT_FOUND: ErrorReason.ValueType  # 15
@@ -102,4 +113,8 @@ ERROR_REASON_CREATION_FILE_NOT_WRITABLE: ErrorReason.ValueType  # 17
 """FAILED_PRECONDITION: the run's creation.json could not be written. Metadata: path, detail."""
 ERROR_REASON_DESTINATION_UNUSABLE: ErrorReason.ValueType  # 18
 """UNAVAILABLE: a destination could not be read back; nothing was proven or disproven. Metadata: destination, detail."""
+ERROR_REASON_NO_SUCH_CHANGE: ErrorReason.ValueType  # 19
+"""FAILED_PRECONDITION: no destination of the run is known to hold the old content in the place of the new one.
+Metadata: run, path.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

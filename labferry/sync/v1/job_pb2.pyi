@@ -99,7 +99,7 @@ class _FailureKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureKi
     """No room at the destination; waits for it."""
     FAILURE_KIND_DESTINATION_FILE_DIFFERS: _FailureKind.ValueType  # 9
     """The destination holds different files that this job did not write; fails, nothing overwritten, until an operator
-    has put them elsewhere and retries.
+    accepts each change (AcceptChange) or has put them elsewhere and retries.
     """
     FAILURE_KIND_NOTHING_TO_VERIFY: _FailureKind.ValueType  # 10
     """The run holds no file to verify."""
@@ -135,7 +135,7 @@ FAILURE_KIND_DESTINATION_FULL: FailureKind.ValueType  # 8
 """No room at the destination; waits for it."""
 FAILURE_KIND_DESTINATION_FILE_DIFFERS: FailureKind.ValueType  # 9
 """The destination holds different files that this job did not write; fails, nothing overwritten, until an operator
-has put them elsewhere and retries.
+accepts each change (AcceptChange) or has put them elsewhere and retries.
 """
 FAILURE_KIND_NOTHING_TO_VERIFY: FailureKind.ValueType  # 10
 """The run holds no file to verify."""
@@ -173,6 +173,8 @@ class _WaitConditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitCon
     """An operator has to decide."""
     WAIT_CONDITION_EQUIPMENT_NOT_CONFIGURED: _WaitCondition.ValueType  # 8
     """The equipment is not in the present configuration."""
+    WAIT_CONDITION_EQUIPMENT_PAUSED: _WaitCondition.ValueType  # 9
+    """An operator holds every job of the equipment."""
 
 class WaitCondition(_WaitCondition, metaclass=_WaitConditionEnumTypeWrapper):
     """What a job waits for."""
@@ -195,6 +197,8 @@ WAIT_CONDITION_OPERATOR: WaitCondition.ValueType  # 7
 """An operator has to decide."""
 WAIT_CONDITION_EQUIPMENT_NOT_CONFIGURED: WaitCondition.ValueType  # 8
 """The equipment is not in the present configuration."""
+WAIT_CONDITION_EQUIPMENT_PAUSED: WaitCondition.ValueType  # 9
+"""An operator holds every job of the equipment."""
 Global___WaitCondition: _TypeAlias = WaitCondition  # noqa: Y015
 
 class _ProgressPhase:
@@ -238,6 +242,7 @@ class JobFailure(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     PATHS_FIELD_NUMBER: _builtins.int
+    DIFFERING_FILES_FIELD_NUMBER: _builtins.int
     kind: Global___FailureKind.ValueType
     """Class, which decides what happens next."""
     message: _builtins.str
@@ -246,20 +251,59 @@ class JobFailure(_message.Message):
     def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The files concerned, relative to the run; at most 100."""
 
+    @_builtins.property
+    def differing_files(self) -> _containers.RepeatedCompositeFieldContainer[Global___DifferingFile]:
+        """Files that the destination holds with another content, with both hashes, as AcceptChange asks for them; at most 100."""
+
     def __init__(
         self,
         *,
         kind: Global___FailureKind.ValueType = ...,
         message: _builtins.str = ...,
         paths: _abc.Iterable[_builtins.str] | None = ...,
+        differing_files: _abc.Iterable[Global___DifferingFile] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "message", b"message", "paths", b"paths"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differing_files", b"differing_files", "kind", b"kind", "message", b"message", "paths", b"paths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobFailure: _TypeAlias = JobFailure  # noqa: Y015
+
+@_typing.final
+class DifferingFile(_message.Message):
+    """A file of which source and destination hold different contents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    OLD_SHA256_FIELD_NUMBER: _builtins.int
+    NEW_SHA256_FIELD_NUMBER: _builtins.int
+    PATH_BYTES_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Path relative to the run."""
+    old_sha256: _builtins.str
+    """SHA-256 of what the destination holds. Empty when something else than a file is there."""
+    new_sha256: _builtins.str
+    """SHA-256 of what the run holds now."""
+    path_bytes: _builtins.bytes
+    """The path's bytes, where they aren't UTF-8; path then shows replacement characters."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        old_sha256: _builtins.str = ...,
+        new_sha256: _builtins.str = ...,
+        path_bytes: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["new_sha256", b"new_sha256", "old_sha256", b"old_sha256", "path", b"path", "path_bytes", b"path_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DifferingFile: _TypeAlias = DifferingFile  # noqa: Y015
 
 @_typing.final
 class Waiting(_message.Message):
@@ -328,6 +372,7 @@ class Job(_message.Message):
     WAITING_ON_FIELD_NUMBER: _builtins.int
     ENQUEUE_TIME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    AMENDS_JOB_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """UUIDv7."""
     run: _builtins.str
@@ -356,6 +401,8 @@ class Job(_message.Message):
     """Bytes of those files."""
     revision: _builtins.int
     """Revision of its stream; grows with each event."""
+    amends_job_id: _builtins.str
+    """Of an amendment: the job whose proven files this one adds to."""
     @_builtins.property
     def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
         """When the next attempt begins. Absent when none is scheduled."""
@@ -398,11 +445,14 @@ class Job(_message.Message):
         waiting_on: _abc.Iterable[Global___Waiting] | None = ...,
         enqueue_time: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
+        amends_job_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_failure", b"_failure", "_manifest_sha256", b"_manifest_sha256", "_next_attempt_time", b"_next_attempt_time", "_verified_time", b"_verified_time", "enqueue_time", b"enqueue_time", "failure", b"failure", "manifest_sha256", b"manifest_sha256", "next_attempt_time", b"next_attempt_time", "verified_time", b"verified_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_amends_job_id", b"_amends_job_id", "_failure", b"_failure", "_manifest_sha256", b"_manifest_sha256", "_next_attempt_time", b"_next_attempt_time", "_verified_time", b"_verified_time", "amends_job_id", b"amends_job_id", "enqueue_time", b"enqueue_time", "failure", b"failure", "manifest_sha256", b"manifest_sha256", "next_attempt_time", b"next_attempt_time", "verified_time", b"verified_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure", b"_failure", "_manifest_sha256", b"_manifest_sha256", "_next_attempt_time", b"_next_attempt_time", "_verified_time", b"_verified_time", "amendment", b"amendment", "attempt", b"attempt", "byte_count", b"byte_count", "destination", b"destination", "enqueue_time", b"enqueue_time", "equipment_id", b"equipment_id", "failure", b"failure", "file_count", b"file_count", "job_id", b"job_id", "manifest_sha256", b"manifest_sha256", "next_attempt_time", b"next_attempt_time", "priority", b"priority", "revision", b"revision", "run", b"run", "sealed", b"sealed", "state", b"state", "verified_time", b"verified_time", "verify_passes", b"verify_passes", "waiting_on", b"waiting_on"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amends_job_id", b"_amends_job_id", "_failure", b"_failure", "_manifest_sha256", b"_manifest_sha256", "_next_attempt_time", b"_next_attempt_time", "_verified_time", b"_verified_time", "amendment", b"amendment", "amends_job_id", b"amends_job_id", "attempt", b"attempt", "byte_count", b"byte_count", "destination", b"destination", "enqueue_time", b"enqueue_time", "equipment_id", b"equipment_id", "failure", b"failure", "file_count", b"file_count", "job_id", b"job_id", "manifest_sha256", b"manifest_sha256", "next_attempt_time", b"next_attempt_time", "priority", b"priority", "revision", b"revision", "run", b"run", "sealed", b"sealed", "state", b"state", "verified_time", b"verified_time", "verify_passes", b"verify_passes", "waiting_on", b"waiting_on"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__amends_job_id: _TypeAlias = _typing.Literal["amends_job_id"]  # noqa: Y015
+    _WhichOneofArgType__amends_job_id: _TypeAlias = _typing.Literal["_amends_job_id", b"_amends_job_id"]  # noqa: Y015
     _WhichOneofReturnType__failure: _TypeAlias = _typing.Literal["failure"]  # noqa: Y015
     _WhichOneofArgType__failure: _TypeAlias = _typing.Literal["_failure", b"_failure"]  # noqa: Y015
     _WhichOneofReturnType__manifest_sha256: _TypeAlias = _typing.Literal["manifest_sha256"]  # noqa: Y015
@@ -411,6 +461,8 @@ class Job(_message.Message):
     _WhichOneofArgType__next_attempt_time: _TypeAlias = _typing.Literal["_next_attempt_time", b"_next_attempt_time"]  # noqa: Y015
     _WhichOneofReturnType__verified_time: _TypeAlias = _typing.Literal["verified_time"]  # noqa: Y015
     _WhichOneofArgType__verified_time: _TypeAlias = _typing.Literal["_verified_time", b"_verified_time"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__amends_job_id) -> _WhichOneofReturnType__amends_job_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__failure) -> _WhichOneofReturnType__failure | None: ...
     @_typing.overload

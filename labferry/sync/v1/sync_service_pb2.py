@@ -28,39 +28,63 @@ from labferry.sync.v1 import job_pb2 as labferry_dot_sync_dot_v1_dot_job__pb2
 from labferry.sync.v1 import run_pb2 as labferry_dot_sync_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#labferry/sync/v1/sync_service.proto\x12\x10labferry.sync.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1elabferry/sync/v1/finding.proto\x1a\x1alabferry/sync/v1/job.proto\x1a\x1alabferry/sync/v1/run.proto\"T\n\x11\x45nqueueRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x13\n\x06reason\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x03 \x01(\tB\t\n\x07_reason\"\xc6\x01\n\x12\x45nqueueRunResponse\x12\x31\n\x07outcome\x18\x01 \x01(\x0e\x32 .labferry.sync.v1.EnqueueOutcome\x12\"\n\x03job\x18\x02 \x01(\x0b\x32\x15.labferry.sync.v1.Job\x12#\n\x04jobs\x18\x03 \x03(\x0b\x32\x15.labferry.sync.v1.Job\x12\x34\n\x11\x62locking_findings\x18\x04 \x03(\x0b\x32\x19.labferry.sync.v1.Finding\"\xd4\x01\n\x0f\x41\x64optRunRequest\x12\x15\n\rsource_folder\x18\x01 \x01(\t\x12\x14\n\x0c\x65quipment_id\x18\x02 \x01(\t\x12\x0f\n\x07project\x18\x03 \x01(\t\x12+\n\x08run_kind\x18\x04 \x01(\x0e\x32\x19.labferry.sync.v1.RunKind\x12\x30\n\x0cstarted_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08operator\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"U\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12*\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x16.labferry.sync.v1.AsOfH\x00\x88\x01\x01\x42\x08\n\x06_as_of\"\x9c\x01\n\x0fListJobsRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x14\n\x0c\x65quipment_id\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x03 \x01(\t\x12*\n\x06states\x18\x04 \x03(\x0e\x32\x1a.labferry.sync.v1.JobState\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"P\n\x10ListJobsResponse\x12#\n\x04jobs\x18\x01 \x03(\x0b\x32\x15.labferry.sync.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x10WatchJobsRequest\x12\x0f\n\x07job_ids\x18\x01 \x03(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x14\n\x0c\x65quipment_id\x18\x03 \x01(\t\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\"\x88\x01\n\tJobUpdate\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x15.labferry.sync.v1.Job\x12\x34\n\x08progress\x18\x02 \x01(\x0b\x32\x1d.labferry.sync.v1.JobProgressH\x00\x88\x01\x01\x12\x14\n\x0cresume_token\x18\x03 \x01(\tB\x0b\n\t_progress\"1\n\x0fRetryJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x9d\x01\n\x10VerifyRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x18\n\x0b\x64\x65stination\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06reason\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x1d\n\x10max_stream_bytes\x18\x04 \x01(\x03H\x02\x88\x01\x01\x42\x0e\n\x0c_destinationB\t\n\x07_reasonB\x13\n\x11_max_stream_bytes\"}\n\x0cVerifyUpdate\x12\x31\n\x08progress\x18\x01 \x01(\x0b\x32\x1d.labferry.sync.v1.JobProgressH\x00\x12\x30\n\x06report\x18\x02 \x01(\x0b\x32\x1e.labferry.sync.v1.VerifyReportH\x00\x42\x08\n\x06update\"\xa9\x02\n\x0cVerifyReport\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x0e\n\x06passed\x18\x04 \x01(\x08\x12\x10\n\x08\x65xpected\x18\x05 \x01(\x03\x12\x0e\n\x06hashed\x18\x06 \x01(\x03\x12\x0f\n\x07matched\x18\x07 \x01(\x03\x12\x0f\n\x07missing\x18\x08 \x03(\t\x12\x11\n\tdiffering\x18\t \x03(\t\x12\x12\n\nunexpected\x18\n \x03(\t\x12\x0e\n\x06method\x18\x0b \x01(\t\x12\r\n\x05grade\x18\x0c \x01(\t\x12\x0c\n\x04host\x18\r \x01(\t\x12\x31\n\rverified_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04note\x18\x0f \x01(\t*\xcf\x01\n\x0e\x45nqueueOutcome\x12\x1f\n\x1b\x45NQUEUE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45NQUEUE_OUTCOME_QUEUED\x10\x01\x12\"\n\x1e\x45NQUEUE_OUTCOME_ALREADY_QUEUED\x10\x02\x12\"\n\x1e\x45NQUEUE_OUTCOME_ALREADY_SYNCED\x10\x03\x12\x1b\n\x17\x45NQUEUE_OUTCOME_REARMED\x10\x04\x12\x1b\n\x17\x45NQUEUE_OUTCOME_BLOCKED\x10\x05\x32\xaa\x04\n\x0bSyncService\x12W\n\nEnqueueRun\x12#.labferry.sync.v1.EnqueueRunRequest\x1a$.labferry.sync.v1.EnqueueRunResponse\x12\x44\n\x08\x41\x64optRun\x12!.labferry.sync.v1.AdoptRunRequest\x1a\x15.labferry.sync.v1.Run\x12@\n\x06GetJob\x12\x1f.labferry.sync.v1.GetJobRequest\x1a\x15.labferry.sync.v1.Job\x12Q\n\x08ListJobs\x12!.labferry.sync.v1.ListJobsRequest\x1a\".labferry.sync.v1.ListJobsResponse\x12N\n\tWatchJobs\x12\".labferry.sync.v1.WatchJobsRequest\x1a\x1b.labferry.sync.v1.JobUpdate0\x01\x12\x44\n\x08RetryJob\x12!.labferry.sync.v1.RetryJobRequest\x1a\x15.labferry.sync.v1.Job\x12Q\n\tVerifyRun\x12\".labferry.sync.v1.VerifyRunRequest\x1a\x1e.labferry.sync.v1.VerifyUpdate0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#labferry/sync/v1/sync_service.proto\x12\x10labferry.sync.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1elabferry/sync/v1/finding.proto\x1a\x1alabferry/sync/v1/job.proto\x1a\x1alabferry/sync/v1/run.proto\"T\n\x11\x45nqueueRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x13\n\x06reason\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x03 \x01(\tB\t\n\x07_reason\"\x91\x02\n\x12\x45nqueueRunResponse\x12\x31\n\x07outcome\x18\x01 \x01(\x0e\x32 .labferry.sync.v1.EnqueueOutcome\x12\"\n\x03job\x18\x02 \x01(\x0b\x32\x15.labferry.sync.v1.Job\x12#\n\x04jobs\x18\x03 \x03(\x0b\x32\x15.labferry.sync.v1.Job\x12\x34\n\x11\x62locking_findings\x18\x04 \x03(\x0b\x32\x19.labferry.sync.v1.Finding\x12\x0b\n\x03run\x18\x05 \x01(\t\x12\x32\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x1e.labferry.sync.v1.EnqueueErrorH\x00\x88\x01\x01\x42\x08\n\x06_error\"\xae\x01\n\x0c\x45nqueueError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12>\n\x08metadata\x18\x04 \x03(\x0b\x32,.labferry.sync.v1.EnqueueError.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"V\n\x12\x45nqueueRunsRequest\x12\x0c\n\x04runs\x18\x01 \x03(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x13\n\x06reason\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_reason\"\xd4\x01\n\x0f\x41\x64optRunRequest\x12\x15\n\rsource_folder\x18\x01 \x01(\t\x12\x14\n\x0c\x65quipment_id\x18\x02 \x01(\t\x12\x0f\n\x07project\x18\x03 \x01(\t\x12+\n\x08run_kind\x18\x04 \x01(\x0e\x32\x19.labferry.sync.v1.RunKind\x12\x30\n\x0cstarted_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08operator\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"U\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12*\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x16.labferry.sync.v1.AsOfH\x00\x88\x01\x01\x42\x08\n\x06_as_of\"\x9c\x01\n\x0fListJobsRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x14\n\x0c\x65quipment_id\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x03 \x01(\t\x12*\n\x06states\x18\x04 \x03(\x0e\x32\x1a.labferry.sync.v1.JobState\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"P\n\x10ListJobsResponse\x12#\n\x04jobs\x18\x01 \x03(\x0b\x32\x15.labferry.sync.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x10WatchJobsRequest\x12\x0f\n\x07job_ids\x18\x01 \x03(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x14\n\x0c\x65quipment_id\x18\x03 \x01(\t\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\"\x88\x01\n\tJobUpdate\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x15.labferry.sync.v1.Job\x12\x34\n\x08progress\x18\x02 \x01(\x0b\x32\x1d.labferry.sync.v1.JobProgressH\x00\x88\x01\x01\x12\x14\n\x0cresume_token\x18\x03 \x01(\tB\x0b\n\t_progress\"1\n\x0fRetryJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"1\n\x0fPauseJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"2\n\x10ResumeJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"2\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"I\n\x15SetJobPriorityRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x10\n\x08priority\x18\x02 \x01(\x05\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xa2\x01\n\x10SteerJobsRequest\x12-\n\x07\x63ommand\x18\x01 \x01(\x0e\x32\x1c.labferry.sync.v1.JobCommand\x12\r\n\x03run\x18\x02 \x01(\tH\x00\x12\x16\n\x0c\x65quipment_id\x18\x03 \x01(\tH\x00\x12\r\n\x03\x61ll\x18\x04 \x01(\x08H\x00\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x10\n\x08priority\x18\x06 \x01(\x05\x42\x07\n\x05scope\"\xcc\x01\n\x13\x41\x63\x63\x65ptChangeRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x18\n\x0b\x64\x65stination\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x12\n\nold_sha256\x18\x04 \x01(\t\x12\x12\n\nnew_sha256\x18\x05 \x01(\t\x12\x10\n\x08operator\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x12\n\npath_bytes\x18\t \x01(\x0c\x42\x0e\n\x0c_destination\"C\n\x14\x41\x63\x63\x65ptChangeResponse\x12+\n\x0crearmed_jobs\x18\x01 \x03(\x0b\x32\x15.labferry.sync.v1.Job\"\x9d\x01\n\x10VerifyRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x18\n\x0b\x64\x65stination\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06reason\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x1d\n\x10max_stream_bytes\x18\x04 \x01(\x03H\x02\x88\x01\x01\x42\x0e\n\x0c_destinationB\t\n\x07_reasonB\x13\n\x11_max_stream_bytes\"}\n\x0cVerifyUpdate\x12\x31\n\x08progress\x18\x01 \x01(\x0b\x32\x1d.labferry.sync.v1.JobProgressH\x00\x12\x30\n\x06report\x18\x02 \x01(\x0b\x32\x1e.labferry.sync.v1.VerifyReportH\x00\x42\x08\n\x06update\"\xa9\x02\n\x0cVerifyReport\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x0e\n\x06passed\x18\x04 \x01(\x08\x12\x10\n\x08\x65xpected\x18\x05 \x01(\x03\x12\x0e\n\x06hashed\x18\x06 \x01(\x03\x12\x0f\n\x07matched\x18\x07 \x01(\x03\x12\x0f\n\x07missing\x18\x08 \x03(\t\x12\x11\n\tdiffering\x18\t \x03(\t\x12\x12\n\nunexpected\x18\n \x03(\t\x12\x0e\n\x06method\x18\x0b \x01(\t\x12\r\n\x05grade\x18\x0c \x01(\t\x12\x0c\n\x04host\x18\r \x01(\t\x12\x31\n\rverified_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04note\x18\x0f \x01(\t*\xcf\x01\n\x0e\x45nqueueOutcome\x12\x1f\n\x1b\x45NQUEUE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45NQUEUE_OUTCOME_QUEUED\x10\x01\x12\"\n\x1e\x45NQUEUE_OUTCOME_ALREADY_QUEUED\x10\x02\x12\"\n\x1e\x45NQUEUE_OUTCOME_ALREADY_SYNCED\x10\x03\x12\x1b\n\x17\x45NQUEUE_OUTCOME_REARMED\x10\x04\x12\x1b\n\x17\x45NQUEUE_OUTCOME_BLOCKED\x10\x05*\xa5\x01\n\nJobCommand\x12\x1b\n\x17JOB_COMMAND_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_COMMAND_RETRY\x10\x01\x12\x15\n\x11JOB_COMMAND_PAUSE\x10\x02\x12\x16\n\x12JOB_COMMAND_RESUME\x10\x03\x12\x16\n\x12JOB_COMMAND_CANCEL\x10\x04\x12\x1c\n\x18JOB_COMMAND_SET_PRIORITY\x10\x05\x32\xd8\x08\n\x0bSyncService\x12W\n\nEnqueueRun\x12#.labferry.sync.v1.EnqueueRunRequest\x1a$.labferry.sync.v1.EnqueueRunResponse\x12[\n\x0b\x45nqueueRuns\x12$.labferry.sync.v1.EnqueueRunsRequest\x1a$.labferry.sync.v1.EnqueueRunResponse0\x01\x12\x44\n\x08\x41\x64optRun\x12!.labferry.sync.v1.AdoptRunRequest\x1a\x15.labferry.sync.v1.Run\x12@\n\x06GetJob\x12\x1f.labferry.sync.v1.GetJobRequest\x1a\x15.labferry.sync.v1.Job\x12Q\n\x08ListJobs\x12!.labferry.sync.v1.ListJobsRequest\x1a\".labferry.sync.v1.ListJobsResponse\x12N\n\tWatchJobs\x12\".labferry.sync.v1.WatchJobsRequest\x1a\x1b.labferry.sync.v1.JobUpdate0\x01\x12\x44\n\x08RetryJob\x12!.labferry.sync.v1.RetryJobRequest\x1a\x15.labferry.sync.v1.Job\x12\x44\n\x08PauseJob\x12!.labferry.sync.v1.PauseJobRequest\x1a\x15.labferry.sync.v1.Job\x12\x46\n\tResumeJob\x12\".labferry.sync.v1.ResumeJobRequest\x1a\x15.labferry.sync.v1.Job\x12\x46\n\tCancelJob\x12\".labferry.sync.v1.CancelJobRequest\x1a\x15.labferry.sync.v1.Job\x12P\n\x0eSetJobPriority\x12\'.labferry.sync.v1.SetJobPriorityRequest\x1a\x15.labferry.sync.v1.Job\x12H\n\tSteerJobs\x12\".labferry.sync.v1.SteerJobsRequest\x1a\x15.labferry.sync.v1.Job0\x01\x12]\n\x0c\x41\x63\x63\x65ptChange\x12%.labferry.sync.v1.AcceptChangeRequest\x1a&.labferry.sync.v1.AcceptChangeResponse\x12Q\n\tVerifyRun\x12\".labferry.sync.v1.VerifyRunRequest\x1a\x1e.labferry.sync.v1.VerifyUpdate0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'labferry.sync.v1.sync_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENQUEUEOUTCOME']._serialized_start=1880
-  _globals['_ENQUEUEOUTCOME']._serialized_end=2087
+  _globals['_ENQUEUEERROR_METADATAENTRY']._loaded_options = None
+  _globals['_ENQUEUEERROR_METADATAENTRY']._serialized_options = b'8\001'
+  _globals['_ENQUEUEOUTCOME']._serialized_start=2891
+  _globals['_ENQUEUEOUTCOME']._serialized_end=3098
+  _globals['_JOBCOMMAND']._serialized_start=3101
+  _globals['_JOBCOMMAND']._serialized_end=3266
   _globals['_ENQUEUERUNREQUEST']._serialized_start=178
   _globals['_ENQUEUERUNREQUEST']._serialized_end=262
   _globals['_ENQUEUERUNRESPONSE']._serialized_start=265
-  _globals['_ENQUEUERUNRESPONSE']._serialized_end=463
-  _globals['_ADOPTRUNREQUEST']._serialized_start=466
-  _globals['_ADOPTRUNREQUEST']._serialized_end=678
-  _globals['_GETJOBREQUEST']._serialized_start=680
-  _globals['_GETJOBREQUEST']._serialized_end=765
-  _globals['_LISTJOBSREQUEST']._serialized_start=768
-  _globals['_LISTJOBSREQUEST']._serialized_end=924
-  _globals['_LISTJOBSRESPONSE']._serialized_start=926
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1006
-  _globals['_WATCHJOBSREQUEST']._serialized_start=1008
-  _globals['_WATCHJOBSREQUEST']._serialized_end=1100
-  _globals['_JOBUPDATE']._serialized_start=1103
-  _globals['_JOBUPDATE']._serialized_end=1239
-  _globals['_RETRYJOBREQUEST']._serialized_start=1241
-  _globals['_RETRYJOBREQUEST']._serialized_end=1290
-  _globals['_VERIFYRUNREQUEST']._serialized_start=1293
-  _globals['_VERIFYRUNREQUEST']._serialized_end=1450
-  _globals['_VERIFYUPDATE']._serialized_start=1452
-  _globals['_VERIFYUPDATE']._serialized_end=1577
-  _globals['_VERIFYREPORT']._serialized_start=1580
-  _globals['_VERIFYREPORT']._serialized_end=1877
-  _globals['_SYNCSERVICE']._serialized_start=2090
-  _globals['_SYNCSERVICE']._serialized_end=2644
+  _globals['_ENQUEUERUNRESPONSE']._serialized_end=538
+  _globals['_ENQUEUEERROR']._serialized_start=541
+  _globals['_ENQUEUEERROR']._serialized_end=715
+  _globals['_ENQUEUEERROR_METADATAENTRY']._serialized_start=668
+  _globals['_ENQUEUEERROR_METADATAENTRY']._serialized_end=715
+  _globals['_ENQUEUERUNSREQUEST']._serialized_start=717
+  _globals['_ENQUEUERUNSREQUEST']._serialized_end=803
+  _globals['_ADOPTRUNREQUEST']._serialized_start=806
+  _globals['_ADOPTRUNREQUEST']._serialized_end=1018
+  _globals['_GETJOBREQUEST']._serialized_start=1020
+  _globals['_GETJOBREQUEST']._serialized_end=1105
+  _globals['_LISTJOBSREQUEST']._serialized_start=1108
+  _globals['_LISTJOBSREQUEST']._serialized_end=1264
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1266
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1346
+  _globals['_WATCHJOBSREQUEST']._serialized_start=1348
+  _globals['_WATCHJOBSREQUEST']._serialized_end=1440
+  _globals['_JOBUPDATE']._serialized_start=1443
+  _globals['_JOBUPDATE']._serialized_end=1579
+  _globals['_RETRYJOBREQUEST']._serialized_start=1581
+  _globals['_RETRYJOBREQUEST']._serialized_end=1630
+  _globals['_PAUSEJOBREQUEST']._serialized_start=1632
+  _globals['_PAUSEJOBREQUEST']._serialized_end=1681
+  _globals['_RESUMEJOBREQUEST']._serialized_start=1683
+  _globals['_RESUMEJOBREQUEST']._serialized_end=1733
+  _globals['_CANCELJOBREQUEST']._serialized_start=1735
+  _globals['_CANCELJOBREQUEST']._serialized_end=1785
+  _globals['_SETJOBPRIORITYREQUEST']._serialized_start=1787
+  _globals['_SETJOBPRIORITYREQUEST']._serialized_end=1860
+  _globals['_STEERJOBSREQUEST']._serialized_start=1863
+  _globals['_STEERJOBSREQUEST']._serialized_end=2025
+  _globals['_ACCEPTCHANGEREQUEST']._serialized_start=2028
+  _globals['_ACCEPTCHANGEREQUEST']._serialized_end=2232
+  _globals['_ACCEPTCHANGERESPONSE']._serialized_start=2234
+  _globals['_ACCEPTCHANGERESPONSE']._serialized_end=2301
+  _globals['_VERIFYRUNREQUEST']._serialized_start=2304
+  _globals['_VERIFYRUNREQUEST']._serialized_end=2461
+  _globals['_VERIFYUPDATE']._serialized_start=2463
+  _globals['_VERIFYUPDATE']._serialized_end=2588
+  _globals['_VERIFYREPORT']._serialized_start=2591
+  _globals['_VERIFYREPORT']._serialized_end=2888
+  _globals['_SYNCSERVICE']._serialized_start=3269
+  _globals['_SYNCSERVICE']._serialized_end=4381
 # @@protoc_insertion_point(module_scope)

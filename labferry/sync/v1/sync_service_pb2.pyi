@@ -59,6 +59,42 @@ ENQUEUE_OUTCOME_BLOCKED: EnqueueOutcome.ValueType  # 5
 """The gate refused; nothing was queued."""
 Global___EnqueueOutcome: _TypeAlias = EnqueueOutcome  # noqa: Y015
 
+class _JobCommand:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _JobCommandEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobCommand.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JOB_COMMAND_UNSPECIFIED: _JobCommand.ValueType  # 0
+    """Refused."""
+    JOB_COMMAND_RETRY: _JobCommand.ValueType  # 1
+    """As RetryJob."""
+    JOB_COMMAND_PAUSE: _JobCommand.ValueType  # 2
+    """As PauseJob."""
+    JOB_COMMAND_RESUME: _JobCommand.ValueType  # 3
+    """As ResumeJob."""
+    JOB_COMMAND_CANCEL: _JobCommand.ValueType  # 4
+    """As CancelJob."""
+    JOB_COMMAND_SET_PRIORITY: _JobCommand.ValueType  # 5
+    """As SetJobPriority."""
+
+class JobCommand(_JobCommand, metaclass=_JobCommandEnumTypeWrapper):
+    """What can be done to many jobs at once."""
+
+JOB_COMMAND_UNSPECIFIED: JobCommand.ValueType  # 0
+"""Refused."""
+JOB_COMMAND_RETRY: JobCommand.ValueType  # 1
+"""As RetryJob."""
+JOB_COMMAND_PAUSE: JobCommand.ValueType  # 2
+"""As PauseJob."""
+JOB_COMMAND_RESUME: JobCommand.ValueType  # 3
+"""As ResumeJob."""
+JOB_COMMAND_CANCEL: JobCommand.ValueType  # 4
+"""As CancelJob."""
+JOB_COMMAND_SET_PRIORITY: JobCommand.ValueType  # 5
+"""As SetJobPriority."""
+Global___JobCommand: _TypeAlias = JobCommand  # noqa: Y015
+
 @_typing.final
 class EnqueueRunRequest(_message.Message):
     """Which run to queue."""
@@ -101,8 +137,12 @@ class EnqueueRunResponse(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     JOBS_FIELD_NUMBER: _builtins.int
     BLOCKING_FINDINGS_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     outcome: Global___EnqueueOutcome.ValueType
     """In one word."""
+    run: _builtins.str
+    """The run that was asked for."""
     @_builtins.property
     def job(self) -> _job_pb2.Job:
         """The job of the first destination. Absent when BLOCKED."""
@@ -115,6 +155,10 @@ class EnqueueRunResponse(_message.Message):
     def blocking_findings(self) -> _containers.RepeatedCompositeFieldContainer[_finding_pb2.Finding]:
         """Hard findings without an active override, when BLOCKED."""
 
+    @_builtins.property
+    def error(self) -> Global___EnqueueError:
+        """Only from EnqueueRuns: why this run could not be queued. Then the outcome is unspecified."""
+
     def __init__(
         self,
         *,
@@ -122,14 +166,108 @@ class EnqueueRunResponse(_message.Message):
         job: _job_pb2.Job | None = ...,
         jobs: _abc.Iterable[_job_pb2.Job] | None = ...,
         blocking_findings: _abc.Iterable[_finding_pb2.Finding] | None = ...,
+        run: _builtins.str = ...,
+        error: Global___EnqueueError | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "error", b"error", "job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocking_findings", b"blocking_findings", "job", b"job", "jobs", b"jobs", "outcome", b"outcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "blocking_findings", b"blocking_findings", "error", b"error", "job", b"job", "jobs", b"jobs", "outcome", b"outcome", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
+    _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error) -> _WhichOneofReturnType__error | None: ...
+
+Global___EnqueueRunResponse: _TypeAlias = EnqueueRunResponse  # noqa: Y015
+
+@_typing.final
+class EnqueueError(_message.Message):
+    """Why one run of many could not be queued: what EnqueueRun would have answered with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """Number of the gRPC status."""
+    message: _builtins.str
+    """One plain sentence."""
+    reason: _builtins.str
+    """The ErrorReason, without its prefix."""
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Metadata of the reason."""
+
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        message: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "metadata", b"metadata", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___EnqueueRunResponse: _TypeAlias = EnqueueRunResponse  # noqa: Y015
+Global___EnqueueError: _TypeAlias = EnqueueError  # noqa: Y015
+
+@_typing.final
+class EnqueueRunsRequest(_message.Message):
+    """Which runs to queue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """As in EnqueueRunRequest, for all of them together."""
+    reason: _builtins.str
+    """Why. Kept in the log."""
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Paths relative to their equipment's local_root, with "/"; 1 to 10,000."""
+
+    def __init__(
+        self,
+        *,
+        runs: _abc.Iterable[_builtins.str] | None = ...,
+        request_id: _builtins.str = ...,
+        reason: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reason", b"_reason", "reason", b"reason"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reason", b"_reason", "reason", b"reason", "request_id", b"request_id", "runs", b"runs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__reason: _TypeAlias = _typing.Literal["reason"]  # noqa: Y015
+    _WhichOneofArgType__reason: _TypeAlias = _typing.Literal["_reason", b"_reason"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reason) -> _WhichOneofReturnType__reason | None: ...
+
+Global___EnqueueRunsRequest: _TypeAlias = EnqueueRunsRequest  # noqa: Y015
 
 @_typing.final
 class AdoptRunRequest(_message.Message):
@@ -378,6 +516,238 @@ class RetryJobRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RetryJobRequest: _TypeAlias = RetryJobRequest  # noqa: Y015
+
+@_typing.final
+class PauseJobRequest(_message.Message):
+    """Which job to hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """UUID of the job."""
+    reason: _builtins.str
+    """Why. Required."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseJobRequest: _TypeAlias = PauseJobRequest  # noqa: Y015
+
+@_typing.final
+class ResumeJobRequest(_message.Message):
+    """Which job to let go on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """UUID of the job."""
+    reason: _builtins.str
+    """Why. Required."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeJobRequest: _TypeAlias = ResumeJobRequest  # noqa: Y015
+
+@_typing.final
+class CancelJobRequest(_message.Message):
+    """Which job to end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """UUID of the job."""
+    reason: _builtins.str
+    """Why. Required."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelJobRequest: _TypeAlias = CancelJobRequest  # noqa: Y015
+
+@_typing.final
+class SetJobPriorityRequest(_message.Message):
+    """Which job goes first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """UUID of the job."""
+    priority: _builtins.int
+    """-1,000 to 1,000; higher goes first."""
+    reason: _builtins.str
+    """Why. Required."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        priority: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "priority", b"priority", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetJobPriorityRequest: _TypeAlias = SetJobPriorityRequest  # noqa: Y015
+
+@_typing.final
+class SteerJobsRequest(_message.Message):
+    """Which jobs, and what to do to them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMAND_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    EQUIPMENT_ID_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    command: Global___JobCommand.ValueType
+    """What to do."""
+    run: _builtins.str
+    """Those of this run."""
+    equipment_id: _builtins.str
+    """Those of this equipment."""
+    all: _builtins.bool
+    """Every job there is. Must be true."""
+    reason: _builtins.str
+    """Why. Required."""
+    priority: _builtins.int
+    """With SET_PRIORITY: -1,000 to 1,000; higher goes first."""
+    def __init__(
+        self,
+        *,
+        command: Global___JobCommand.ValueType = ...,
+        run: _builtins.str = ...,
+        equipment_id: _builtins.str = ...,
+        all: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        priority: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "equipment_id", b"equipment_id", "run", b"run", "scope", b"scope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "command", b"command", "equipment_id", b"equipment_id", "priority", b"priority", "reason", b"reason", "run", b"run", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_scope: _TypeAlias = _typing.Literal["run", "equipment_id", "all"]  # noqa: Y015
+    _WhichOneofArgType_scope: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_scope) -> _WhichOneofReturnType_scope | None: ...
+
+Global___SteerJobsRequest: _TypeAlias = SteerJobsRequest  # noqa: Y015
+
+@_typing.final
+class AcceptChangeRequest(_message.Message):
+    """Which change of which file is accepted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    OLD_SHA256_FIELD_NUMBER: _builtins.int
+    NEW_SHA256_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PATH_BYTES_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """Path of the run relative to the equipment's local_root."""
+    destination: _builtins.str
+    """Name of the destination. Absent: each destination of the run."""
+    path: _builtins.str
+    """Path of the file relative to the run."""
+    old_sha256: _builtins.str
+    """SHA-256 that the destination holds, or that was proven there; lower-case hex."""
+    new_sha256: _builtins.str
+    """SHA-256 of the run's file as it is now. Empty: the file was removed, and is to be superseded at the destination."""
+    operator: _builtins.str
+    """Who decides."""
+    reason: _builtins.str
+    """Why. Required."""
+    request_id: _builtins.str
+    """As in EnqueueRunRequest."""
+    path_bytes: _builtins.bytes
+    """The path's bytes, where they aren't UTF-8; path is then ignored."""
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        destination: _builtins.str | None = ...,
+        path: _builtins.str = ...,
+        old_sha256: _builtins.str = ...,
+        new_sha256: _builtins.str = ...,
+        operator: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        path_bytes: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_destination", b"_destination", "destination", b"destination"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_destination", b"_destination", "destination", b"destination", "new_sha256", b"new_sha256", "old_sha256", b"old_sha256", "operator", b"operator", "path", b"path", "path_bytes", b"path_bytes", "reason", b"reason", "request_id", b"request_id", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__destination: _TypeAlias = _typing.Literal["destination"]  # noqa: Y015
+    _WhichOneofArgType__destination: _TypeAlias = _typing.Literal["_destination", b"_destination"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__destination) -> _WhichOneofReturnType__destination | None: ...
+
+Global___AcceptChangeRequest: _TypeAlias = AcceptChangeRequest  # noqa: Y015
+
+@_typing.final
+class AcceptChangeResponse(_message.Message):
+    """What followed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REARMED_JOBS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rearmed_jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
+        """Failed jobs that were armed again."""
+
+    def __init__(
+        self,
+        *,
+        rearmed_jobs: _abc.Iterable[_job_pb2.Job] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rearmed_jobs", b"rearmed_jobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptChangeResponse: _TypeAlias = AcceptChangeResponse  # noqa: Y015
 
 @_typing.final
 class VerifyRunRequest(_message.Message):

@@ -42,6 +42,11 @@ class SyncServiceStub(object):
                 request_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.EnqueueRunRequest.SerializeToString,
                 response_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.EnqueueRunResponse.FromString,
                 _registered_method=True)
+        self.EnqueueRuns = channel.unary_stream(
+                '/labferry.sync.v1.SyncService/EnqueueRuns',
+                request_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.EnqueueRunsRequest.SerializeToString,
+                response_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.EnqueueRunResponse.FromString,
+                _registered_method=True)
         self.AdoptRun = channel.unary_unary(
                 '/labferry.sync.v1.SyncService/AdoptRun',
                 request_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.AdoptRunRequest.SerializeToString,
@@ -67,6 +72,36 @@ class SyncServiceStub(object):
                 request_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.RetryJobRequest.SerializeToString,
                 response_deserializer=labferry_dot_sync_dot_v1_dot_job__pb2.Job.FromString,
                 _registered_method=True)
+        self.PauseJob = channel.unary_unary(
+                '/labferry.sync.v1.SyncService/PauseJob',
+                request_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.PauseJobRequest.SerializeToString,
+                response_deserializer=labferry_dot_sync_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
+        self.ResumeJob = channel.unary_unary(
+                '/labferry.sync.v1.SyncService/ResumeJob',
+                request_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.ResumeJobRequest.SerializeToString,
+                response_deserializer=labferry_dot_sync_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
+        self.CancelJob = channel.unary_unary(
+                '/labferry.sync.v1.SyncService/CancelJob',
+                request_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.CancelJobRequest.SerializeToString,
+                response_deserializer=labferry_dot_sync_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
+        self.SetJobPriority = channel.unary_unary(
+                '/labferry.sync.v1.SyncService/SetJobPriority',
+                request_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.SetJobPriorityRequest.SerializeToString,
+                response_deserializer=labferry_dot_sync_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
+        self.SteerJobs = channel.unary_stream(
+                '/labferry.sync.v1.SyncService/SteerJobs',
+                request_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.SteerJobsRequest.SerializeToString,
+                response_deserializer=labferry_dot_sync_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
+        self.AcceptChange = channel.unary_unary(
+                '/labferry.sync.v1.SyncService/AcceptChange',
+                request_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.AcceptChangeRequest.SerializeToString,
+                response_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.AcceptChangeResponse.FromString,
+                _registered_method=True)
         self.VerifyRun = channel.unary_stream(
                 '/labferry.sync.v1.SyncService/VerifyRun',
                 request_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.VerifyRunRequest.SerializeToString,
@@ -82,6 +117,14 @@ class SyncServiceServicer(object):
         """Queues a run for each destination of its equipment. Idempotent: a run with a live job gets that job. The pre-sync gate
         is asked first; a refusal is the outcome BLOCKED with the findings, not an error. NOT_FOUND for an unknown run or
         equipment, FAILED_PRECONDITION for a run without a readable creation.json. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnqueueRuns(self, request, context):
+        """Queues many runs, each as EnqueueRun does; one answer a run, in order. A run that can't be queued is an answer with an
+        error, and the others go on. Operators.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,6 +167,53 @@ class SyncServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseJob(self, request, context):
+        """Holds a job that is not verified yet, at once: no further file is started, what has landed stays. FAILED_PRECONDITION
+        with the present state for any other. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeJob(self, request, context):
+        """Lets a paused job go on where it was. FAILED_PRECONDITION for any other. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelJob(self, request, context):
+        """Ends a job that is not verified yet. Its temporary files at the destination are removed; files that have their final
+        names stay, and the source is untouched. FAILED_PRECONDITION for any other. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetJobPriority(self, request, context):
+        """Changes which of an equipment's jobs goes first. FAILED_PRECONDITION for a job that has ended. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SteerJobs(self, request, context):
+        """The same command for every job of a run, of an equipment, or of all equipment that is in a state for it; one message a
+        job that it changed. Others are passed over. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcceptChange(self, request, context):
+        """Accepts that a file was changed after it was verified (verified_file_changed), or that the destination holds another
+        one of its name (destination_file_differs): bound to exactly these two hashes. The destination's copy is kept beside
+        the data as superseded when the new one is brought. Failed jobs that met this file are armed again. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def VerifyRun(self, request, context):
         """Reads back what a destination holds and compares it with the manifest, now, without moving any job. Operators.
         """
@@ -137,6 +227,11 @@ def add_SyncServiceServicer_to_server(servicer, server):
             'EnqueueRun': grpc.unary_unary_rpc_method_handler(
                     servicer.EnqueueRun,
                     request_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.EnqueueRunRequest.FromString,
+                    response_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.EnqueueRunResponse.SerializeToString,
+            ),
+            'EnqueueRuns': grpc.unary_stream_rpc_method_handler(
+                    servicer.EnqueueRuns,
+                    request_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.EnqueueRunsRequest.FromString,
                     response_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.EnqueueRunResponse.SerializeToString,
             ),
             'AdoptRun': grpc.unary_unary_rpc_method_handler(
@@ -163,6 +258,36 @@ def add_SyncServiceServicer_to_server(servicer, server):
                     servicer.RetryJob,
                     request_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.RetryJobRequest.FromString,
                     response_serializer=labferry_dot_sync_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
+            'PauseJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseJob,
+                    request_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.PauseJobRequest.FromString,
+                    response_serializer=labferry_dot_sync_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
+            'ResumeJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeJob,
+                    request_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.ResumeJobRequest.FromString,
+                    response_serializer=labferry_dot_sync_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
+            'CancelJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelJob,
+                    request_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.CancelJobRequest.FromString,
+                    response_serializer=labferry_dot_sync_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
+            'SetJobPriority': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetJobPriority,
+                    request_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.SetJobPriorityRequest.FromString,
+                    response_serializer=labferry_dot_sync_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
+            'SteerJobs': grpc.unary_stream_rpc_method_handler(
+                    servicer.SteerJobs,
+                    request_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.SteerJobsRequest.FromString,
+                    response_serializer=labferry_dot_sync_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
+            'AcceptChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptChange,
+                    request_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.AcceptChangeRequest.FromString,
+                    response_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.AcceptChangeResponse.SerializeToString,
             ),
             'VerifyRun': grpc.unary_stream_rpc_method_handler(
                     servicer.VerifyRun,
@@ -197,6 +322,33 @@ class SyncService(object):
             target,
             '/labferry.sync.v1.SyncService/EnqueueRun',
             labferry_dot_sync_dot_v1_dot_sync__service__pb2.EnqueueRunRequest.SerializeToString,
+            labferry_dot_sync_dot_v1_dot_sync__service__pb2.EnqueueRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnqueueRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/labferry.sync.v1.SyncService/EnqueueRuns',
+            labferry_dot_sync_dot_v1_dot_sync__service__pb2.EnqueueRunsRequest.SerializeToString,
             labferry_dot_sync_dot_v1_dot_sync__service__pb2.EnqueueRunResponse.FromString,
             options,
             channel_credentials,
@@ -333,6 +485,168 @@ class SyncService(object):
             '/labferry.sync.v1.SyncService/RetryJob',
             labferry_dot_sync_dot_v1_dot_sync__service__pb2.RetryJobRequest.SerializeToString,
             labferry_dot_sync_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/labferry.sync.v1.SyncService/PauseJob',
+            labferry_dot_sync_dot_v1_dot_sync__service__pb2.PauseJobRequest.SerializeToString,
+            labferry_dot_sync_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/labferry.sync.v1.SyncService/ResumeJob',
+            labferry_dot_sync_dot_v1_dot_sync__service__pb2.ResumeJobRequest.SerializeToString,
+            labferry_dot_sync_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/labferry.sync.v1.SyncService/CancelJob',
+            labferry_dot_sync_dot_v1_dot_sync__service__pb2.CancelJobRequest.SerializeToString,
+            labferry_dot_sync_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetJobPriority(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/labferry.sync.v1.SyncService/SetJobPriority',
+            labferry_dot_sync_dot_v1_dot_sync__service__pb2.SetJobPriorityRequest.SerializeToString,
+            labferry_dot_sync_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SteerJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/labferry.sync.v1.SyncService/SteerJobs',
+            labferry_dot_sync_dot_v1_dot_sync__service__pb2.SteerJobsRequest.SerializeToString,
+            labferry_dot_sync_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/labferry.sync.v1.SyncService/AcceptChange',
+            labferry_dot_sync_dot_v1_dot_sync__service__pb2.AcceptChangeRequest.SerializeToString,
+            labferry_dot_sync_dot_v1_dot_sync__service__pb2.AcceptChangeResponse.FromString,
             options,
             channel_credentials,
             insecure,

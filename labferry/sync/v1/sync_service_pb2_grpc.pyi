@@ -40,6 +40,10 @@ class SyncServiceStub:
     is asked first; a refusal is the outcome BLOCKED with the findings, not an error. NOT_FOUND for an unknown run or
     equipment, FAILED_PRECONDITION for a run without a readable creation.json. Operators.
     """
+    EnqueueRuns: _grpc.UnaryStreamMultiCallable[_sync_service_pb2.EnqueueRunsRequest, _sync_service_pb2.EnqueueRunResponse]
+    """Queues many runs, each as EnqueueRun does; one answer a run, in order. A run that can't be queued is an answer with an
+    error, and the others go on. Operators.
+    """
     AdoptRun: _grpc.UnaryUnaryMultiCallable[_sync_service_pb2.AdoptRunRequest, _run_pb2.Run]
     """Gives a foreign folder the run layout and a creation.json, by copying; the source is never changed. The source must lie
     inside a configured root. ALREADY_EXISTS when the run exists. Operators.
@@ -54,6 +58,27 @@ class SyncServiceStub:
     """
     RetryJob: _grpc.UnaryUnaryMultiCallable[_sync_service_pb2.RetryJobRequest, _job_pb2.Job]
     """Arms a failed job again. FAILED_PRECONDITION with the present state for any other. Operators."""
+    PauseJob: _grpc.UnaryUnaryMultiCallable[_sync_service_pb2.PauseJobRequest, _job_pb2.Job]
+    """Holds a job that is not verified yet, at once: no further file is started, what has landed stays. FAILED_PRECONDITION
+    with the present state for any other. Operators.
+    """
+    ResumeJob: _grpc.UnaryUnaryMultiCallable[_sync_service_pb2.ResumeJobRequest, _job_pb2.Job]
+    """Lets a paused job go on where it was. FAILED_PRECONDITION for any other. Operators."""
+    CancelJob: _grpc.UnaryUnaryMultiCallable[_sync_service_pb2.CancelJobRequest, _job_pb2.Job]
+    """Ends a job that is not verified yet. Its temporary files at the destination are removed; files that have their final
+    names stay, and the source is untouched. FAILED_PRECONDITION for any other. Operators.
+    """
+    SetJobPriority: _grpc.UnaryUnaryMultiCallable[_sync_service_pb2.SetJobPriorityRequest, _job_pb2.Job]
+    """Changes which of an equipment's jobs goes first. FAILED_PRECONDITION for a job that has ended. Operators."""
+    SteerJobs: _grpc.UnaryStreamMultiCallable[_sync_service_pb2.SteerJobsRequest, _job_pb2.Job]
+    """The same command for every job of a run, of an equipment, or of all equipment that is in a state for it; one message a
+    job that it changed. Others are passed over. Operators.
+    """
+    AcceptChange: _grpc.UnaryUnaryMultiCallable[_sync_service_pb2.AcceptChangeRequest, _sync_service_pb2.AcceptChangeResponse]
+    """Accepts that a file was changed after it was verified (verified_file_changed), or that the destination holds another
+    one of its name (destination_file_differs): bound to exactly these two hashes. The destination's copy is kept beside
+    the data as superseded when the new one is brought. Failed jobs that met this file are armed again. Operators.
+    """
     VerifyRun: _grpc.UnaryStreamMultiCallable[_sync_service_pb2.VerifyRunRequest, _sync_service_pb2.VerifyUpdate]
     """Reads back what a destination holds and compares it with the manifest, now, without moving any job. Operators."""
 
@@ -66,6 +91,10 @@ class SyncServiceAsyncStub(SyncServiceStub):
     """Queues a run for each destination of its equipment. Idempotent: a run with a live job gets that job. The pre-sync gate
     is asked first; a refusal is the outcome BLOCKED with the findings, not an error. NOT_FOUND for an unknown run or
     equipment, FAILED_PRECONDITION for a run without a readable creation.json. Operators.
+    """
+    EnqueueRuns: _aio.UnaryStreamMultiCallable[_sync_service_pb2.EnqueueRunsRequest, _sync_service_pb2.EnqueueRunResponse]  # type: ignore[assignment]
+    """Queues many runs, each as EnqueueRun does; one answer a run, in order. A run that can't be queued is an answer with an
+    error, and the others go on. Operators.
     """
     AdoptRun: _aio.UnaryUnaryMultiCallable[_sync_service_pb2.AdoptRunRequest, _run_pb2.Run]  # type: ignore[assignment]
     """Gives a foreign folder the run layout and a creation.json, by copying; the source is never changed. The source must lie
@@ -81,6 +110,27 @@ class SyncServiceAsyncStub(SyncServiceStub):
     """
     RetryJob: _aio.UnaryUnaryMultiCallable[_sync_service_pb2.RetryJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Arms a failed job again. FAILED_PRECONDITION with the present state for any other. Operators."""
+    PauseJob: _aio.UnaryUnaryMultiCallable[_sync_service_pb2.PauseJobRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """Holds a job that is not verified yet, at once: no further file is started, what has landed stays. FAILED_PRECONDITION
+    with the present state for any other. Operators.
+    """
+    ResumeJob: _aio.UnaryUnaryMultiCallable[_sync_service_pb2.ResumeJobRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """Lets a paused job go on where it was. FAILED_PRECONDITION for any other. Operators."""
+    CancelJob: _aio.UnaryUnaryMultiCallable[_sync_service_pb2.CancelJobRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """Ends a job that is not verified yet. Its temporary files at the destination are removed; files that have their final
+    names stay, and the source is untouched. FAILED_PRECONDITION for any other. Operators.
+    """
+    SetJobPriority: _aio.UnaryUnaryMultiCallable[_sync_service_pb2.SetJobPriorityRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """Changes which of an equipment's jobs goes first. FAILED_PRECONDITION for a job that has ended. Operators."""
+    SteerJobs: _aio.UnaryStreamMultiCallable[_sync_service_pb2.SteerJobsRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """The same command for every job of a run, of an equipment, or of all equipment that is in a state for it; one message a
+    job that it changed. Others are passed over. Operators.
+    """
+    AcceptChange: _aio.UnaryUnaryMultiCallable[_sync_service_pb2.AcceptChangeRequest, _sync_service_pb2.AcceptChangeResponse]  # type: ignore[assignment]
+    """Accepts that a file was changed after it was verified (verified_file_changed), or that the destination holds another
+    one of its name (destination_file_differs): bound to exactly these two hashes. The destination's copy is kept beside
+    the data as superseded when the new one is brought. Failed jobs that met this file are armed again. Operators.
+    """
     VerifyRun: _aio.UnaryStreamMultiCallable[_sync_service_pb2.VerifyRunRequest, _sync_service_pb2.VerifyUpdate]  # type: ignore[assignment]
     """Reads back what a destination holds and compares it with the manifest, now, without moving any job. Operators."""
 
@@ -96,6 +146,16 @@ class SyncServiceServicer(metaclass=_abc_1.ABCMeta):
         """Queues a run for each destination of its equipment. Idempotent: a run with a live job gets that job. The pre-sync gate
         is asked first; a refusal is the outcome BLOCKED with the findings, not an error. NOT_FOUND for an unknown run or
         equipment, FAILED_PRECONDITION for a run without a readable creation.json. Operators.
+        """
+
+    @_abc_1.abstractmethod
+    def EnqueueRuns(
+        self,
+        request: _sync_service_pb2.EnqueueRunsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_sync_service_pb2.EnqueueRunResponse], _abc.AsyncIterator[_sync_service_pb2.EnqueueRunResponse]]:
+        """Queues many runs, each as EnqueueRun does; one answer a run, in order. A run that can't be queued is an answer with an
+        error, and the others go on. Operators.
         """
 
     @_abc_1.abstractmethod
@@ -141,6 +201,63 @@ class SyncServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
         """Arms a failed job again. FAILED_PRECONDITION with the present state for any other. Operators."""
+
+    @_abc_1.abstractmethod
+    def PauseJob(
+        self,
+        request: _sync_service_pb2.PauseJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """Holds a job that is not verified yet, at once: no further file is started, what has landed stays. FAILED_PRECONDITION
+        with the present state for any other. Operators.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeJob(
+        self,
+        request: _sync_service_pb2.ResumeJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """Lets a paused job go on where it was. FAILED_PRECONDITION for any other. Operators."""
+
+    @_abc_1.abstractmethod
+    def CancelJob(
+        self,
+        request: _sync_service_pb2.CancelJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """Ends a job that is not verified yet. Its temporary files at the destination are removed; files that have their final
+        names stay, and the source is untouched. FAILED_PRECONDITION for any other. Operators.
+        """
+
+    @_abc_1.abstractmethod
+    def SetJobPriority(
+        self,
+        request: _sync_service_pb2.SetJobPriorityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """Changes which of an equipment's jobs goes first. FAILED_PRECONDITION for a job that has ended. Operators."""
+
+    @_abc_1.abstractmethod
+    def SteerJobs(
+        self,
+        request: _sync_service_pb2.SteerJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_job_pb2.Job], _abc.AsyncIterator[_job_pb2.Job]]:
+        """The same command for every job of a run, of an equipment, or of all equipment that is in a state for it; one message a
+        job that it changed. Others are passed over. Operators.
+        """
+
+    @_abc_1.abstractmethod
+    def AcceptChange(
+        self,
+        request: _sync_service_pb2.AcceptChangeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sync_service_pb2.AcceptChangeResponse, _abc.Awaitable[_sync_service_pb2.AcceptChangeResponse]]:
+        """Accepts that a file was changed after it was verified (verified_file_changed), or that the destination holds another
+        one of its name (destination_file_differs): bound to exactly these two hashes. The destination's copy is kept beside
+        the data as superseded when the new one is brought. Failed jobs that met this file are armed again. Operators.
+        """
 
     @_abc_1.abstractmethod
     def VerifyRun(

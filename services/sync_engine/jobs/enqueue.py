@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,8 +11,8 @@ from labferry.events.v1 import job_events_pb2, run_events_pb2
 from libs.event_log.event import RecordedEvent
 from libs.event_log.store import Expected, RequestKey
 from libs.event_log.uuid7 import Uuid7Source
+from libs.run_tree.creation_record import SyncStatus
 from services.sync_engine.engine_log import Cause, Change, decided_anew, job_change, run_change
-from services.sync_engine.errors import RunAmendedError
 from services.sync_engine.event_types import EVENT_TYPES, job_stream
 from services.sync_engine.jobs.file_list import decode_copied
 from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobState
@@ -22,7 +21,8 @@ from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.creation_keeper import CreationKeeper
 from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.runs.run import RunRecord, status_after_refusal, status_by_jobs, status_change
-from services.sync_engine.runs.verified_tree import what_changed_since
+from services.sync_engine.runs.verified_tree import ChangesSince, changed_file_finding, what_changed_since
+from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.validation.finding import Finding, in_order
 from services.sync_engine.validation.finding_messages import finding_message
 from services.sync_engine.validation.presync_gate import GateView
@@ -49,11 +49,12 @@ class Enqueued:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """For one destination: the change to append, if any."""
+    """For one destination: the change to append, if any. `unsyncs`: the run is no longer all there with it."""
 
     outcome: EnqueueOutcome
     job_id: str
     change: Change | None
+    unsyncs: bool = False
 
 
 class Enqueue:
@@ -65,7 +66,7 @@ class Enqueue:
         self._ids = Uuid7Source()
 
     async def run(self, run: str, cause: Cause, request: RequestKey | None) -> Enqueued:
-        """Errors: those of the run's place and of its creation.json, RunAmendedError, and the log's."""
+        """Errors: those of the run's place and of its creation.json, and the log's."""
         bench = self._bench
         if request is not None:
             earlier = await bench.log.store.find_request(request)
@@ -81,27 +82,38 @@ class Enqueue:
         if not view.is_open:
             return await self._refuse(located, view, view.blocking, cause)
         latest = latest_by_destination(await bench.jobs_of_run(located.identity))
-        changed = await self._changed_since_proven(located, list(latest.values()))
-        if changed:
-            return await self._refuse(located, view, changed, cause)
-        plans = [self._plan(located, d.name, latest.get(d.name)) for d in bench.destinations[located.path.equipment_id]]
-        changes = [p.change for p in plans if p.change is not None]
-        if changes:
-            await self._append(view.run, changes, cause, request)
+        since = await self._since_proven(located, latest.values())
+        refused = {
+            change.path: changed_file_finding(located, change)
+            for name, changes in since.items()
+            for change in changes.refused(view.run.accepted_at(name))
+        }
+        if refused:
+            return await self._refuse(located, view, in_order(refused.values()), cause)
+        destinations = bench.destinations[located.path.equipment_id]
+        plans = [self._plan(located, d, latest.get(d.name), since.get(d.name)) for d in destinations]
+        if any(p.change is not None for p in plans):
+            await self._append(view.run, plans, cause, request)
             await self._keeper.project(located)
         jobs = [job for p in plans if (job := await bench.log.job(p.job_id)) is not None]
         return Enqueued(_overall([p.outcome for p in plans]), jobs)
 
-    def _plan(self, located: LocatedRun, destination: str, job: Job | None) -> _Plan:
-        if job is None or job.state is JobState.CANCELLED:
+    def _plan(
+        self, located: LocatedRun, destination: Destination, job: Job | None, since: ChangesSince | None
+    ) -> _Plan:
+        amended = job if since is not None and (since.added or since.changed) else None
+        if job is None or job.state is JobState.CANCELLED or amended is not None:
             job_id = self._ids.next(time.time_ns())
             queued = job_events_pb2.JobQueued(
                 job_id=job_id,
                 run=located.identity,
                 equipment_id=located.path.equipment_id,
-                destination=destination,
+                destination=destination.name,
+                amendment=0 if amended is None else amended.amendment + 1,
+                amends_job_id="" if amended is None else amended.job_id,
             )
-            return _Plan(EnqueueOutcome.QUEUED, job_id, Change(job_stream(job_id), Expected.NONE, (queued,)))
+            change = Change(job_stream(job_id), Expected.NONE, (queued,))
+            return _Plan(EnqueueOutcome.QUEUED, job_id, change, amended is not None and destination.required)
         if job.state is JobState.FAILED:
             rearmed = job_events_pb2.JobRearmed(command="enqueue")
             return _Plan(EnqueueOutcome.REARMED, job.job_id, job_change(job, rearmed))
@@ -110,28 +122,30 @@ class Enqueue:
         return _Plan(EnqueueOutcome.ALREADY_QUEUED, job.job_id, None)
 
     async def _append(
-        self, record: RunRecord, changes: Sequence[Change], cause: Cause, request: RequestKey | None
+        self, record: RunRecord, plans: Sequence[_Plan], cause: Cause, request: RequestKey | None
     ) -> None:
         """Appends the jobs' events and the run's status together: a queued run is pending again."""
-        status = status_change(record, status_by_jobs(record, [None]))
+        pending = any(p.unsyncs for p in plans)
+        status = status_change(record, SyncStatus.PENDING if pending else status_by_jobs(record, [None]))
+        changes = [p.change for p in plans if p.change is not None]
         await self._bench.log.append(cause, *changes, run_change(record, *status), request=request)
 
-    async def _changed_since_proven(self, located: LocatedRun, jobs: Sequence[Job]) -> Sequence[Finding]:
-        """`verified_file_changed` findings. RunAmendedError when files were added since a job proved the run."""
-        findings: dict[str, Finding] = {}
-        for job in jobs:
-            if job.state not in (JobState.VERIFIED, JobState.CLEANUP_ELIGIBLE) or job.files_blob is None:
+    async def _since_proven(self, located: LocatedRun, latest: Iterable[Job]) -> Mapping[str, ChangesSince]:
+        """By destination: what became of the files that its last job proved. TransferError when that can't be read."""
+        since: dict[str, ChangesSince] = {}
+        by_list: dict[tuple[str, bool], ChangesSince] = {}
+        for job in latest:
+            if job.state not in PROVEN_STATES or job.files_blob is None:
                 continue
-            proven = decode_copied(await self._bench.blobs.read(job.files_blob))
-            tree = await asyncio.to_thread(what_changed_since, located, proven)
-            findings.update({f.offending_path: f for f in tree.findings})
-            if tree.added and not findings:
-                raise RunAmendedError(
-                    f"{len(tree.added)} files were added since {located.identity} was verified, the first of them"
-                    f" {tree.added[0]!r}; amendments are not served by this release",
-                    metadata={"run": located.identity},
-                )
-        return in_order(findings.values())
+            key = (job.files_blob, job.state is JobState.CLEANED)
+            if key not in by_list:
+                by_list[key] = await self._compare(located, *key)
+            since[job.destination] = by_list[key]
+        return since
+
+    async def _compare(self, located: LocatedRun, files_blob: str, cleaned: bool) -> ChangesSince:
+        proven = decode_copied(await self._bench.blobs.read(files_blob))
+        return await self._bench.threads.run(lambda: what_changed_since(located, proven, cleaned=cleaned))
 
     async def _refuse(self, located: LocatedRun, view: GateView, blocking: Sequence[Finding], cause: Cause) -> Enqueued:
         refused = run_events_pb2.RunEnqueueBlocked(

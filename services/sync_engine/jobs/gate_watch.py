@@ -11,6 +11,9 @@ from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.transport import StopReason, TransferControl
 from services.sync_engine.validation.presync_gate import GateView
 
+_LOOK_SECONDS = 15.0
+"""An expiry is a time on the wall clock, which may be changed meanwhile: it is looked at this often at least."""
+
 
 class GateWatch:
     """Knows which runs are being transferred, and stops a transfer whose run is no longer let through."""
@@ -42,7 +45,7 @@ class GateWatch:
 async def _watch(bench: Workbench, view: GateView, control: TransferControl, changed: asyncio.Event) -> None:
     while True:
         expiry = view.active.earliest_expiry
-        seconds = None if expiry is None else max(0.0, (expiry - bench.clock()).total_seconds())
+        seconds = None if expiry is None else min(_LOOK_SECONDS, max(0.0, (expiry - bench.clock()).total_seconds()))
         try:
             async with asyncio.timeout(seconds):
                 await changed.wait()

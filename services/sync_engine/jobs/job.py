@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from google.protobuf.message import Message
@@ -13,6 +12,7 @@ from labferry.events.v1 import job_events_pb2 as events
 from labferry.sync.v1 import job_pb2, run_pb2
 from libs.run_tree.creation_record import SyncStatus
 from libs.service_kit.enum_names import ProtoNames
+from services.sync_engine.jobs.failure import Failure, failure_of
 from services.sync_engine.transfer.transport import FailureKind
 
 
@@ -37,39 +37,39 @@ class WaitCondition(StrEnum):
     SOURCE_UNSETTLED = "source_unsettled"
     OPERATOR = "operator"
     EQUIPMENT_NOT_CONFIGURED = "equipment_not_configured"
+    EQUIPMENT_PAUSED = "equipment_paused"
 
 
 JOB_STATES = ProtoNames(JobState, job_pb2.JobState, "JOB_STATE")
 WAIT_CONDITIONS = ProtoNames(WaitCondition, job_pb2.WaitCondition, "WAIT_CONDITION")
-FAILURE_KINDS = ProtoNames(FailureKind, job_pb2.FailureKind, "FAILURE_KIND")
 SYNC_STATUSES = ProtoNames(SyncStatus, run_pb2.SyncStatus, "SYNC_STATUS")
 
 PROVEN_STATES = frozenset({JobState.VERIFIED, JobState.CLEANUP_ELIGIBLE, JobState.CLEANED})
 ENDED_STATES = frozenset({JobState.FAILED, JobState.CANCELLED, JobState.CLEANED})
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why an attempt did not succeed, in the transport's own words."""
-
-    kind: FailureKind
-    message: str
-    paths: tuple[str, ...] = ()
+UNPROVEN_STATES = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.AWAITING_VERIFY})
+"""On the way to the proof, and neither held nor ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A condition that holds the job back, since when, and when it is looked at again (None: only by an event)."""
+    """A condition that holds the job back, since when, and when it is looked at again (None: only by an event).
+
+    `pause` is how long `next_try` lay ahead when it was set: no change of the clock makes the wait longer.
+    """
 
     condition: WaitCondition
     since: datetime
     detail: str
     next_try: datetime | None = None
+    pause: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The work of bringing one run to one destination, as its events tell it."""
+    """The work of bringing one run to one destination, as its events tell it.
+
+    `next_attempt` lay `backoff` ahead when it was set, `failed_at`. `paused_from` is where a paused job goes on.
+    """
 
     job_id: str
     run: str
@@ -77,6 +77,7 @@ class Job:
     destination: str
     enqueued: datetime
     amendment: int = 0
+    amends_job_id: str = ""
     priority: int = 0
     state: JobState = JobState.QUEUED
     revision: int = 0
@@ -84,6 +85,11 @@ class Job:
     network_failures: int = 0
     mismatches: int = 0
     next_attempt: datetime | None = None
+    backoff: timedelta | None = None
+    failed_at: datetime | None = None
+    paused_from: JobState | None = None
+    paused_at: datetime | None = None
+    swept: bool = False
     failure: Failure | None = None
     wait: Wait | None = None
     landing_blobs: tuple[str, ...] = ()
@@ -123,6 +129,7 @@ def queued_job(event: events.JobQueued, at: datetime) -> Job:
         equipment_id=event.equipment_id,
         destination=event.destination,
         amendment=event.amendment,
+        amends_job_id=event.amends_job_id,
         priority=event.priority,
         enqueued=at,
     )
@@ -136,10 +143,15 @@ _ALLOWED: dict[type[Message], frozenset[JobState]] = {
     events.JobVerified: frozenset({JobState.AWAITING_VERIFY}) | PROVEN_STATES,
     events.JobVerificationFailed: frozenset({JobState.AWAITING_VERIFY}) | PROVEN_STATES,
     events.JobSealed: PROVEN_STATES,
-    events.JobWaiting: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.AWAITING_VERIFY}) | PROVEN_STATES,
-    events.JobAttemptFailed: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.AWAITING_VERIFY}),
-    events.JobFailed: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.AWAITING_VERIFY}),
+    events.JobWaiting: UNPROVEN_STATES | PROVEN_STATES,
+    events.JobAttemptFailed: UNPROVEN_STATES,
+    events.JobFailed: UNPROVEN_STATES,
     events.JobRearmed: frozenset({JobState.FAILED}),
+    events.JobPaused: UNPROVEN_STATES,
+    events.JobResumed: frozenset({JobState.PAUSED}),
+    events.JobCancelled: UNPROVEN_STATES | {JobState.PAUSED, JobState.FAILED},
+    events.JobSwept: frozenset({JobState.CANCELLED}),
+    events.JobPriorityChanged: frozenset(JobState) - ENDED_STATES,
 }
 
 
@@ -189,13 +201,27 @@ def _after(job: Job, event: Message, at: datetime) -> Job:
                 job,
                 state=JobState.QUEUED,
                 failure=failure,
+                failed_at=at,
                 next_attempt=event.next_attempt_time.ToDatetime(tzinfo=at.tzinfo),
+                backoff=event.pause.ToTimedelta() if event.HasField("pause") else None,
+                wait=None,
                 network_failures=job.network_failures + (1 if failure.kind is FailureKind.NETWORK else 0),
             )
         case events.JobFailed():
             return replace(job, state=JobState.FAILED, failure=failure_of(event.failure), next_attempt=None, wait=None)
         case events.JobRearmed():
             return replace(job, state=JobState.QUEUED, network_failures=0, mismatches=0, failure=None)
+        case events.JobPaused():
+            going_on = JobState.QUEUED if job.state is JobState.RUNNING else job.state
+            return replace(job, state=JobState.PAUSED, paused_from=going_on, paused_at=at)
+        case events.JobResumed():
+            return replace(job, state=job.paused_from or JobState.QUEUED, paused_from=None, paused_at=None)
+        case events.JobCancelled():
+            return replace(job, state=JobState.CANCELLED, next_attempt=None, wait=None, swept=job.attempt == 0)
+        case events.JobSwept():
+            return replace(job, swept=True)
+        case events.JobPriorityChanged():
+            return replace(job, priority=event.priority)
         case _:
             raise JobHistoryError(f"no rule for {type(event).__name__}")
 
@@ -208,6 +234,7 @@ def _waiting(job: Job, event: events.JobWaiting, at: datetime) -> Job:
         since=job.wait.since if same and job.wait else at,
         detail=event.detail,
         next_try=event.next_try_time.ToDatetime(tzinfo=at.tzinfo) if event.HasField("next_try_time") else None,
+        pause=event.pause.ToTimedelta() if event.HasField("pause") else None,
     )
     failure = failure_of(event.failure) if event.HasField("failure") else job.failure
     state = JobState.QUEUED if job.state is JobState.RUNNING else job.state
@@ -222,28 +249,3 @@ def _failed_pass(event: events.JobVerificationFailed) -> Failure:
         f" {len(report.differing)} differing",
         (*report.missing, *report.differing),
     )
-
-
-def failure_of(message: job_pb2.JobFailure) -> Failure:
-    return Failure(FAILURE_KINDS.from_proto(message.kind), message.message, tuple(message.paths))
-
-
-def failure_message(failure: Failure) -> job_pb2.JobFailure:
-    return job_pb2.JobFailure(
-        kind=FAILURE_KINDS.to_proto(failure.kind), message=failure.message, paths=failure.paths[:100]
-    )
-
-
-def decide_retry(job: Job) -> Sequence[Message]:
-    """RetryJob: a failed job begins anew. JobStateError for any other."""
-    if job.state is not JobState.FAILED:
-        raise JobStateError(job, "retry")
-    return (events.JobRearmed(command="retry"),)
-
-
-def decide_start(job: Job, engine_id: str) -> events.JobStarted:
-    """The next attempt begins. JobStateError unless the job is queued."""
-    if job.state is not JobState.QUEUED:
-        raise JobStateError(job, "start")
-    attempt = job.attempt + 1
-    return events.JobStarted(attempt=attempt, engine_id=engine_id, incoming_folder=f"{job.job_id}-{attempt}")

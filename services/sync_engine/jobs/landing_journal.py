@@ -6,11 +6,16 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from labferry.events.v1 import job_events_pb2 as events
-from services.sync_engine.engine_log import BY_ITSELF
 from services.sync_engine.jobs.file_list import encode_copied
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.workbench import Workbench
-from services.sync_engine.transfer.transport import CopiedFile
+from services.sync_engine.transfer.transport import (
+    CopiedFile,
+    FailureKind,
+    StopReason,
+    TransferError,
+    TransferStoppedError,
+)
 
 
 class LandingJournal:
@@ -20,6 +25,8 @@ class LandingJournal:
         self.job = job
         self._bench = bench
         self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self._expected: Mapping[bytes, str] = {}
         self._landed: dict[bytes, list[CopiedFile]] = {}
         self._keep(earlier)
 
@@ -27,19 +34,33 @@ class LandingJournal:
         """Per path, every content that this job ever put there, oldest first."""
         return self._landed
 
+    def expect(self, accepted: Mapping[bytes, str]) -> None:
+        """Of these files only that content may land which an operator accepted."""
+        self._expected = accepted
+
     def record(self, batch: Sequence[CopiedFile]) -> None:
-        """Returns when the batch stands in the log. Errors of the log end the attempt."""
+        """Returns when the batch stands in the log. Errors of the log, and of a job that was taken out of this
+        attempt's hands, end the attempt."""
+        other = [f.path for f in batch if self._expected.get(f.path, f.sha256) != f.sha256]
+        if other:
+            raise TransferError(FailureKind.SOURCE_CHANGED, "files changed since their change was accepted", other)
         asyncio.run_coroutine_threadsafe(self._append(batch), self._loop).result()
         self._keep(batch)
 
+    def close(self) -> None:
+        """The attempt is over: a thread that was left behind can land nothing more."""
+        self._closed = True
+
     async def _append(self, batch: Sequence[CopiedFile]) -> None:
+        if self._closed:
+            raise TransferStoppedError(StopReason.STALLED)
         event = events.JobFilesLanding(
             attempt=self.job.attempt,
             batch_blob=await self._bench.blobs.put(encode_copied(batch)),
             file_count=len(batch),
             byte_count=sum(f.size for f in batch),
         )
-        self.job = await self._bench.log.append_to_job(BY_ITSELF, self.job, event)
+        self.job = await self._bench.append(self.job, event)
 
     def _keep(self, files: Sequence[CopiedFile]) -> None:
         for file in files:

@@ -48,17 +48,25 @@ class JobProgressMeter:
         self._lock = threading.Lock()
         self._counts = _Counts()
         self._told = 0.0
+        self._last_activity = time.monotonic()
+
+    @property
+    def last_activity(self) -> float:
+        """Monotonic time when something moved last."""
+        return self._last_activity
 
     def begin(self, phase: ProgressPhase, files_total: int, bytes_total: int) -> None:
         with self._lock:
             self._counts = _Counts(phase=phase, files_total=files_total, bytes_total=bytes_total)
-            self._counts.samples.append((time.monotonic(), 0))
+            self._last_activity = time.monotonic()
+            self._counts.samples.append((self._last_activity, 0))
         self._tell()
 
     def advance(self, files: int, nbytes: int, current: bytes) -> None:
         now = time.monotonic()
         with self._lock:
             counts = self._counts
+            self._last_activity = now
             counts.files_done += files
             counts.bytes_done += nbytes
             counts.current = current

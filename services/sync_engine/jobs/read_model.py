@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from libs.event_log.event import RecordedEvent
 from libs.service_kit.errors import FieldViolation, InvalidRequestError
 from services.sync_engine.engine_log import recorded_at
-from services.sync_engine.jobs.job import ENDED_STATES, Job, JobState, evolve
+from services.sync_engine.jobs.job import Job, JobState, evolve
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Job)
@@ -37,6 +37,11 @@ class JobsProjection:
                 state TEXT NOT NULL,
                 sealed_status TEXT,
                 began INTEGER NOT NULL,
+                swept INTEGER NOT NULL,
+                priority INTEGER NOT NULL,
+                revision INTEGER NOT NULL,
+                due REAL,
+                pause REAL,
                 enqueue_position INTEGER NOT NULL,
                 last_position INTEGER NOT NULL,
                 data BLOB NOT NULL
@@ -55,22 +60,34 @@ class JobsProjection:
         job_id = event.stream.removeprefix("job-")
         row = connection.execute("SELECT data FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
         job = evolve(_DECODER.decode(row[0]) if row else None, payload, recorded_at(event))
+        changing = (
+            *(job.state.value, job.sealed_status, int(job.attempt > 0), int(job.swept), job.priority, job.revision),
+            *_held_back(job),
+            *(event.position, _ENCODER.encode(job)),
+        )
         if row is None:
             connection.execute(
-                "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    *(job.job_id, job.run, job.equipment_id, job.destination, job.state.value, job.sealed_status),
-                    *(int(job.attempt > 0), event.position, event.position, _ENCODER.encode(job)),
-                ),
+                "INSERT INTO jobs (job_id, run, equipment_id, destination, enqueue_position, state, sealed_status,"
+                " began, swept, priority, revision, due, pause, last_position, data)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (job.job_id, job.run, job.equipment_id, job.destination, event.position, *changing),
             )
         else:
             connection.execute(
-                "UPDATE jobs SET state = ?, sealed_status = ?, began = ?, last_position = ?, data = ? WHERE job_id = ?",
-                (
-                    *(job.state.value, job.sealed_status, int(job.attempt > 0)),
-                    *(event.position, _ENCODER.encode(job), job_id),
-                ),
+                "UPDATE jobs SET state = ?, sealed_status = ?, began = ?, swept = ?, priority = ?, revision = ?,"
+                " due = ?, pause = ?, last_position = ?, data = ? WHERE job_id = ?",
+                (*changing, job_id),
             )
+
+
+def _held_back(job: Job) -> tuple[float | None, float | None]:
+    """Until when, in seconds since 1970, and how long that was when it was set, in seconds."""
+    due, pause = job.next_attempt, job.backoff
+    if due is None and job.wait is not None:
+        due, pause = job.wait.next_try, job.wait.pause
+    if due is None:
+        return None, None
+    return due.timestamp(), None if pause is None else pause.total_seconds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +150,24 @@ def jobs_where(
     return [_placed(row) for row in rows.fetchall()]
 
 
-def jobs_with_work(connection: sqlite3.Connection, run: str | None = None) -> list[PlacedJob]:
-    """Jobs that the scheduler has to know: not ended, or proven and not sealed with the run's present status."""
-    ended = [s.value for s in ENDED_STATES]
+def jobs_running(connection: sqlite3.Connection) -> list[PlacedJob]:
+    """Jobs in the middle of an attempt, as far as the log knows."""
+    return jobs_where(connection, JobFilter(states=(JobState.RUNNING,)))
+
+
+def jobs_to_seal(connection: sqlite3.Connection, run: str | None = None) -> list[PlacedJob]:
+    """The last job of each run and destination whose data is proven and not sealed with the run's present status."""
     rows = connection.execute(
         f"""
         SELECT {_COLUMNS} FROM jobs LEFT JOIN runs USING (run)
-        WHERE jobs.state NOT IN ({", ".join("?" * len(ended))})
-          AND (jobs.state NOT IN ('verified', 'cleanup_eligible') OR jobs.sealed_status IS NOT runs.sync_status)
+        WHERE jobs.state IN ('verified', 'cleanup_eligible') AND jobs.sealed_status IS NOT runs.sync_status
           AND (? IS NULL OR jobs.run = ?)
+          AND NOT EXISTS (
+            SELECT 1 FROM jobs AS later WHERE later.run = jobs.run AND later.destination = jobs.destination
+              AND later.enqueue_position > jobs.enqueue_position)
         ORDER BY enqueue_position
         """,
-        (*ended, run, run),
+        (run, run),
     )
     return [_placed(row) for row in rows.fetchall()]
 

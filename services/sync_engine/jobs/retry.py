@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from google.protobuf.message import Message
 
 from labferry.events.v1 import job_events_pb2 as events
-from services.sync_engine.jobs.job import WAIT_CONDITIONS, Failure, Job, WaitCondition, failure_message
+from services.sync_engine.jobs.failure import Failure, failure_message
+from services.sync_engine.jobs.job import WAIT_CONDITIONS, Job, WaitCondition
 from services.sync_engine.transfer.transport import FailureKind
 
 BACKOFF = (
@@ -26,9 +28,12 @@ SETTLE = timedelta(seconds=30)
 """How long a run is left alone after one of its files changed while it was read."""
 
 _PROBE_PAUSES = (timedelta(seconds=5), timedelta(seconds=15), timedelta(seconds=60), timedelta(minutes=5))
-_FULL_PAUSE = timedelta(minutes=1)
+_FULL_PAUSES = (timedelta(minutes=1), timedelta(minutes=2), timedelta(minutes=10))
 GATE_PAUSE = timedelta(seconds=30)
 """A closed gate opens without an event when somebody renames the offending file: it is looked at again this often."""
+
+SWEEP_PAUSE = timedelta(minutes=5)
+"""Temporary files of a cancelled job that could not be removed are looked at again after this long."""
 
 SEAL_PAUSE = timedelta(minutes=1)
 """Proven data whose sealing failed is sealed again after this long, until it succeeds."""
@@ -36,10 +41,25 @@ SEAL_PAUSE = timedelta(minutes=1)
 
 def probe_pause(waited: timedelta) -> timedelta:
     """Pause before an unreachable destination is probed again: grows with how long it has been away."""
-    for pause in _PROBE_PAUSES:
-        if waited < pause * 4:
-            return pause
-    return _PROBE_PAUSES[-1]
+    return _growing(_PROBE_PAUSES, waited)
+
+
+def _growing(pauses: Sequence[timedelta], waited: timedelta) -> timedelta:
+    return next((pause for pause in pauses if waited < pause * 4), pauses[-1])
+
+
+def remaining(job: Job, now: datetime) -> float:
+    """Seconds until the job's own record lets it go on; 0 when it may now.
+
+    Never longer than the pause was when it was set: a clock that was set back makes no wait longer.
+    """
+    due, pause = job.next_attempt, job.backoff
+    if due is None and job.wait is not None:
+        due, pause = job.wait.next_try, job.wait.pause
+    if due is None:
+        return 0.0
+    left = max(timedelta(0), due - now)
+    return (left if pause is None else min(left, pause)).total_seconds()
 
 
 def after_failure(job: Job, failure: Failure, now: datetime, jitter: float) -> Message:
@@ -49,23 +69,31 @@ def after_failure(job: Job, failure: Failure, now: datetime, jitter: float) -> M
             if job.network_failures >= len(BACKOFF):
                 return failed(failure)
             pause = BACKOFF[job.network_failures] * (1 + JITTER * jitter)
-            return _again(failure, now + pause)
+            return _again(failure, now, pause)
         case FailureKind.HASH_MISMATCH:
-            return _again(failure, now) if job.mismatches <= 1 else failed(failure)
+            return _again(failure, now, timedelta(0)) if job.mismatches <= 1 else failed(failure)
         case FailureKind.DESTINATION_FULL:
-            return waiting(WaitCondition.DESTINATION_FULL, failure.message, now + _FULL_PAUSE, failure)
+            pause = _growing(_FULL_PAUSES, _waited(job, WaitCondition.DESTINATION_FULL, now))
+            return waiting(WaitCondition.DESTINATION_FULL, failure.message, now, now + pause, failure)
         case FailureKind.SOURCE_CHANGED:
-            return waiting(WaitCondition.SOURCE_UNSETTLED, failure.message, now + SETTLE, failure)
+            return waiting(WaitCondition.SOURCE_UNSETTLED, failure.message, now, now + SETTLE, failure)
         case _:
             return failed(failure)
 
 
-def unreachable(job: Job, failure: Failure, now: datetime) -> events.JobWaiting:
+def _waited(job: Job, condition: WaitCondition, now: datetime) -> timedelta:
+    if job.wait is None or job.wait.condition is not condition:
+        return timedelta(0)
+    return max(timedelta(0), now - job.wait.since)
+
+
+def unreachable(failure: Failure) -> events.JobWaiting:
     """The destination fails its own probe: the job waits and no attempt is burned."""
-    waited = timedelta(0)
-    if job.wait is not None and job.wait.condition is WaitCondition.DESTINATION_UNREACHABLE:
-        waited = max(waited, now - job.wait.since)
-    return waiting(WaitCondition.DESTINATION_UNREACHABLE, failure.message, now + probe_pause(waited), failure)
+    return events.JobWaiting(
+        condition=WAIT_CONDITIONS.to_proto(WaitCondition.DESTINATION_UNREACHABLE),
+        detail=failure.message,
+        failure=failure_message(failure),
+    )
 
 
 def failed(failure: Failure) -> events.JobFailed:
@@ -73,17 +101,19 @@ def failed(failure: Failure) -> events.JobFailed:
 
 
 def waiting(
-    condition: WaitCondition, detail: str, next_try: datetime | None, failure: Failure | None = None
+    condition: WaitCondition, detail: str, now: datetime, next_try: datetime | None, failure: Failure | None = None
 ) -> events.JobWaiting:
     event = events.JobWaiting(condition=WAIT_CONDITIONS.to_proto(condition), detail=detail)
     if next_try is not None:
         event.next_try_time.FromDatetime(next_try)
+        event.pause.FromTimedelta(max(timedelta(0), next_try - now))
     if failure is not None:
         event.failure.CopyFrom(failure_message(failure))
     return event
 
 
-def _again(failure: Failure, at: datetime) -> events.JobAttemptFailed:
+def _again(failure: Failure, now: datetime, pause: timedelta) -> events.JobAttemptFailed:
     event = events.JobAttemptFailed(failure=failure_message(failure))
-    event.next_attempt_time.FromDatetime(at)
+    event.next_attempt_time.FromDatetime(now + pause)
+    event.pause.FromTimedelta(pause)
     return event

@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
+from collections.abc import Awaitable
 from datetime import datetime
 
 from labferry.events.v1 import job_events_pb2 as events
 from libs.event_log.store import EventStoreError, RevisionConflictError
 from services.sync_engine.engine_log import BY_ITSELF
+from services.sync_engine.jobs.failure import Failure, failure_message
 from services.sync_engine.jobs.gate_watch import GateWatch
-from services.sync_engine.jobs.job import PROVEN_STATES, Failure, Job, JobState, failure_message
+from services.sync_engine.jobs.job import PROVEN_STATES, UNPROVEN_STATES, Job, JobState
 from services.sync_engine.jobs.seal_step import SealStep
+from services.sync_engine.jobs.sweep_step import SweepStep
 from services.sync_engine.jobs.transfer_step import TransferStep
 from services.sync_engine.jobs.verify_step import VerifyStep
+from services.sync_engine.jobs.work_in_hand import END_SECONDS, WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
-from services.sync_engine.transfer.transport import FailureKind, StopReason, TransferControl
+from services.sync_engine.transfer.transport import FailureKind, StopReason
 
 
 class Runner:
     """The scheduler's `Step`. Every step begins from the log, never from what somebody remembered."""
 
-    def __init__(self, bench: Workbench, gates: GateWatch) -> None:
+    def __init__(self, bench: Workbench, gates: GateWatch, in_hand: WorkInHand) -> None:
         self._bench = bench
-        self._controls: dict[str, TransferControl] = {}
-        self._transfer = TransferStep(bench, gates, self._controls)
-        self._verify = VerifyStep(bench, self._controls)
-        self._seal = SealStep(bench)
+        self._in_hand = in_hand
+        self._transfer = TransferStep(bench, gates, in_hand)
+        self._verify = VerifyStep(bench, in_hand)
+        self._seal = SealStep(bench, in_hand)
+        self._sweep = SweepStep(bench)
         self._stopping = False
 
-    async def step(self, known: Job) -> datetime | None:
+    async def step(self, job_id: str) -> datetime | None:
         """Brings the job as far as it can go now. Returns when to look again although no event will say so."""
         bench = self._bench
         again: datetime | None = None
         while not self._stopping:
-            job = await bench.log.job(known.job_id)
+            job = await bench.log.job(job_id)
             if job is None:
                 return None
             try:
@@ -44,32 +50,47 @@ class Runner:
             except EventStoreError:
                 raise
             except Exception as error:  # noqa: BLE001 -- a defect ends this attempt and is told, not the engine
-                await self._end_by_defect(job.job_id, error)
+                await self._end_by_defect(job_id, error)
                 return None
-            after = await bench.log.job(known.job_id)
+            after = await bench.log.job(job_id)
             if after is None or after.revision == job.revision or not _has_more(after):
                 return again
         return None
 
-    def stop(self) -> None:
-        """Steps in work end at the next file or block; what has landed stays."""
-        self._stopping = True
-        for control in self._controls.values():
-            control.stop(StopReason.ENGINE_STOPPING)
+    def heed(self, job: Job) -> None:
+        """Ends the work of a job that an operator took out of the engine's hands."""
+        if job.state is JobState.PAUSED:
+            self._in_hand.stop(job.job_id, StopReason.PAUSED)
+        elif job.state is JobState.CANCELLED:
+            self._in_hand.stop(job.job_id, StopReason.CANCELLED)
 
-    async def recover(self, job: Job) -> Job:
+    async def drain(self, ended: Awaitable[None], limit: float) -> None:
+        """Files in flight are finished, up to `limit` seconds; then work is ended, and at last left behind.
+
+        `ended` ends when every step has.
+        """
+        self._stopping = True
+        self._in_hand.wind_down()
+        waiting = asyncio.ensure_future(ended)
+        for seconds, next_measure in ((limit, self._in_hand.stop_all), (END_SECONDS, self._in_hand.give_up)):
+            await asyncio.wait({waiting}, timeout=seconds)
+            if waiting.done():
+                break
+            next_measure()
+        await waiting
+
+    async def recover(self, job: Job) -> None:
         """A job that was running when its engine died is queued again; nothing it landed is lost."""
-        if job.state is not JobState.RUNNING:
-            return job
-        return await self._bench.log.append_to_job(BY_ITSELF, job, events.JobRequeued(cause="engine_restarted"))
+        await self._bench.log.append_to_job(BY_ITSELF, job, events.JobRequeued(cause="engine_restarted"))
 
     async def _one(self, job: Job) -> datetime | None:
         match job.state:
             case JobState.QUEUED:
                 return await self._transfer.take(job)
             case JobState.AWAITING_VERIFY:
-                await self._verify.take(job)
-                return None
+                return await self._verify.take(job)
+            case JobState.CANCELLED:
+                return await self._sweep.take(job)
             case state if state in PROVEN_STATES:
                 return await self._seal.take(job)
             case _:
@@ -79,7 +100,7 @@ class Runner:
         error_id = uuid.uuid4().hex
         self._bench.logger.error("job_defect", job=job_id, error_id=error_id, exc_info=error)
         job = await self._bench.log.job(job_id)
-        if job is None or job.state in PROVEN_STATES or job.state is JobState.FAILED:
+        if job is None or job.state not in UNPROVEN_STATES:
             return
         failure = Failure(FailureKind.INTERNAL, f"internal error {error_id}; the service's log has the details")
         await self._bench.conclude(job, events.JobFailed(failure=failure_message(failure)))
@@ -87,6 +108,8 @@ class Runner:
 
 def _has_more(job: Job) -> bool:
     """Whether the next step can be taken at once."""
+    if job.state is JobState.CANCELLED:
+        return not job.swept
     if job.state is JobState.AWAITING_VERIFY or job.state in PROVEN_STATES:
         return job.wait is None
     return False

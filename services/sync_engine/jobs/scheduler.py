@@ -3,78 +3,129 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from heapq import heappop, heappush
 
 from libs.service_kit.telemetry import Logger
-from services.sync_engine.jobs.job import ENDED_STATES, PROVEN_STATES, Job
+from services.sync_engine.jobs.work import Work
 
 _AFTER_DEFECT = timedelta(minutes=1)
+_NEVER = float("inf")
 
 
 @dataclass(slots=True)
 class _Entry:
-    job: Job
-    place: int
+    work: Work
     not_before: float = 0.0
-    task: asyncio.Task[datetime | None] | None = None
+    task: asyncio.Task[None] | None = None
     woken: bool = False
+    queued_as: tuple[int, int] | None = None
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        return (-self.work.priority, self.work.place)
 
 
-Step = Callable[[Job], Awaitable[datetime | None]]
+@dataclass(slots=True)
+class _Queue:
+    """One equipment's jobs that may begin now, the first on top, and those in work.
+
+    Ready jobs aren't taken out of the heap when they change: an entry whose rank or time is another now is passed over.
+    """
+
+    max_parallel: int
+    paused: bool = False
+    ready: list[tuple[tuple[int, int], str]] = field(default_factory=list)
+    in_work: set[str] = field(default_factory=set)
+
+
+Step = Callable[[str], Awaitable[datetime | None]]
 """Does a job's next step. Returns when to look at it again although no event says so; None: when an event comes."""
 
 
 class Scheduler:
     """Owns the tasks of all jobs in work.
 
-    `max_parallel` gives each configured equipment's slots; jobs of other equipment wait. Equipment are independent: a
-    step that hangs holds a slot of its own equipment alone.
+    `max_parallel` gives each configured equipment's slots; jobs of other equipment wait. Each equipment may always have
+    one job in work, so that one whose destination hangs holds up no other; further ones only while fewer than `in_all`
+    are in work.
     """
 
-    def __init__(self, step: Step, max_parallel: dict[str, int], clock: Callable[[], datetime], logger: Logger) -> None:
+    def __init__(
+        self,
+        step: Step,
+        max_parallel: Mapping[str, int],
+        clock: Callable[[], datetime],
+        logger: Logger,
+        *,
+        in_all: int,
+        paused: Iterable[str] = (),
+    ) -> None:
+        held = frozenset(paused)
         self._step = step
-        self._max_parallel = max_parallel
+        self._queues = {i: _Queue(slots, paused=i in held) for i, slots in max_parallel.items()}
+        self._in_all = in_all
         self._clock = clock
         self._logger = logger
         self._entries: dict[str, _Entry] = {}
+        self._of_run: dict[str, list[str]] = {}
+        self._timers: list[tuple[float, str]] = []
+        self._turn = 0
         self._wake = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
         self._stopping = False
 
-    def start(self, jobs: Sequence[tuple[Job, int]]) -> None:
-        for job, place in jobs:
-            self.consider(job, place)
+    def start(self, work: Iterable[Work]) -> None:
+        for one in work:
+            self.consider(one)
         self._owner = asyncio.create_task(self._run(), name="scheduler")
 
-    def notice(self, job: Job, place: int) -> None:
-        """A job was made or changed; `place` orders jobs of the same priority."""
-        if job.job_id not in self._entries and (job.state in ENDED_STATES or job.sealed):
-            return
-        self.consider(job, place)
+    def notice(self, work: Work) -> None:
+        """A job was made or changed."""
+        entry = self._entries.get(work.job_id)
+        if not work.over or (entry is not None and entry.task is not None):
+            self.consider(work)
+        elif entry is not None and work.revision >= entry.work.revision:
+            self._forget(entry.work)
 
-    def consider(self, job: Job, place: int) -> None:
+    def consider(self, work: Work) -> None:
         """The job may have work to do: its step is called at least once."""
-        entry = self._entries.get(job.job_id)
+        entry = self._entries.get(work.job_id)
         if entry is None:
-            entry = self._entries[job.job_id] = _Entry(job, place)
-        elif job.revision < entry.job.revision:
+            entry = self._entries[work.job_id] = _Entry(work)
+            self._of_run.setdefault(work.run, []).append(work.job_id)
+        elif work.revision < entry.work.revision:
             return
-        entry.job = job
+        entry.work = work
         if entry.task is None:
-            entry.not_before = self._moment(_due(job))
-            if job.state in ENDED_STATES:
-                del self._entries[job.job_id]
+            self._hold_until(entry, asyncio.get_running_loop().time() + work.pause if work.pause > 0 else 0.0)
         self._wake.set()
 
     def wake_run(self, run: str) -> None:
         """Something that jobs of this run may wait for has happened: they are looked at now."""
+        for job_id in self._of_run.get(run, ()):
+            self._look_again(self._entries[job_id])
+        self._wake.set()
+
+    def wake_destination(self, equipment_id: str, destination: str) -> None:
+        """A destination answers again: the jobs that go there are looked at now."""
         for entry in self._entries.values():
-            if entry.job.run == run:
-                entry.not_before = 0.0
-                # A step in work may have looked before it happened: it is followed by another look.
-                entry.woken = entry.task is not None
+            if (entry.work.equipment_id, entry.work.destination) == (equipment_id, destination):
+                self._look_again(entry)
+        self._wake.set()
+
+    def pause_equipment(self, equipment_id: str, paused: bool) -> None:
+        """While it is paused no step of its jobs begins."""
+        queue = self._queues.get(equipment_id)
+        if queue is None:
+            return
+        queue.paused = paused
+        for entry in self._entries.values():
+            # Their steps were cut short by the pause, and no event of their own makes them go on.
+            if not paused and entry.work.equipment_id == equipment_id and entry.not_before == _NEVER:
+                self._look_again(entry)
         self._wake.set()
 
     def next_try(self, job_id: str) -> datetime | None:
@@ -87,15 +138,12 @@ class Scheduler:
 
     def serves(self, equipment_id: str) -> bool:
         """Whether the equipment is configured: jobs of any other wait for that."""
-        return equipment_id in self._max_parallel
+        return equipment_id in self._queues
 
-    def holds_slot(self, job_id: str) -> bool:
-        entry = self._entries.get(job_id)
-        return entry is not None and entry.task is not None
-
-    def slot_holders(self, equipment_id: str) -> list[str]:
-        """Jobs of an equipment that are in work."""
-        return [i for i, e in self._entries.items() if e.task is not None and e.job.equipment_id == equipment_id]
+    def jobs_in_work(self, equipment_id: str) -> frozenset[str]:
+        """Jobs of an equipment whose step is going on."""
+        queue = self._queues.get(equipment_id)
+        return frozenset(queue.in_work) if queue is not None else frozenset()
 
     async def stop(self) -> None:
         """Starts nothing more and waits for the steps in work, which were told to end."""
@@ -106,12 +154,6 @@ class Scheduler:
         tasks = [e.task for e in self._entries.values() if e.task is not None]
         if tasks:
             await asyncio.wait(tasks)
-
-    def _moment(self, due: datetime | None) -> float:
-        """A wall clock time as a moment of the loop's clock, which no clock change moves."""
-        if due is None:
-            return 0.0
-        return asyncio.get_running_loop().time() + max(0.0, (due - self._clock()).total_seconds())
 
     async def _run(self) -> None:
         while not self._stopping:
@@ -126,57 +168,95 @@ class Scheduler:
     def _start_what_is_due(self) -> float | None:
         """Returns the seconds until the next entry is due; None when only an event can change anything."""
         now = asyncio.get_running_loop().time()
-        taken: dict[str, int] = {}
-        waiting: dict[str, list[_Entry]] = {}
-        earliest: float | None = None
-        for entry in self._entries.values():
-            equipment_id = entry.job.equipment_id
-            if entry.task is not None:
-                taken[equipment_id] = taken.get(equipment_id, 0) + 1
-            elif entry.not_before > now:
-                if entry.not_before < _NEVER:
-                    earliest = entry.not_before if earliest is None else min(earliest, entry.not_before)
-            else:
-                waiting.setdefault(equipment_id, []).append(entry)
-        for equipment_id, entries in waiting.items():
-            free = self._max_parallel.get(equipment_id, 0) - taken.get(equipment_id, 0)
-            for entry in sorted(entries, key=lambda e: (-e.job.priority, e.place))[: max(0, free)]:
-                entry.task = asyncio.create_task(self._do(entry), name=f"job {entry.job.job_id}")
-        return None if earliest is None else max(0.0, earliest - now)
+        while self._timers and self._timers[0][0] <= now:
+            moment, job_id = heappop(self._timers)
+            entry = self._entries.get(job_id)
+            if entry is not None and entry.task is None and entry.not_before == moment:
+                self._ready(entry)
+        in_work = sum(len(q.in_work) for q in self._queues.values())
+        queues = list(self._queues.values())
+        # Beginning at another equipment each time, so that none is always the last to get a further slot.
+        self._turn += 1
+        first = self._turn % len(queues) if queues else 0
+        begun = True
+        while begun:
+            begun = False
+            for queue in (*queues[first:], *queues[:first]):
+                if (not queue.in_work or in_work < self._in_all) and self._begin_next(queue):
+                    in_work += 1
+                    begun = True
+        return max(0.0, self._timers[0][0] - now) if self._timers else None
 
-    async def _do(self, entry: _Entry) -> datetime | None:
+    def _begin_next(self, queue: _Queue) -> bool:
+        if queue.paused or len(queue.in_work) >= queue.max_parallel:
+            return False
+        while queue.ready:
+            rank, job_id = heappop(queue.ready)
+            entry = self._entries.get(job_id)
+            if entry is None or entry.queued_as != rank:
+                continue
+            entry.queued_as = None
+            if entry.task is not None or entry.not_before > 0.0:
+                continue
+            queue.in_work.add(job_id)
+            entry.task = asyncio.create_task(self._do(entry, queue), name=f"job {job_id}")
+            return True
+        return False
+
+    def _ready(self, entry: _Entry) -> None:
+        entry.not_before = 0.0
+        queue = self._queues.get(entry.work.equipment_id)
+        if queue is not None and entry.queued_as != entry.rank:
+            entry.queued_as = entry.rank
+            heappush(queue.ready, (entry.rank, entry.work.job_id))
+
+    def _hold_until(self, entry: _Entry, moment: float) -> None:
+        if moment <= 0.0:
+            self._ready(entry)
+            return
+        entry.not_before = moment
+        if moment < _NEVER:
+            heappush(self._timers, (moment, entry.work.job_id))
+
+    def _look_again(self, entry: _Entry) -> None:
+        if entry.task is None:
+            self._ready(entry)
+        else:
+            # A step in work may have looked before it happened: it is followed by another look.
+            entry.woken = True
+
+    async def _do(self, entry: _Entry, queue: _Queue) -> None:
         again: datetime | None = None
-        revision = entry.job.revision
+        revision = entry.work.revision
         try:
-            again = await self._step(entry.job)
+            again = await self._step(entry.work.job_id)
         except Exception as error:
-            self._logger.error("job_step_failed", job=entry.job.job_id, exc_info=error)
+            self._logger.error("job_step_failed", job=entry.work.job_id, exc_info=error)
             again = self._clock() + _AFTER_DEFECT
         finally:
             entry.task = None
-            self._settle(entry, again, moved=entry.job.revision != revision)
+            queue.in_work.discard(entry.work.job_id)
+            self._settle(entry, again, moved=entry.work.revision != revision)
             self._wake.set()
-        return again
 
     def _settle(self, entry: _Entry, again: datetime | None, *, moved: bool) -> None:
-        job = entry.job
-        if job.state in ENDED_STATES or (job.state in PROVEN_STATES and again is None):
-            self._entries.pop(job.job_id, None)
-        elif entry.woken:
+        work, now = entry.work, asyncio.get_running_loop().time()
+        if entry.woken:
             entry.woken = False
-            entry.not_before = 0.0
+            self._ready(entry)
         elif again is not None:
-            entry.not_before = self._moment(again)
+            self._hold_until(entry, now + max(0.001, (again - self._clock()).total_seconds()))
+        elif work.over:
+            self._forget(work)
+        elif moved:
+            self._hold_until(entry, now + work.pause if work.pause > 0 else 0.0)
         else:
-            # A step that changed nothing and names no time waits for an event; anything else may have more to do.
-            entry.not_before = self._moment(_due(job)) if moved else _NEVER
+            # A step that changed nothing and names no time waits for an event.
+            entry.not_before = _NEVER
 
-
-_NEVER = float("inf")
-
-
-def _due(job: Job) -> datetime | None:
-    """When the job's own record says that it may go on; None: now."""
-    if job.next_attempt is not None:
-        return job.next_attempt
-    return job.wait.next_try if job.wait is not None else None
+    def _forget(self, work: Work) -> None:
+        del self._entries[work.job_id]
+        others = self._of_run[work.run]
+        others.remove(work.job_id)
+        if not others:
+            del self._of_run[work.run]

@@ -14,10 +14,18 @@ from libs.run_tree.creation_errors import CreationError
 from libs.run_tree.manifest import CACHE_FOLDER, MANIFEST_PATH, is_changing_file, never_travels
 from libs.service_kit.errors import LabferryError
 from services.sync_engine.jobs.job import SYNC_STATUSES, Job, JobHistoryError, WaitCondition
+from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.jobs.retry import SEAL_PAUSE
+from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
-from services.sync_engine.transfer.transport import ProgressPhase, SealedFile, TransferError
+from services.sync_engine.transfer.transport import (
+    ProgressPhase,
+    SealedFile,
+    TransferControl,
+    TransferError,
+    TransferStoppedError,
+)
 
 
 class _SealedLine(msgspec.Struct, frozen=True):
@@ -29,14 +37,19 @@ class _SealedLine(msgspec.Struct, frozen=True):
 class SealStep:
     """Seals a job: status into the file, then a snapshot of the changing files to the destination, compared there."""
 
-    def __init__(self, bench: Workbench) -> None:
+    def __init__(self, bench: Workbench, in_hand: WorkInHand) -> None:
         self._bench = bench
+        self._in_hand = in_hand
 
     async def take(self, job: Job) -> datetime | None:
         bench = self._bench
         destination = bench.destination(job)
         record = await bench.log.run(job.run)
         if destination is None or record.sync_status is None or not job.seal_is_due(record.sync_status):
+            return None
+        latest = latest_by_destination(await bench.jobs_of_run(job.run)).get(job.destination)
+        if latest is not None and latest.job_id != job.job_id:
+            # A later job speaks for this destination: its manifest is the one that belongs there.
             return None
         if job.manifest_blob is None:
             raise JobHistoryError(f"job {job.job_id} is {job.state} without a manifest")
@@ -46,12 +59,15 @@ class SealStep:
             located = await bench.locate(job.run)
             # A lock that another program holds for long is waited for: the seal must say what the log says.
             await bench.files.project(located)
-            snapshot = await bench.in_thread(job.equipment_id, lambda: _snapshot(located, manifest))
+            snapshot = await bench.threads.run(lambda: _snapshot(located, manifest))
             progress.begin(ProgressPhase.SEALING, len(snapshot), sum(len(f.content) for f in snapshot))
-            await bench.in_thread(job.equipment_id, lambda: destination.transport.seal(snapshot))
-        except TransferError as error:
-            await bench.fail(job, error, destination)
+            control = TransferControl()
+            await self._in_hand.do(job.job_id, control, progress, lambda: destination.transport.seal(snapshot))
+        except TransferStoppedError:
+            # The engine ends; the next one seals.
             return None
+        except TransferError as error:
+            return await bench.fail(job, error, destination)
         except (CreationError, LabferryError, OSError) as error:
             again = bench.clock() + SEAL_PAUSE
             return await bench.hold(job, WaitCondition.OPERATOR, f"sealing: {error}", again)

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from labferry.sync.v1 import job_pb2, run_pb2, sync_service_pb2, sync_service_pb2_grpc
 from libs.run_tree.run_path import RunKind, project_name_problem
 from libs.service_kit.enum_names import ProtoNames
+from libs.service_kit.errors import LabferryError
 from libs.service_kit.identity import OPERATORS, READERS
 from libs.service_kit.server import PublishedService
+from services.sync_engine.jobs.accept_change import Acceptance, AcceptChange
+from services.sync_engine.jobs.commands import JOB_COMMANDS, MOST_PRIORITY, JobCommand
 from services.sync_engine.jobs.enqueue import Enqueue, EnqueueOutcome
-from services.sync_engine.jobs.job import JOB_STATES, JobState
+from services.sync_engine.jobs.enqueue_many import EnqueueMany, RunAnswer
+from services.sync_engine.jobs.job import JOB_STATES, Job, JobState
 from services.sync_engine.jobs.messages import job_message, progress_message
 from services.sync_engine.jobs.progress import ProgressSnapshot
 from services.sync_engine.jobs.queries import JobQueries
 from services.sync_engine.jobs.read_model import JobFilter
-from services.sync_engine.jobs.retry_job import RetryJob
-from services.sync_engine.jobs.scheduler import Scheduler
+from services.sync_engine.jobs.steer import SteerJobs
 from services.sync_engine.jobs.verify_run import VerifyRun
+from services.sync_engine.jobs.waiting import WaitingOn, recorded_waits
 from services.sync_engine.jobs.watch import JobWatch, WatchedJob
 from services.sync_engine.requests import Fields, cause, request_key
 from services.sync_engine.runs.adopt import Adoption, AdoptRun
 from services.sync_engine.runs.queries import RunQueries
+from services.sync_engine.runs.run import AcceptedChange
 from services.sync_engine.runs.run_kinds import RUN_KINDS
 from services.sync_engine.validation.finding_messages import finding_message
 
@@ -32,6 +38,7 @@ if TYPE_CHECKING:
     Context = ServicerContext[Any, Any]
 
 FULL_NAME = "labferry.sync.v1.SyncService"
+_MOST_RUNS = 10_000
 _OUTCOMES = ProtoNames(EnqueueOutcome, sync_service_pb2.EnqueueOutcome, "ENQUEUE_OUTCOME")
 
 
@@ -43,21 +50,25 @@ class SyncServicer(sync_service_pb2_grpc.SyncServiceServicer):
         *,
         enqueue: Enqueue,
         adopt: AdoptRun,
-        retry: RetryJob,
+        enqueue_many: EnqueueMany,
+        steer: SteerJobs,
+        accept: AcceptChange,
         verify: VerifyRun,
         watch: JobWatch,
         jobs: JobQueries,
         runs: RunQueries,
-        scheduler: Scheduler,
+        waiting: WaitingOn,
     ) -> None:
         self._enqueue = enqueue
+        self._enqueue_many = enqueue_many
         self._adopt = adopt
-        self._retry = retry
+        self._steer = steer
+        self._accept = accept
         self._verify = verify
         self._watch = watch
         self._jobs = jobs
         self._runs = runs
-        self._scheduler = scheduler
+        self._waiting = waiting
 
     async def EnqueueRun(
         self, request: sync_service_pb2.EnqueueRunRequest, context: Context
@@ -69,13 +80,39 @@ class SyncServicer(sync_service_pb2_grpc.SyncServiceServicer):
         fields.done()
         key = request_key("EnqueueRun", request.request_id, request)
         answer = await self._enqueue.run(request.run, cause(request.reason), key)
-        jobs = [job_message(job, self._scheduler) for job in answer.jobs]
-        return sync_service_pb2.EnqueueRunResponse(
-            outcome=_OUTCOMES.to_proto(answer.outcome),
-            job=jobs[0] if jobs else None,
-            jobs=jobs,
-            blocking_findings=[finding_message(f) for f in answer.blocking],
-        )
+        return self._enqueued(RunAnswer(request.run, enqueued=answer))
+
+    async def EnqueueRuns(
+        self, request: sync_service_pb2.EnqueueRunsRequest, context: Context
+    ) -> AsyncIterator[sync_service_pb2.EnqueueRunResponse]:
+        fields = Fields()
+        if not 1 <= len(request.runs) <= _MOST_RUNS:
+            fields.wrong("runs", f"must hold 1 to {_MOST_RUNS} runs")
+        for run in request.runs:
+            fields.run(run, "runs")
+        fields.reason(request.reason, required=False)
+        fields.request_id(request.request_id)
+        fields.done()
+        key = request_key("EnqueueRuns", request.request_id, request)
+        async with aclosing(self._enqueue_many.run(request.runs, cause(request.reason), key)) as answers:
+            async for answer in answers:
+                yield self._enqueued(answer)
+
+    def _enqueued(self, answer: RunAnswer) -> sync_service_pb2.EnqueueRunResponse:
+        message = sync_service_pb2.EnqueueRunResponse(run=answer.run)
+        if answer.error is not None:
+            message.error.CopyFrom(_enqueue_error(answer.error))
+        if answer.enqueued is not None:
+            jobs = [self._job(job) for job in answer.enqueued.jobs]
+            message.outcome = _OUTCOMES.to_proto(answer.enqueued.outcome)
+            message.jobs.extend(jobs)
+            if jobs:
+                message.job.CopyFrom(jobs[0])
+            message.blocking_findings.extend(finding_message(f) for f in answer.enqueued.blocking)
+        return message
+
+    def _job(self, job: Job) -> job_pb2.Job:
+        return job_message(job, self._waiting.of(job))
 
     async def AdoptRun(self, request: sync_service_pb2.AdoptRunRequest, context: Context) -> run_pb2.Run:
         fields = Fields()
@@ -112,8 +149,9 @@ class SyncServicer(sync_service_pb2_grpc.SyncServiceServicer):
         fields.done()
         if request.HasField("as_of"):
             position = await self._runs.position_of(request.as_of)
-            return job_message(await self._jobs.job(request.job_id, upto_position=position))
-        return job_message(await self._jobs.job(request.job_id), self._scheduler)
+            earlier = await self._jobs.job(request.job_id, upto_position=position)
+            return job_message(earlier, recorded_waits(earlier))
+        return self._job(await self._jobs.job(request.job_id))
 
     async def ListJobs(
         self, request: sync_service_pb2.ListJobsRequest, context: Context
@@ -132,7 +170,7 @@ class SyncServicer(sync_service_pb2_grpc.SyncServiceServicer):
         )
         page = await self._jobs.page(wanted, size, request.page_token)
         return sync_service_pb2.ListJobsResponse(
-            jobs=[job_message(job, self._scheduler) for job in page.jobs], next_page_token=page.next_page_token
+            jobs=[self._job(job) for job in page.jobs], next_page_token=page.next_page_token
         )
 
     async def WatchJobs(
@@ -154,17 +192,81 @@ class SyncServicer(sync_service_pb2_grpc.SyncServiceServicer):
     def _update(self, update: WatchedJob) -> sync_service_pb2.JobUpdate:
         progress = None if update.progress is None else progress_message(update.progress)
         return sync_service_pb2.JobUpdate(
-            job=job_message(update.placed.job, self._scheduler),
+            job=self._job(update.placed.job),
             progress=progress,
             resume_token=self._jobs.resume_token(update.placed.last_position),
         )
 
     async def RetryJob(self, request: sync_service_pb2.RetryJobRequest, context: Context) -> job_pb2.Job:
+        return await self._one(request.job_id, JobCommand.RETRY, request.reason)
+
+    async def PauseJob(self, request: sync_service_pb2.PauseJobRequest, context: Context) -> job_pb2.Job:
+        return await self._one(request.job_id, JobCommand.PAUSE, request.reason)
+
+    async def ResumeJob(self, request: sync_service_pb2.ResumeJobRequest, context: Context) -> job_pb2.Job:
+        return await self._one(request.job_id, JobCommand.RESUME, request.reason)
+
+    async def CancelJob(self, request: sync_service_pb2.CancelJobRequest, context: Context) -> job_pb2.Job:
+        return await self._one(request.job_id, JobCommand.CANCEL, request.reason)
+
+    async def SetJobPriority(self, request: sync_service_pb2.SetJobPriorityRequest, context: Context) -> job_pb2.Job:
+        return await self._one(request.job_id, JobCommand.SET_PRIORITY, request.reason, request.priority)
+
+    async def _one(self, job_id: str, command: JobCommand, reason: str, priority: int = 0) -> job_pb2.Job:
         fields = Fields()
-        fields.uuid(request.job_id, "job_id")
-        fields.reason(request.reason, required=True)
+        fields.uuid(job_id, "job_id")
+        fields.reason(reason, required=True)
+        _check_priority(fields, priority)
         fields.done()
-        return job_message(await self._retry.retry(request.job_id, cause(request.reason)), self._scheduler)
+        return self._job(await self._steer.one(job_id, command, cause(reason), priority))
+
+    async def SteerJobs(
+        self, request: sync_service_pb2.SteerJobsRequest, context: Context
+    ) -> AsyncIterator[job_pb2.Job]:
+        fields = Fields()
+        command = JOB_COMMANDS.get(request.command)
+        fields.enum(request.command, command, "command")
+        fields.reason(request.reason, required=True)
+        _check_priority(fields, request.priority)
+        match request.WhichOneof("scope"):
+            case "run":
+                fields.run(request.run)
+            case "equipment_id":
+                fields.equipment(request.equipment_id)
+            case "all" if request.all:
+                pass
+            case _:
+                fields.wrong("scope", "is required: run, equipment_id, or all")
+        fields.done()
+        wanted = JobFilter(run=request.run, equipment_id=request.equipment_id)
+        changed = self._steer.all_of(wanted, command or JobCommand.RETRY, cause(request.reason), request.priority)
+        async with aclosing(changed) as jobs:
+            async for job in jobs:
+                yield self._job(job)
+
+    async def AcceptChange(
+        self, request: sync_service_pb2.AcceptChangeRequest, context: Context
+    ) -> sync_service_pb2.AcceptChangeResponse:
+        fields = Fields()
+        path = request.path_bytes or request.path.encode()
+        fields.run(request.run)
+        fields.path_in_run(path)
+        fields.sha256(request.old_sha256, "old_sha256", required=True)
+        fields.sha256(request.new_sha256, "new_sha256", required=False)
+        if request.old_sha256 == request.new_sha256:
+            fields.wrong("new_sha256", "equals old_sha256: nothing changed")
+        fields.operator(request.operator)
+        fields.reason(request.reason, required=True)
+        fields.request_id(request.request_id)
+        fields.done()
+        acceptance = Acceptance(
+            run=request.run,
+            change=AcceptedChange(request.destination, path, request.old_sha256, request.new_sha256),
+            operator=request.operator,
+        )
+        key = request_key("AcceptChange", request.request_id, request)
+        rearmed = await self._accept.accept(acceptance, cause(request.reason), key)
+        return sync_service_pb2.AcceptChangeResponse(rearmed_jobs=[self._job(job) for job in rearmed])
 
     async def VerifyRun(
         self, request: sync_service_pb2.VerifyRunRequest, context: Context
@@ -181,6 +283,17 @@ class SyncServicer(sync_service_pb2_grpc.SyncServiceServicer):
                 yield sync_service_pb2.VerifyUpdate(report=update)
 
 
+def _check_priority(fields: Fields, priority: int) -> None:
+    if not -MOST_PRIORITY <= priority <= MOST_PRIORITY:
+        fields.wrong("priority", f"must be -{MOST_PRIORITY} to {MOST_PRIORITY}")
+
+
+def _enqueue_error(error: LabferryError) -> sync_service_pb2.EnqueueError:
+    return sync_service_pb2.EnqueueError(
+        code=error.code.value[0], message=error.message, reason=error.reason.name, metadata=error.metadata
+    )
+
+
 def publish(servicer: SyncServicer) -> PublishedService:
     return PublishedService(
         full_name=FULL_NAME,
@@ -188,12 +301,19 @@ def publish(servicer: SyncServicer) -> PublishedService:
         add_to_server=sync_service_pb2_grpc.add_SyncServiceServicer_to_server,
         roles={
             "EnqueueRun": OPERATORS,
+            "EnqueueRuns": OPERATORS,
             "AdoptRun": OPERATORS,
             "GetJob": READERS,
             "ListJobs": READERS,
             "WatchJobs": READERS,
             "RetryJob": OPERATORS,
+            "PauseJob": OPERATORS,
+            "ResumeJob": OPERATORS,
+            "CancelJob": OPERATORS,
+            "SetJobPriority": OPERATORS,
+            "SteerJobs": OPERATORS,
+            "AcceptChange": OPERATORS,
             "VerifyRun": OPERATORS,
         },
-        unbounded=frozenset({"AdoptRun", "EnqueueRun"}),
+        unbounded=frozenset({"AdoptRun", "EnqueueRun", "AcceptChange"}),
     )

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from operator import attrgetter
 
 from labferry.events.v1 import job_events_pb2 as events
 from libs.run_tree.creation_errors import CreationError
 from libs.run_tree.manifest import ManifestEntry, format_manifest
 from libs.service_kit.errors import LabferryError
-from services.sync_engine.engine_log import BY_ITSELF
 from services.sync_engine.errors import EquipmentNotConfiguredError
+from services.sync_engine.jobs.commands import decide_start
+from services.sync_engine.jobs.copy_run import Errand, copy_run
 from services.sync_engine.jobs.file_list import decode_copied, encode_copied
 from services.sync_engine.jobs.gate_watch import GateWatch
-from services.sync_engine.jobs.job import Job, WaitCondition, decide_start
+from services.sync_engine.jobs.job import Job, JobHistoryError, JobState, WaitCondition
 from services.sync_engine.jobs.landing_journal import LandingJournal
 from services.sync_engine.jobs.retry import GATE_PAUSE
-from services.sync_engine.jobs.workbench import Destination, Workbench
+from services.sync_engine.jobs.work_in_hand import WorkInHand
+from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
-from services.sync_engine.transfer.source_tree import difference, scan_run
+from services.sync_engine.runs.run import AcceptedChange
+from services.sync_engine.runs.verified_tree import ChangesSince, what_changed_since
+from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     EntryKind,
     FailureKind,
-    Progress,
-    ProgressPhase,
     StopReason,
     TransferControl,
     TransferError,
@@ -34,17 +35,14 @@ from services.sync_engine.transfer.transport import (
 from services.sync_engine.validation.presync_gate import GateView, refusal
 from services.sync_engine.validation.walk import WalkError
 
-_ROUNDS = 5
-"""A run that still gets new files after so many rounds of copying isn't settled."""
-
 
 class TransferStep:
     """Takes a queued job to `awaiting_verify`, or records why it can't be taken there now."""
 
-    def __init__(self, bench: Workbench, gates: GateWatch, controls: dict[str, TransferControl]) -> None:
+    def __init__(self, bench: Workbench, gates: GateWatch, in_hand: WorkInHand) -> None:
         self._bench = bench
         self._gates = gates
-        self._controls = controls
+        self._in_hand = in_hand
 
     async def take(self, job: Job) -> datetime | None:
         """Returns when to look again although no event will say so; None otherwise."""
@@ -55,58 +53,62 @@ class TransferStep:
         try:
             located = await bench.locate(job.run)
             view = await bench.gate.look(located, bench.clock())
-        except EquipmentNotConfiguredError as error:
-            return await bench.hold(job, WaitCondition.EQUIPMENT_NOT_CONFIGURED, error.message, None)
-        except LabferryError as error:
-            await bench.fail(job, TransferError(FailureKind.LOCAL_FILE_VANISHED, error.message))
-            return None
-        except CreationError as error:
-            await bench.fail(job, TransferError(FailureKind.CREATION_FILE, error.message))
-            return None
-        except WalkError as error:
-            await bench.fail(job, TransferError(FailureKind.LOCAL_FILE_UNREADABLE, error.message))
-            return None
-        if not view.is_open:
-            return await self._hold_at_gate(job, view)
-        try:
-            await bench.in_thread(job.equipment_id, destination.transport.check)
+            if not view.is_open:
+                return await self._hold_at_gate(job, refusal(view))
+            accepted = view.run.accepted_at(job.destination)
+            since = await self._since_amended(job, located)
+            if since is not None and since.refused(accepted):
+                return await self._hold_at_gate(job, _verified_files_changed(since, accepted))
+            down = await bench.watch.look(job.equipment_id, destination)
         except TransferError as error:
-            await bench.fail(job, error, destination)
+            return await bench.fail(job, error, destination)
+        except (EquipmentNotConfiguredError, LabferryError, CreationError, WalkError) as error:
+            return await self._without_run(job, error)
+        if down is not None:
+            await bench.hold_unreachable(job, down)
             return None
-        return await self._attempt(job, located, view, destination)
+        kept = {f.path: f for f in since.kept} if since is not None else {}
+        return await self._attempt(job, view, Errand(located, destination.transport, kept, accepted), destination)
 
-    async def _attempt(
-        self, job: Job, located: LocatedRun, view: GateView, destination: Destination
-    ) -> datetime | None:
+    async def _attempt(self, job: Job, view: GateView, errand: Errand, destination: Destination) -> datetime | None:
         bench = self._bench
         earlier = [f for digest in job.landing_blobs for f in decode_copied(await bench.blobs.read(digest))]
-        job = await bench.log.append_to_job(BY_ITSELF, job, decide_start(job, bench.engine_id))
+        job = await bench.append(job, decide_start(job, bench.engine_id))
         control = TransferControl()
         journal = LandingJournal(bench, job, earlier)
         progress = bench.board.open(job.job_id)
-        self._controls[job.job_id] = control
         try:
             async with self._gates.over(bench, view, control):
-                copied = await bench.in_thread(
-                    job.equipment_id, lambda: _copy(located, destination, journal, control, progress)
+                copied = await self._in_hand.do(
+                    job.job_id, control, progress, lambda: copy_run(errand, journal, control, progress)
                 )
             job = journal.job
-            view = await bench.gate.look(located, bench.clock())
+            view = await bench.gate.look(errand.located, bench.clock())
             if not view.is_open:
-                return await self._hold_at_gate(job, view)
+                return await self._hold_at_gate(job, refusal(view))
             await self._close_manifest(job, copied)
         except TransferStoppedError as stopped:
-            await self._stopped(journal.job, stopped.reason)
+            return await self._stopped(journal.job, stopped.reason)
         except TransferError as error:
-            await bench.fail(journal.job, error, destination)
-        except CreationError as error:
-            await bench.fail(journal.job, TransferError(FailureKind.CREATION_FILE, error.message))
-        except WalkError as error:
-            await bench.fail(journal.job, TransferError(FailureKind.LOCAL_FILE_UNREADABLE, error.message))
+            return await bench.fail(journal.job, error, destination)
+        except (CreationError, WalkError) as error:
+            return await self._without_run(journal.job, error)
         finally:
-            del self._controls[job.job_id]
+            journal.close()
             bench.board.close(job.job_id)
         return None
+
+    async def _since_amended(self, job: Job, located: LocatedRun) -> ChangesSince | None:
+        """Of an amendment: what became of the files that the earlier job proved. TransferError."""
+        if not job.amends_job_id:
+            return None
+        bench = self._bench
+        amended = await bench.log.job(job.amends_job_id)
+        if amended is None or amended.files_blob is None:
+            raise JobHistoryError(f"job {job.job_id} amends {job.amends_job_id}, which proved nothing")
+        proven = decode_copied(await bench.blobs.read(amended.files_blob))
+        cleaned = amended.state is JobState.CLEANED
+        return await bench.threads.run(lambda: what_changed_since(located, proven, cleaned=cleaned))
 
     async def _close_manifest(self, job: Job, copied: Sequence[CopiedFile]) -> None:
         bench = self._bench
@@ -123,72 +125,39 @@ class TransferStep:
             ),
         )
 
-    async def _stopped(self, job: Job, reason: StopReason) -> None:
+    async def _without_run(self, job: Job, error: Exception) -> datetime | None:
+        """The run can't be looked at: what kind of failure that is."""
         bench = self._bench
-        if reason is StopReason.GATE_CLOSED:
-            detail = "an override ended while files were being copied; no further file was started"
-            await bench.hold(job, WaitCondition.GATE, detail, bench.clock())
-        else:
-            await bench.conclude(job, events.JobRequeued(cause=reason.value))
+        match error:
+            case EquipmentNotConfiguredError():
+                return await bench.hold(job, WaitCondition.EQUIPMENT_NOT_CONFIGURED, error.message, None)
+            case LabferryError():
+                failure = TransferError(FailureKind.LOCAL_FILE_VANISHED, error.message)
+            case CreationError():
+                failure = TransferError(FailureKind.CREATION_FILE, error.message)
+            case _:
+                failure = TransferError(FailureKind.LOCAL_FILE_UNREADABLE, str(error))
+        return await bench.fail(job, failure)
 
-    async def _hold_at_gate(self, job: Job, view: GateView) -> datetime | None:
-        again = self._bench.clock() + GATE_PAUSE
-        return await self._bench.hold(job, WaitCondition.GATE, refusal(view), again)
+    async def _stopped(self, job: Job, reason: StopReason) -> datetime | None:
+        bench = self._bench
+        match reason:
+            case StopReason.GATE_CLOSED:
+                detail = "an override ended while files were being copied; no further file was started"
+                await bench.hold(job, WaitCondition.GATE, detail, bench.clock())
+            case StopReason.PAUSED | StopReason.CANCELLED:
+                # The operator's command stands in the log already.
+                return None
+            case _:
+                await bench.conclude(job, events.JobRequeued(cause=reason.value))
+        return None
 
-
-def _copy(
-    located: LocatedRun,
-    destination: Destination,
-    journal: LandingJournal,
-    control: TransferControl,
-    progress: Progress,
-) -> Sequence[CopiedFile]:
-    """Copies until two scans of the run agree, so that the manifest lists what the run holds. Runs in a thread."""
-    job, transport = journal.job, destination.transport
-    transport.sweep(job.job_id, keep_attempt=job.attempt)
-    if job.mismatches:
-        _set_aside_what_rotted(located, destination, journal, control, progress)
-    progress.begin(ProgressPhase.PLANNING, 0, 0)
-    entries = scan_run(located.folder)
-    for _ in range(_ROUNDS):
-        copied = transport.copy(
-            located.folder,
-            entries,
-            target=located.path.below_equipment,
-            job_id=job.job_id,
-            attempt=job.attempt,
-            landed=journal.landed(),
-            before_landing=journal.record,
-            control=control,
-            progress=progress,
-        )
-        now = scan_run(located.folder)
-        found = difference(entries, now)
-        if found.removed:
-            raise TransferError(
-                FailureKind.LOCAL_FILE_VANISHED, "files vanished from the run while it was copied", found.removed
-            )
-        if found.changed:
-            raise TransferError(FailureKind.SOURCE_CHANGED, "files changed while the run was copied", found.changed)
-        if not found.added:
-            transport.sweep(job.job_id, keep_attempt=None)
-            return copied
-        entries = now
-    raise TransferError(FailureKind.SOURCE_CHANGED, "files are still being added to the run", found.added)
+    async def _hold_at_gate(self, job: Job, why: str) -> datetime | None:
+        return await self._bench.hold(job, WaitCondition.GATE, why, self._bench.clock() + GATE_PAUSE)
 
 
-def _set_aside_what_rotted(
-    located: LocatedRun,
-    destination: Destination,
-    journal: LandingJournal,
-    control: TransferControl,
-    progress: Progress,
-) -> None:
-    """Moves this job's own files that no longer hold what was sent out of the way, so that they can be sent again."""
-    last = {path: files[-1] for path, files in journal.landed().items()}
-    outcome = destination.transport.verify(
-        located.path.below_equipment, sorted(last.values(), key=attrgetter("path")), control=control, progress=progress
-    )
-    destination.transport.set_aside(
-        located.path.below_equipment, outcome.differing, job_id=journal.job.job_id, attempt=journal.job.attempt
-    )
+def _verified_files_changed(since: ChangesSince, accepted: Sequence[AcceptedChange]) -> str:
+    refused = since.refused(accepted)
+    first = refused[0].path.decode(errors="replace")
+    more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+    return f"verified_file_changed: {first}{more}; AcceptChange lets each be superseded"

@@ -13,7 +13,8 @@ from services.sync_engine.jobs.job import PROVEN_STATES, Job
 from services.sync_engine.jobs.progress import JobProgressMeter, ProgressSnapshot
 from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.jobs.verify_step import Occasion, Verification, verify_destination
-from services.sync_engine.jobs.workbench import Destination, Workbench
+from services.sync_engine.jobs.workbench import Workbench
+from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.transport import StopReason, TransferControl, TransferError
 
 
@@ -61,7 +62,8 @@ class VerifyRun:
         news = asyncio.Event()
         loop = asyncio.get_running_loop()
         meter = JobProgressMeter(lambda: loop.call_soon_threadsafe(news.set))
-        work = asyncio.create_task(verify_destination(bench, job, place, Occasion.REQUEST, control, meter))
+        verifying = verify_destination(bench, job, place, Occasion.REQUEST, bench.threads.run, control, meter)
+        work = asyncio.create_task(verifying)
         try:
             work.add_done_callback(lambda _: news.set())
             while not work.done():

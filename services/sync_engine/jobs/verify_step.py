@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -14,7 +14,9 @@ from labferry.sync.v1 import sync_service_pb2
 from libs.run_tree.run_path import RunPath
 from services.sync_engine.jobs.file_list import decode_copied, encode_evidence
 from services.sync_engine.jobs.job import Job, JobHistoryError
-from services.sync_engine.jobs.workbench import Destination, Workbench
+from services.sync_engine.jobs.work_in_hand import WorkInHand
+from services.sync_engine.jobs.workbench import Workbench
+from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.transport import (
     FailureKind,
     Progress,
@@ -48,18 +50,16 @@ async def verify_destination(
     job: Job,
     destination: Destination,
     occasion: Occasion,
+    do: Callable[[Callable[[], VerifyOutcome]], Awaitable[VerifyOutcome]],
     control: TransferControl,
     progress: Progress,
 ) -> Verification:
-    """One pass over a destination. TransferError when it couldn't check, which is never a pass."""
+    """One pass over a destination, read by `do`. TransferError when it couldn't check, which is never a pass."""
     if job.files_blob is None or job.manifest_blob is None:
         raise JobHistoryError(f"job {job.job_id} is {job.state} without a manifest")
     expected = decode_copied(await bench.blobs.read(job.files_blob))
     target = RunPath.parse(job.run).below_equipment
-    outcome = await bench.in_thread(
-        job.equipment_id,
-        lambda: destination.transport.verify(target, expected, control=control, progress=progress),
-    )
+    outcome = await do(lambda: destination.transport.verify(target, expected, control=control, progress=progress))
     report = verify_report(job, outcome, bench.clock())
     if not outcome.proven:
         return Verification(outcome, report, events.JobVerificationFailed(report=report, occasion=occasion.value))
@@ -106,32 +106,35 @@ def _shown(paths: Sequence[bytes]) -> list[str]:
 class VerifyStep:
     """Takes a job from `awaiting_verify` to `verified`, or back to another attempt."""
 
-    def __init__(self, bench: Workbench, controls: dict[str, TransferControl]) -> None:
+    def __init__(self, bench: Workbench, in_hand: WorkInHand) -> None:
         self._bench = bench
-        self._controls = controls
+        self._in_hand = in_hand
 
-    async def take(self, job: Job) -> None:
+    async def take(self, job: Job) -> datetime | None:
+        """Returns when to look again although no event will say so; None otherwise."""
         bench = self._bench
         destination = bench.destination(job)
         if destination is None:
-            await bench.hold_without_destination(job)
-            return
-        control = self._controls[job.job_id] = TransferControl()
+            return await bench.hold_without_destination(job)
+        control = TransferControl()
         progress = bench.board.open(job.job_id)
+
+        async def do(work: Callable[[], VerifyOutcome]) -> VerifyOutcome:
+            return await self._in_hand.do(job.job_id, control, progress, work)
+
         try:
-            found = await verify_destination(bench, job, destination, Occasion.TRANSFER, control, progress)
+            found = await verify_destination(bench, job, destination, Occasion.TRANSFER, do, control, progress)
         except TransferStoppedError:
-            # Nothing to record: the job still awaits its verification, and the next engine begins it anew.
-            return
+            # Nothing to record: the job still awaits its verification, which is begun anew.
+            return None
         except TransferError as error:
-            await bench.fail(job, error, destination)
-            return
+            return await bench.fail(job, error, destination)
         finally:
-            del self._controls[job.job_id]
             bench.board.close(job.job_id)
         job = await bench.conclude(job, found.event)
         if not found.outcome.proven:
-            await bench.fail(job, _what_is_wrong(found.outcome))
+            return await bench.fail(job, _what_is_wrong(found.outcome))
+        return None
 
 
 def _what_is_wrong(outcome: VerifyOutcome) -> TransferError:

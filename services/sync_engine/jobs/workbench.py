@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
@@ -13,30 +11,25 @@ from google.protobuf.message import Message
 
 from libs.event_log.blob_store import BlobStore
 from libs.event_log.store import RevisionConflictError
-from libs.run_tree.creation_record import SyncStatus
 from libs.service_kit.telemetry import Logger
+from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.engine_log import BY_ITSELF, EngineLog, job_change, run_change
-from services.sync_engine.jobs.job import PROVEN_STATES, Failure, Job, JobState, WaitCondition, evolve
+from services.sync_engine.event_types import job_stream, run_stream
+from services.sync_engine.jobs.destination_watch import DestinationWatch
+from services.sync_engine.jobs.failure import Failure, failure_of_transfer
+from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobState, WaitCondition, evolve
 from services.sync_engine.jobs.progress import ProgressBoard
 from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.jobs.retry import SEAL_PAUSE, after_failure, unreachable, waiting
 from services.sync_engine.runs.creation_projection import CreationFiles
 from services.sync_engine.runs.location import LocatedRun, RunLocator
 from services.sync_engine.runs.run import RunRecord, status_by_jobs, status_change
-from services.sync_engine.transfer.transport import FailureKind, TransferError, Transport
+from services.sync_engine.transfer.destination import Destination
+from services.sync_engine.transfer.transport import FailureKind, TransferError
 from services.sync_engine.validation.presync_gate import PreSyncGate
 
 T = TypeVar("T")
 _CONFLICTS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """One configured destination of one equipment."""
-
-    name: str
-    required: bool
-    transport: Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,62 +43,73 @@ class Workbench:
     gate: PreSyncGate
     files: CreationFiles
     destinations: Mapping[str, Sequence[Destination]]
+    watch: DestinationWatch
     board: ProgressBoard
+    threads: WorkThreads
     jobs_of_run: Callable[[str], Awaitable[Sequence[Job]]]
     clock: Callable[[], datetime]
     jitter: Callable[[], float]
     logger: Logger
-    executors: Mapping[str, ThreadPoolExecutor] = field(default_factory=dict)
 
     def destination(self, job: Job) -> Destination | None:
         """Where the job goes; None when the configuration no longer names it."""
         found = (d for d in self.destinations.get(job.equipment_id, ()) if d.name == job.destination)
         return next(found, None)
 
-    async def in_thread(self, equipment_id: str, work: Callable[[], T]) -> T:
-        """Runs blocking work on a thread of the equipment's own, so that a hung destination holds up no other."""
-        return await asyncio.get_running_loop().run_in_executor(self.executors[equipment_id], work)
-
     async def locate(self, run: str) -> LocatedRun:
-        return await asyncio.to_thread(self.locator.locate, run)
+        return await self.threads.run(lambda: self.locator.locate(run))
+
+    async def append(self, job: Job, payload: Message) -> Job:
+        """Appends to a job in work. A command that changed nothing of the work in hand is no conflict.
+
+        RevisionConflictError when the job is no longer in the state and attempt that the event is about.
+        """
+        while True:
+            try:
+                return await self.log.append_to_job(BY_ITSELF, job, payload)
+            except RevisionConflictError:
+                job = await self._present(job)
 
     async def conclude(self, job: Job, *payloads: Message) -> Job:
-        """Records the outcome of a step, together with what it makes of the run's sync_status."""
-        after = job
-        for payload in payloads:
-            after = evolve(after, payload, self.clock())
+        """Records the outcome of a step, together with what it makes of the run's sync_status.
+
+        RevisionConflictError when the job is no longer in the state and attempt that the outcome is of.
+        """
         for _ in range(_CONFLICTS):
-            record = await self.log.run(job.run)
-            change = status_change(record, await self._run_status(record, after))
+            after = job
+            for payload in payloads:
+                after = evolve(after, payload, self.clock())
+            record, change = await self.status_after(after)
             try:
                 await self.log.append(BY_ITSELF, job_change(job, *payloads), run_change(record, *change))
             except RevisionConflictError as conflict:
                 if conflict.stream.startswith("job-"):
-                    raise
+                    job = await self._present(job)
                 continue
             return after
-        raise RevisionConflictError(f"run-{job.run}", record.revision, None)
+        raise RevisionConflictError(run_stream(job.run), record.revision, None)
 
-    async def _run_status(self, record: RunRecord, changed: Job) -> SyncStatus:
+    async def status_after(self, changed: Job) -> tuple[RunRecord, Sequence[Message]]:
+        """The run, and the event that its sync_status changes by when `changed` is how the job stands."""
+        record = await self.log.run(changed.run)
         jobs = latest_by_destination([*await self.jobs_of_run(changed.run), changed])
         required = [d.name for d in self.destinations.get(changed.equipment_id, ()) if d.required]
-        return status_by_jobs(record, [jobs.get(name) for name in required])
+        return record, status_change(record, status_by_jobs(record, [jobs.get(name) for name in required]))
 
-    async def fail(self, job: Job, error: TransferError, destination: Destination | None = None) -> None:
+    async def fail(self, job: Job, error: TransferError, destination: Destination | None = None) -> datetime | None:
         """Records what follows on a failure. A destination that fails its own probe burns no attempt."""
         failure = failure_of_transfer(error)
-        now = self.clock()
         if failure.kind is FailureKind.NETWORK and destination is not None:
-            try:
-                await self.in_thread(job.equipment_id, destination.transport.check)
-            except TransferError as down:
-                await self.conclude(job, unreachable(job, failure_of_transfer(down), now))
-                return
+            down = await self.watch.look(job.equipment_id, destination)
+            if down is not None:
+                await self.hold_unreachable(job, down)
+                return None
+        now = self.clock()
         if job.state in PROVEN_STATES:
             # The data is proven; only its sealing failed. It is tried again until it succeeds.
-            await self.hold(job, WaitCondition.OPERATOR, failure.message, now + SEAL_PAUSE, failure)
-            return
+            return await self.hold(job, WaitCondition.OPERATOR, failure.message, now + SEAL_PAUSE, failure)
         await self.conclude(job, after_failure(job, failure, now, self.jitter()))
+        return None
 
     async def hold(
         self,
@@ -119,14 +123,24 @@ class Workbench:
         wait = job.wait
         same = wait is not None and wait.condition is condition and wait.detail == detail
         if not same or job.state is JobState.RUNNING:
-            await self.conclude(job, waiting(condition, detail, next_try, failure))
+            await self.conclude(job, waiting(condition, detail, self.clock(), next_try, failure))
         return next_try
+
+    async def hold_unreachable(self, job: Job, down: Failure) -> None:
+        """Lets the job wait until the destination answers again; the watch wakes it then."""
+        wait = job.wait
+        if wait is None or wait.condition is not WaitCondition.DESTINATION_UNREACHABLE or job.state is JobState.RUNNING:
+            await self.conclude(job, unreachable(down))
 
     async def hold_without_destination(self, job: Job) -> datetime | None:
         """Lets the job wait until the configuration names its destination again."""
         detail = f"destination {job.destination!r} of {job.equipment_id} is not in the configuration"
         return await self.hold(job, WaitCondition.EQUIPMENT_NOT_CONFIGURED, detail, None)
 
-
-def failure_of_transfer(error: TransferError) -> Failure:
-    return Failure(error.kind, error.message, tuple(p.decode(errors="replace") for p in error.paths[:100]))
+    async def _present(self, job: Job) -> Job:
+        """The job as the log has it now; RevisionConflictError unless it is still in the same state and attempt."""
+        present = await self.log.job(job.job_id)
+        if present is None or (present.state, present.attempt) != (job.state, job.attempt):
+            actual = None if present is None else present.revision
+            raise RevisionConflictError(job_stream(job.job_id), job.revision, actual)
+        return present

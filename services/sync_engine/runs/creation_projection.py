@@ -12,6 +12,7 @@ from libs.run_tree.creation_json import creation_path, mutate_creation, read_cre
 from libs.run_tree.creation_record import CreationRecord
 from libs.run_tree.json_value import encode_json
 from libs.run_tree.overrides import OverrideEntry
+from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.engine_log import BY_ITSELF, EngineLog, decided_anew, run_change
 from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.runs.run import RunRecord
@@ -20,13 +21,14 @@ from services.sync_engine.runs.run import RunRecord
 class CreationFiles:
     """The `creation.json` of runs, kept in step with the log. Each projection imports before it writes."""
 
-    def __init__(self, log: EngineLog, lock_timeout: float) -> None:
+    def __init__(self, log: EngineLog, lock_timeout: float, threads: WorkThreads) -> None:
         self._log = log
+        self._threads = threads
         self._lock_timeout = lock_timeout
 
     async def read(self, located: LocatedRun) -> CreationRecord:
         """The file as it is; errors of `read_creation`."""
-        return await asyncio.to_thread(read_creation, creation_path(located.folder))
+        return await self._threads.run(lambda: read_creation(creation_path(located.folder)))
 
     async def import_foreign(self, located: LocatedRun) -> CreationRecord:
         """Records entries that other programs wrote. Takes the lock only when there are any."""
@@ -59,7 +61,7 @@ class CreationFiles:
             mutate_creation(path, lambda r: r.with_override_ids(_new_id), self._lock_timeout)
             return mutate_creation(path, change, self._lock_timeout)
 
-        return await asyncio.to_thread(work, path)
+        return await self._threads.run(lambda: work(path))
 
     async def _record_foreign(self, run: str, in_file: Sequence[OverrideEntry]) -> RunRecord:
         """Appends the entries that the log doesn't know and returns the run with them."""

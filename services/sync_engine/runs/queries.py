@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -10,11 +9,12 @@ from labferry.sync.v1 import run_pb2
 from libs.event_log.projection import ProjectionRunner
 from libs.event_log.store import PositionBeyondHeadError
 from libs.run_tree.creation_errors import CreationError
+from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.engine_log import EngineLog, recorded_at
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.messages import job_message
 from services.sync_engine.jobs.read_model import JobFilter, jobs_where
-from services.sync_engine.jobs.scheduler import Scheduler
+from services.sync_engine.jobs.waiting import WaitingOn, recorded_waits
 from services.sync_engine.runs.creation_projection import CreationFiles
 from services.sync_engine.runs.location import RunLocator
 from services.sync_engine.runs.messages import known_fields, run_message
@@ -30,23 +30,25 @@ class RunQueries:
         projections: ProjectionRunner,
         files: CreationFiles,
         locator: RunLocator,
-        scheduler: Scheduler,
+        waiting: WaitingOn,
+        threads: WorkThreads,
         clock: Callable[[], datetime],
     ) -> None:
         self._log = log
         self._projections = projections
         self._files = files
         self._locator = locator
-        self._scheduler = scheduler
+        self._waiting = waiting
+        self._threads = threads
         self._clock = clock
 
     async def run(self, run: str, as_of: run_pb2.AsOf | None) -> run_pb2.Run:
         """Errors: those of the run's place. A creation.json that can't be read is left out."""
         if as_of is not None:
             return await self._run_as_of(run, await self.position_of(as_of))
-        located = await asyncio.to_thread(self._locator.locate, run)
+        located = await self._threads.run(lambda: self._locator.locate(run))
         record = await self._log.run(run)
-        jobs = [job_message(job, self._scheduler) for job in await self.jobs_of_run(run)]
+        jobs = [job_message(job, self._waiting.of(job)) for job in await self.jobs_of_run(run)]
         try:
             creation = await self._files.read(located)
         except CreationError:
@@ -61,7 +63,7 @@ class RunQueries:
     async def record(self, run: str, as_of: run_pb2.AsOf | None) -> tuple[RunRecord, datetime]:
         """What the log knows of a run, and the moment that expiry is judged by."""
         if as_of is None:
-            await asyncio.to_thread(self._locator.locate, run)
+            await self._threads.run(lambda: self._locator.locate(run))
             return await self._log.run(run), self._clock()
         position = await self.position_of(as_of)
         record = await self._log.run(str(self._locator.parse(run)), upto_position=position)
@@ -89,7 +91,7 @@ class RunQueries:
         for job in await self.jobs_of_run(run):
             then = await self._log.job(job.job_id, upto_position=position)
             if then is not None:
-                jobs.append(job_message(then))
+                jobs.append(job_message(then, recorded_waits(then)))
         message = run_message(path, record, None, jobs)
         message.creation.CopyFrom(known_fields(record))
         return message

@@ -11,14 +11,14 @@ from libs.event_log.event import RecordedEvent
 from libs.run_tree.creation_record import SyncStatus
 from libs.run_tree.json_value import decode_json, encode_json
 from libs.run_tree.overrides import OverrideEntry
-from services.sync_engine.runs.run import LoggedOverride, RunRecord, evolve
+from services.sync_engine.runs.run import AcceptedChange, LoggedOverride, RunRecord, evolve
 
 
 class RunsProjection:
     """One row a run that the log says anything about."""
 
     name = "runs"
-    tables: Sequence[str] = ("runs", "overrides")
+    tables: Sequence[str] = ("runs", "overrides", "accepted_changes")
 
     def create(self, connection: sqlite3.Connection) -> None:
         connection.execute(
@@ -28,6 +28,11 @@ class RunsProjection:
         connection.execute(
             "CREATE TABLE overrides (run TEXT NOT NULL, place INTEGER NOT NULL, entry BLOB NOT NULL,"
             " imported INTEGER NOT NULL, PRIMARY KEY (run, place)) WITHOUT ROWID"
+        )
+        connection.execute(
+            "CREATE TABLE accepted_changes (run TEXT NOT NULL, place INTEGER NOT NULL, destination TEXT NOT NULL,"
+            " path BLOB NOT NULL, old_sha256 TEXT NOT NULL, new_sha256 TEXT NOT NULL, PRIMARY KEY (run, place))"
+            " WITHOUT ROWID"
         )
 
     def apply(self, connection: sqlite3.Connection, event: RecordedEvent, payload: Message | None) -> None:
@@ -48,6 +53,12 @@ class RunsProjection:
                     for place, logged in enumerate(after.overrides)
                 ],
             )
+        for place in range(len(before.accepted), len(after.accepted)):
+            change = after.accepted[place]
+            connection.execute(
+                "INSERT INTO accepted_changes VALUES (?, ?, ?, ?, ?, ?)",
+                (after.run, place, change.destination, change.path, change.old_sha256, change.new_sha256),
+            )
 
 
 def run_record(connection: sqlite3.Connection, run: str) -> RunRecord:
@@ -56,10 +67,14 @@ def run_record(connection: sqlite3.Connection, run: str) -> RunRecord:
     if row is None:
         return RunRecord(run)
     entries = connection.execute("SELECT entry, imported FROM overrides WHERE run = ? ORDER BY place", (run,))
+    changes = connection.execute(
+        "SELECT destination, path, old_sha256, new_sha256 FROM accepted_changes WHERE run = ? ORDER BY place", (run,)
+    )
     return RunRecord(
         run=run,
         sync_status=SyncStatus(row[0]) if row[0] else None,
         overrides=tuple(_logged(entry, imported) for entry, imported in entries.fetchall()),
+        accepted=tuple(AcceptedChange(*change) for change in changes.fetchall()),
         revision=row[1],
     )
 

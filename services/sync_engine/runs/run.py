@@ -29,17 +29,33 @@ class LoggedOverride:
 
 
 @dataclass(frozen=True, slots=True)
+class AcceptedChange:
+    """That a destination's copy of a file may be superseded: bound to both contents. `destination` empty: any;
+    `new_sha256` empty: the file was removed."""
+
+    destination: str
+    path: bytes
+    old_sha256: str
+    new_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """`sync_status` None: Labferry never said anything about this run, so its file is left as it is."""
 
     run: str
     sync_status: SyncStatus | None = None
     overrides: tuple[LoggedOverride, ...] = ()
+    accepted: tuple[AcceptedChange, ...] = ()
     revision: int = -1
 
     @property
     def entries(self) -> tuple[OverrideEntry, ...]:
         return tuple(logged.entry for logged in self.overrides)
+
+    def accepted_at(self, destination: str) -> tuple[AcceptedChange, ...]:
+        """The changes that may be brought to one destination, oldest first."""
+        return tuple(a for a in self.accepted if a.destination in ("", destination))
 
 
 class OverrideError(Exception):
@@ -71,6 +87,10 @@ def _after(record: RunRecord, event: Message) -> RunRecord:
             return replace(record, overrides=(*record.overrides, LoggedOverride(_recorded(event), False)))
         case events.RunOverrideRevoked():
             return replace(record, overrides=(*record.overrides, LoggedOverride(_tombstone(event), False)))
+        case events.RunChangeAccepted():
+            path = event.path_bytes or event.path.encode()
+            change = AcceptedChange(event.destination, path, event.old_sha256, event.new_sha256)
+            return replace(record, accepted=(*record.accepted, change))
         case events.RunOverrideImported():
             raw = decode_json(event.entry_json.encode())
             if not isinstance(raw, dict):

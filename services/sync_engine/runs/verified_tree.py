@@ -5,57 +5,96 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from services.sync_engine.runs.location import LocatedRun
+from services.sync_engine.runs.run import AcceptedChange
 from services.sync_engine.transfer.source_tree import scan_run
-from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SourceEntry
+from services.sync_engine.transfer.system_error import source_error
+from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SourceEntry, bytes_unless_text
 from services.sync_engine.validation.finding import Finding, OffendingKind, Rule, Tier
 
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class ChangedFile:
+    """A proven file that holds another content now, or is missing: then `new_sha256` is empty."""
+
+    path: bytes
+    old_sha256: str
+    new_sha256: str
+
+    def is_accepted_by(self, accepted: Sequence[AcceptedChange]) -> bool:
+        """Whether an operator accepted exactly this change."""
+        return any(
+            (a.path, a.old_sha256, a.new_sha256) == (self.path, self.old_sha256, self.new_sha256) for a in accepted
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ChangesSince:
-    """Findings for files that changed or vanished, and the paths of files that were added."""
+    """`kept` are the proven files that hold the same still, with their present times; `added` came since."""
 
-    findings: Sequence[Finding]
-    added: Sequence[str]
+    kept: Sequence[CopiedFile]
+    changed: Sequence[ChangedFile]
+    added: Sequence[bytes]
+
+    def refused(self, accepted: Sequence[AcceptedChange]) -> Sequence[ChangedFile]:
+        """The changes that no operator accepted."""
+        return [change for change in self.changed if not change.is_accepted_by(accepted)]
 
 
-def what_changed_since(located: LocatedRun, proven: Sequence[CopiedFile]) -> ChangesSince:
-    """Compares the run as it lies there. A file whose times moved is hashed: only another content is a change."""
+def what_changed_since(located: LocatedRun, proven: Sequence[CopiedFile], *, cleaned: bool = False) -> ChangesSince:
+    """Compares the run as it lies there. A file whose times moved is hashed: only another content is a change.
+    TransferError when the run can't be read.
+
+    `cleaned`: the local data was deleted after it was proven, so that a missing file is no change.
+    """
     now = {e.path: e for e in scan_run(located.folder) if e.kind is not EntryKind.DIRECTORY}
-    before = {f.path: f for f in proven}
-    findings = []
-    for path, file in sorted(before.items()):
-        entry = now.get(path)
+    kept: list[CopiedFile] = []
+    changed: list[ChangedFile] = []
+    for file in sorted(proven, key=lambda f: f.path):
+        entry = now.get(file.path)
         if entry is None:
-            findings.append(_finding(located, path, "A verified file is missing.", file))
-        elif not _is_same(located.folder, entry, file):
-            findings.append(_finding(located, path, "A verified file has another content now.", file))
-    added = [path.decode(errors="replace") for path in sorted(now.keys() - before.keys())]
-    return ChangesSince(findings, added)
+            if cleaned:
+                kept.append(file)
+            else:
+                changed.append(ChangedFile(file.path, file.sha256, ""))
+            continue
+        sha256 = _hash(located.folder, entry, file)
+        if sha256 != file.sha256 or entry.kind is not file.kind:
+            changed.append(ChangedFile(file.path, file.sha256, sha256))
+        else:
+            kept.append(
+                replace(file, size=entry.size, mtime_ns=entry.mtime_ns, ctime_ns=entry.ctime_ns, inode=entry.inode)
+            )
+    proven_paths = {file.path for file in proven}
+    return ChangesSince(kept, changed, sorted(path for path in now if path not in proven_paths))
 
 
-def _is_same(folder: Path, entry: SourceEntry, file: CopiedFile) -> bool:
-    if entry.kind is not file.kind or entry.size != file.size:
-        return False
-    if entry.kind is EntryKind.SYMLINK:
-        return entry.link_target == file.link_target
-    if (entry.mtime_ns, entry.ctime_ns, entry.inode) == (file.mtime_ns, file.ctime_ns, file.inode):
-        return True
+def _hash(folder: Path, entry: SourceEntry, file: CopiedFile) -> str:
+    if entry.link_target is not None:
+        return hashlib.sha256(entry.link_target).hexdigest()
+    as_proven = (file.size, file.mtime_ns, file.ctime_ns, file.inode)
+    if entry.kind is file.kind and (entry.size, entry.mtime_ns, entry.ctime_ns, entry.inode) == as_proven:
+        return file.sha256
     digest = hashlib.sha256()
-    with open(os.path.join(os.fsencode(folder), entry.path), "rb", buffering=0) as content:
-        while block := content.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest() == file.sha256
+    try:
+        with open(os.path.join(os.fsencode(folder), entry.path), "rb", buffering=0) as content:
+            while block := content.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise source_error(error, entry.path) from error
+    return digest.hexdigest()
 
 
-def _finding(located: LocatedRun, path: bytes, detail: str, file: CopiedFile) -> Finding:
-    text = path.decode(errors="replace")
-    exact = text.encode() == path
+def changed_file_finding(located: LocatedRun, change: ChangedFile) -> Finding:
+    """`verified_file_changed`, with both hashes as AcceptChange asks for them."""
+    text = change.path.decode(errors="replace")
+    what = f"has the SHA-256 {change.new_sha256} now" if change.new_sha256 else "is missing"
+    raw = bytes_unless_text(change.path)
     return Finding(
         rule=Rule.VERIFIED_FILE_CHANGED,
         tier=Tier.HARD,
@@ -63,6 +102,6 @@ def _finding(located: LocatedRun, path: bytes, detail: str, file: CopiedFile) ->
         offending_path=f"{located.identity}/{text}",
         offending_kind=OffendingKind.FILE_CONTENT,
         matched_token=None,
-        rule_detail=f"{detail} Its proven SHA-256 is {file.sha256}.",
-        offending_path_bytes=b"" if exact else located.identity.encode() + b"/" + path,
+        rule_detail=f"A verified file {what}; its proven SHA-256 is {change.old_sha256}.",
+        offending_path_bytes=located.identity.encode() + b"/" + raw if raw else b"",
     )

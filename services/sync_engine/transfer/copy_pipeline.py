@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from services.sync_engine.transfer.file_copy import LARGE_BYTES, ChunkOutcome, FileCopier, WholeFile
 from services.sync_engine.transfer.landing import Landing
 from services.sync_engine.transfer.system_error import shown
-from services.sync_engine.transfer.transport import CopiedFile, FailureKind, SourceEntry, TransferError
+from services.sync_engine.transfer.transport import (
+    CopiedFile,
+    FailureKind,
+    SourceEntry,
+    TransferControl,
+    TransferError,
+)
 
 _BATCH_FILES = 256
 _BATCH_BYTES = 64 << 20
@@ -22,10 +28,11 @@ _GRAVEST_FIRST = (FailureKind.LOCAL_FILE_VANISHED, FailureKind.LOCAL_FILE_UNREAD
 
 @dataclass(slots=True)
 class PipelineOutcome:
-    """Files that landed, and local files that could not be copied."""
+    """Files that landed, and local files that could not be copied. `cut_short`: others were not begun."""
 
     landed: list[CopiedFile] = field(default_factory=list)
     failures: list[TransferError] = field(default_factory=list)
+    cut_short: bool = False
 
 
 def batches(entries: Sequence[SourceEntry]) -> Iterator[list[SourceEntry]]:
@@ -52,14 +59,18 @@ def run_pipeline(
     landing: Landing,
     before_landing: Callable[[Sequence[CopiedFile]], None],
     workers: int,
+    control: TransferControl,
 ) -> PipelineOutcome:
     """Copies and lands everything that can be read. Raises what the destination, the engine or `before_landing` raised,
-    with all threads ended."""
+    with all threads ended. A copy that is wound down lands what is whole before it raises TransferStoppedError."""
     outcome = PipelineOutcome()
     in_work: deque[list[Future[ChunkOutcome]]] = deque()
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="copy") as threads:
         try:
             for batch in batches(entries):
+                if control.winding_down:
+                    outcome.cut_short = True
+                    break
                 chunks = [batch[start : start + _CHUNK_FILES] for start in range(0, len(batch), _CHUNK_FILES)]
                 in_work.append([threads.submit(copier.copy_chunk, chunk) for chunk in chunks])
                 if len(in_work) == _BATCHES_IN_WORK:
@@ -70,6 +81,8 @@ def run_pipeline(
             copier.abort()
             threads.shutdown(wait=True, cancel_futures=True)
             raise
+    if outcome.cut_short:
+        control.raise_before_file()
     return outcome
 
 
@@ -84,6 +97,7 @@ def _finish(
         result = chunk.result()
         whole += result.whole
         outcome.failures += result.failures
+        outcome.cut_short = outcome.cut_short or result.cut_short
     if whole:
         copied = [file.copied for file in whole]
         before_landing(copied)

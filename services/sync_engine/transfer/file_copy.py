@@ -47,10 +47,11 @@ class WholeFile:
 
 @dataclass(slots=True)
 class ChunkOutcome:
-    """What became of a chunk: the files that are whole, and the local failures."""
+    """What became of a chunk: the files that are whole, and the local failures. `cut_short`: not all were begun."""
 
     whole: list[WholeFile] = field(default_factory=list)
     failures: list[TransferError] = field(default_factory=list)
+    cut_short: bool = False
 
 
 class CopyAbortedError(Exception):
@@ -90,6 +91,9 @@ class FileCopier:
         outcome = ChunkOutcome()
         for entry in entries:
             self._refuse_if_ended()
+            if self._control.winding_down:
+                outcome.cut_short = True
+                break
             try:
                 outcome.whole.append(self._copy(entry))
             except TransferError as failure:

@@ -14,7 +14,7 @@ from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.file_copy import WholeFile
 from services.sync_engine.transfer.incoming import IncomingFolder
 from services.sync_engine.transfer.libc import rename_noreplace
-from services.sync_engine.transfer.present import differing_error, same_content
+from services.sync_engine.transfer.present import Different, difference_from, differing_error
 from services.sync_engine.transfer.system_error import destination_error
 from services.sync_engine.transfer.transport import FailureKind, TransferError
 
@@ -38,14 +38,16 @@ class Landing:
     def land(self, files: Sequence[WholeFile]) -> None:
         """Raises TransferError; DESTINATION_FILE_DIFFERS names every file of the batch that met a different one."""
         self._root.refuse_if_gone()
-        differing: list[bytes] = []
+        differing: list[Different] = []
         for file in files:
             place = self._target + b"/" + file.copied.path
             self._root.ensure_folder(place.rpartition(b"/")[0])
             if file.copied.path in self._replaceable:
                 self._put_aside(place, file.copied.path)
-            if not self._move(file, place) and not same_content(self._root, self._target, file.copied):
-                differing.append(file.copied.path)
+            if not self._move(file, place):
+                different = difference_from(self._root, self._target, file.copied)
+                if different is not None:
+                    differing.append(different)
         if differing:
             raise differing_error(differing)
 

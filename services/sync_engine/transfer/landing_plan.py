@@ -9,7 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from services.sync_engine.transfer.destination_root import DestinationRoot
-from services.sync_engine.transfer.present import differing_error, digest_at_destination, names_present
+from services.sync_engine.transfer.present import (
+    Different,
+    differing_error,
+    digest_at_destination,
+    names_present,
+)
 from services.sync_engine.transfer.source_file import SourceFiles, copied_from
 from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SourceEntry, TransferControl
 
@@ -43,14 +48,14 @@ def plan_landing(
     send: list[SourceEntry] = []
     settled: list[CopiedFile] = []
     replaceable: set[bytes] = set()
-    differing: list[bytes] = []
+    differing: list[Different] = []
     for entry in entries:
         if entry.path not in present:
             if entry.kind is not EntryKind.DIRECTORY:
                 send.append(entry)
             continue
         if present[entry.path] is not entry.kind:
-            differing.append(entry.path)
+            differing.append(Different(entry.path, None, None))
             continue
         if entry.kind is EntryKind.DIRECTORY:
             continue
@@ -65,13 +70,14 @@ def plan_landing(
             continue
         control.raise_if_stopped()
         there = digest_at_destination(root, target, entry.path, entry.kind)
-        if status.st_size == entry.size and source.sha256(entry) == there:
-            settled.append(copied_from(entry, there))
+        here = source.sha256(entry)
+        if here == there:
+            settled.append(copied_from(entry, here))
         elif there in {record.sha256 for record in records}:
             replaceable.add(entry.path)
             send.append(entry)
         else:
-            differing.append(entry.path)
+            differing.append(Different(entry.path, there, here))
     if differing:
         raise differing_error(differing)
     folders = tuple(entry for entry in entries if entry.kind is EntryKind.DIRECTORY)

@@ -17,7 +17,8 @@ from services.sync_engine.transfer.file_copy import FileCopier
 from services.sync_engine.transfer.incoming import INCOMING, IncomingFolder, sweep_incoming
 from services.sync_engine.transfer.landing import Landing
 from services.sync_engine.transfer.landing_plan import LandingPlan, plan_landing
-from services.sync_engine.transfer.name_plan import TargetTraits, refuse_impossible_names
+from services.sync_engine.transfer.name_plan import refuse_impossible_names
+from services.sync_engine.transfer.present import digest_at_destination, names_present
 from services.sync_engine.transfer.read_back import read_back
 from services.sync_engine.transfer.sealing import seal_files
 from services.sync_engine.transfer.source_file import SourceFiles
@@ -26,11 +27,13 @@ from services.sync_engine.transfer.system_error import destination_error
 from services.sync_engine.transfer.target_probe import probe_target
 from services.sync_engine.transfer.transport import (
     CopiedFile,
+    EntryKind,
     FailureKind,
     Progress,
     ProgressPhase,
     SealedFile,
     SourceEntry,
+    TargetTraits,
     TransferControl,
     TransferError,
     VerifyOutcome,
@@ -56,6 +59,11 @@ class MountedTransport:
         self._incoming_seen = used_before
         self._traits: TargetTraits | None = None
         self._traits_lock = threading.Lock()
+
+    @property
+    def traits(self) -> TargetTraits | None:
+        """As `Transport.traits`."""
+        return self._traits
 
     def check(self) -> None:
         """Makes, syncs and removes an empty file. A full destination passes: that is a matter of each copy."""
@@ -114,6 +122,7 @@ class MountedTransport:
                     landing=Landing(root, incoming, place, plan.replaceable),
                     before_landing=before_landing,
                     workers=self._workers,
+                    control=control,
                 )
             if outcome.failures:
                 raise local_failure(outcome.failures)
@@ -134,6 +143,20 @@ class MountedTransport:
         """As `Transport.seal`."""
         with self._opened() as root:
             seal_files(root, files)
+
+    def digests(self, target: PurePosixPath, paths: Sequence[bytes]) -> Mapping[bytes, str]:
+        """As `Transport.digests`."""
+        place = os.fsencode(target)
+        found: dict[bytes, str] = {}
+        with self._opened() as root:
+            present = names_present(root, place) if paths else {}
+            for path in paths:
+                kind = present.get(path)
+                if kind in (EntryKind.FILE, EntryKind.SYMLINK):
+                    digest = digest_at_destination(root, place, path, kind)
+                    if digest is not None:
+                        found[path] = digest
+        return found
 
     def set_aside(self, target: PurePosixPath, paths: Sequence[bytes], *, job_id: str, attempt: int) -> None:
         """As `Transport.set_aside`: under `.labferry-superseded` beside the projects."""

@@ -8,17 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from services.sync_engine.transfer.system_error import shown
-from services.sync_engine.transfer.transport import FailureKind, SourceEntry, TransferError
-
-
-@dataclass(frozen=True, slots=True)
-class TargetTraits:
-    """What a destination does with names, as probed there. `max_name_bytes` is for one segment."""
-
-    case_sensitive: bool
-    max_name_bytes: int
-    keeps_unicode_forms: bool = True
-    keeps_any_bytes: bool = True
+from services.sync_engine.transfer.transport import FailureKind, SourceEntry, TargetTraits, TransferError
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,12 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.system_error import destination_error, shown
-from services.sync_engine.transfer.transport import CopiedFile, EntryKind, FailureKind, TransferError
+from services.sync_engine.transfer.transport import CopiedFile, DifferingFile, EntryKind, FailureKind, TransferError
 from services.sync_engine.transfer.uncached_read import NotAFileError, hash_uncached
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -95,20 +97,31 @@ def _sync_present(root: DestinationRoot, place: bytes) -> int:
     return status.st_size
 
 
-def same_content(root: DestinationRoot, target: bytes, copied: CopiedFile) -> bool:
-    """True when the run's folder `target` holds the file with what was copied."""
-    present = root.status(target + b"/" + copied.path)
-    if present is None or (copied.kind is EntryKind.FILE and present.st_size != copied.size):
-        return False
-    return digest_at_destination(root, target, copied.path, copied.kind) == copied.sha256
+def difference_from(root: DestinationRoot, target: bytes, copied: CopiedFile) -> Different | None:
+    """None when the run's folder `target` holds the file with what was copied."""
+    if root.status(target + b"/" + copied.path) is None:
+        return Different(copied.path, None, copied.sha256)
+    there = digest_at_destination(root, target, copied.path, copied.kind)
+    return None if there == copied.sha256 else Different(copied.path, there, copied.sha256)
 
 
-def differing_error(paths: Sequence[bytes]) -> TransferError:
+@dataclass(frozen=True, slots=True)
+class Different:
+    """A name of which source and destination hold different things. A hash is None where no file is."""
+
+    path: bytes
+    there: str | None
+    here: str | None
+
+
+def differing_error(files: Sequence[Different]) -> TransferError:
     """The refusal that names files at the destination that this job did not write and that differ."""
-    first = shown(paths[0])
-    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    files = sorted(files, key=attrgetter("path"))
+    first = shown(files[0].path)
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
     return TransferError(
         FailureKind.DESTINATION_FILE_DIFFERS,
         f"the destination holds another {first}{more} that this job did not write; nothing was overwritten",
-        sorted(paths),
+        [f.path for f in files],
+        [DifferingFile(f.path, f.there or "", f.here or "") for f in files],
     )

@@ -76,7 +76,7 @@ class _Reader:
 
     def _open(self, file: CopiedFile) -> _Checked | int:
         """A descriptor, or the result where that is clear without reading."""
-        self._control.raise_if_stopped()
+        self._control.raise_before_file()
         # The listing followed no symlink: a file behind a folder that became a symlink is not at this destination.
         if file.path not in self._present:
             return _Checked(file, _Verdict.MISSING, None)

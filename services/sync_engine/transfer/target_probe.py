@@ -9,8 +9,8 @@ import unicodedata
 
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.incoming import INCOMING
-from services.sync_engine.transfer.name_plan import TargetTraits
 from services.sync_engine.transfer.system_error import destination_error
+from services.sync_engine.transfer.transport import TargetTraits
 
 _LONGEST_LINUX_NAME = 255
 _COMPOSED = unicodedata.normalize("NFC", "e\u0301")

@@ -7,6 +7,7 @@ aren't UTF-8 must survive. Every failure of a transport is a `TransferError` who
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,14 +34,35 @@ class FailureKind(StrEnum):
     INTERNAL = "internal"
 
 
+@dataclass(frozen=True, slots=True)
+class DifferingFile:
+    """A file of which source and destination hold different contents. A hash is empty where no file is."""
+
+    path: bytes
+    there_sha256: str
+    here_sha256: str
+
+
+def bytes_unless_text(path: bytes) -> bytes:
+    """The path's bytes where a text can't stand for them; else nothing."""
+    return b"" if path.decode(errors="replace").encode() == path else path
+
+
 class TransferError(Exception):
     """An attempt can't succeed as things are. `message` holds the system's own words; `paths` the files concerned."""
 
-    def __init__(self, kind: FailureKind, message: str, paths: Sequence[bytes] = ()) -> None:
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        paths: Sequence[bytes] = (),
+        differing: Sequence[DifferingFile] = (),
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
         self.paths: tuple[bytes, ...] = tuple(paths)
+        self.differing: tuple[DifferingFile, ...] = tuple(differing)
 
 
 class StopReason(StrEnum):
@@ -51,6 +73,7 @@ class StopReason(StrEnum):
     PAUSED = "paused"
     CANCELLED = "cancelled"
     STALLED = "stalled"
+    EQUIPMENT_PAUSED = "equipment_paused"
 
 
 class TransferStoppedError(Exception):
@@ -68,6 +91,20 @@ class TransferControl:
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._reason: StopReason | None = None
+        self._winding_down = False
+        self._last_wait = time.monotonic()
+
+    @property
+    def last_wait(self) -> float:
+        """Monotonic time of the last pause that the transfer took by itself: it was alive then."""
+        return self._last_wait
+
+    def wind_down(self, reason: StopReason) -> None:
+        """No further file is started; those in work may be finished."""
+        with self._lock:
+            if self._reason is None:
+                self._reason = reason
+            self._winding_down = True
 
     def stop(self, reason: StopReason) -> None:
         """No further file is started and the one in work is left unfinished."""
@@ -76,14 +113,25 @@ class TransferControl:
                 self._reason = reason
         self._stopped.set()
 
+    @property
+    def winding_down(self) -> bool:
+        """No further file is to be started; those in work may be finished."""
+        return self._winding_down
+
+    def raise_before_file(self) -> None:
+        """Raises TransferStoppedError once no further file is to be started."""
+        if self._reason is not None and (self._winding_down or self._stopped.is_set()):
+            raise TransferStoppedError(self._reason)
+
     def raise_if_stopped(self) -> None:
         """Raises TransferStoppedError once `stop` was called."""
-        if self._reason is not None:
+        if self._stopped.is_set() and self._reason is not None:
             raise TransferStoppedError(self._reason)
 
     def wait(self, seconds: float) -> None:
         """Pauses the calling thread; raises TransferStoppedError as soon as `stop` is called."""
         self._stopped.wait(seconds)
+        self._last_wait = time.monotonic()
         self.raise_if_stopped()
 
 
@@ -147,6 +195,16 @@ class CopiedFile:
     link_target: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TargetTraits:
+    """What a destination does with names, as probed there. `max_name_bytes` is for one segment."""
+
+    case_sensitive: bool
+    max_name_bytes: int
+    keeps_unicode_forms: bool = True
+    keeps_any_bytes: bool = True
+
+
 class EvidenceGrade(StrEnum):
     """How well it is proven that a copy holds what the source held (ARCHITECTURE §4)."""
 
@@ -207,6 +265,11 @@ class Transport(Protocol):
     `target` is the run's path below the equipment's folder at the destination.
     """
 
+    @property
+    def traits(self) -> TargetTraits | None:
+        """What the destination does with names; None before it was measured."""
+        ...
+
     def check(self) -> None:
         """Returns when the destination is reachable and usable; else TransferError with the reason."""
 
@@ -244,6 +307,11 @@ class Transport(Protocol):
 
     def seal(self, files: Sequence[SealedFile]) -> None:
         """Puts each file in its place, replacing atomically, fsyncs, reads it back and compares."""
+
+    def digests(self, target: PurePosixPath, paths: Sequence[bytes]) -> Mapping[bytes, str]:
+        """SHA-256 of what lies at these paths of the run, read as for verification. What is no file, or isn't there, is
+        left out."""
+        ...
 
     def set_aside(self, target: PurePosixPath, paths: Sequence[bytes], *, job_id: str, attempt: int) -> None:
         """Moves files of the run out of the way at the destination, kept for people to look at, so that they can be

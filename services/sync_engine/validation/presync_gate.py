@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from libs.run_tree.creation_record import CreationRecord, SyncStatus
 from libs.run_tree.overrides import ActiveOverrides, active_overrides
+from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.engine_log import EngineLog
 from services.sync_engine.runs.creation_projection import CreationFiles
 from services.sync_engine.runs.location import LocatedRun
@@ -40,7 +40,8 @@ class GateView:
 class PreSyncGate:
     """Looks at runs as they lie on disk."""
 
-    def __init__(self, log: EngineLog, files: CreationFiles, scan: ContentScan) -> None:
+    def __init__(self, log: EngineLog, files: CreationFiles, scan: ContentScan, threads: WorkThreads) -> None:
+        self._threads = threads
         self._log = log
         self._files = files
         self._scan = scan
@@ -48,7 +49,8 @@ class PreSyncGate:
     async def look(self, located: LocatedRun, now: datetime) -> GateView:
         """A fresh walk. WalkError, and the errors of `read_creation`."""
         creation = await self._files.import_foreign(located)
-        findings = await asyncio.to_thread(audit_run, located.equipment.local_root, located.path, self._scan, creation)
+        root, path = located.equipment.local_root, located.path
+        findings = await self._threads.run(lambda: audit_run(root, path, self._scan, creation))
         return _view(await self._log.run(located.identity), creation, findings, now)
 
 

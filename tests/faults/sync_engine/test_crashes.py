@@ -78,7 +78,7 @@ async def test_killed_again_and_again_every_job_ends_right() -> None:
             verified = await engine.log.VerifyLog(event_log_service_pb2.VerifyLogRequest())
             assert verified.intact
             rebuilt = await engine.log.RebuildProjections(event_log_service_pb2.RebuildProjectionsRequest(dry_run=True))
-            assert [p.differences for p in rebuilt.projections] == [0, 0]
+            assert not any(p.differences for p in rebuilt.projections)
 
 
 async def _press_on(engine: Engine, runs: list[str], queued: set[str]) -> None:

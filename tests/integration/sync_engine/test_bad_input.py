@@ -177,12 +177,6 @@ async def test_verifying_what_was_never_brought(engine: Engine) -> None:
     assert (await refused(elsewhere))[:2] == (NOT_FOUND, "DESTINATION_NOT_FOUND")
 
 
-async def test_files_added_after_verification_are_refused_for_now(engine: Engine) -> None:
-    run = engine.site.make_run()
-    await engine.bring(run)
-    (engine.site.local(run) / "late.tif").write_bytes(b"late")
-    assert (await refused(engine.enqueue(run)))[:2] == (PRECONDITION, "RUN_AMENDED")
-
 
 async def test_a_scope_that_is_not_there(engine: Engine) -> None:
     def query(**scope: Any) -> Any:

@@ -1,0 +1,98 @@
+"""AcceptChange: an operator lets one file's copy at a destination be superseded, bound to both contents (SPEC §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from labferry.events.v1 import job_events_pb2, run_events_pb2
+from libs.event_log.event import RecordedEvent
+from libs.event_log.store import RequestKey
+from services.sync_engine.engine_log import Cause, decided_anew, job_change, run_change
+from services.sync_engine.errors import DestinationNotFoundError, NoSuchChangeError
+from services.sync_engine.jobs.file_list import decode_copied
+from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobState
+from services.sync_engine.jobs.read_model import latest_by_destination
+from services.sync_engine.jobs.workbench import Workbench
+from services.sync_engine.runs.run import AcceptedChange, status_by_jobs, status_change
+from services.sync_engine.transfer.transport import DifferingFile, FailureKind, bytes_unless_text
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """What is accepted, and by whom."""
+
+    run: str
+    change: AcceptedChange
+    operator: str
+
+
+class AcceptChange:
+    """The command. Failed jobs that met this file are armed again with it."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+
+    async def accept(self, acceptance: Acceptance, cause: Cause, request: RequestKey | None) -> Sequence[Job]:
+        """The jobs that were armed again. DestinationNotFoundError; NoSuchChangeError when no destination of the run is
+        known to hold the old content in the place of the new one."""
+        bench = self._bench
+        if request is not None:
+            earlier = await bench.log.store.find_request(request)
+            if earlier is not None:
+                return await self._armed_by(earlier.events)
+        path = bench.locator.parse(acceptance.run)
+        bench.locator.equipment(path.equipment_id)
+        names = {d.name for d in bench.destinations[path.equipment_id]}
+        wanted = acceptance.change.destination
+        if wanted and wanted not in names:
+            raise DestinationNotFoundError(
+                f"{path.equipment_id} has no destination {wanted!r}",
+                metadata={"equipment_id": path.equipment_id, "destination": wanted},
+            )
+        return await decided_anew(lambda: self._try(acceptance, cause, request))
+
+    async def _try(self, acceptance: Acceptance, cause: Cause, request: RequestKey | None) -> Sequence[Job]:
+        bench, change = self._bench, acceptance.change
+        latest = latest_by_destination(await bench.jobs_of_run(acceptance.run))
+        jobs = [job for name, job in latest.items() if change.destination in ("", name)]
+        stopped = [job for job in jobs if _was_stopped_by(job, change)]
+        if not stopped and not [job for job in jobs if await self._proved(job, change)]:
+            raise NoSuchChangeError(
+                f"no destination of {acceptance.run} is known to hold {change.old_sha256} as"
+                f" {change.path.decode(errors='replace')} in the place of what is to be accepted",
+                metadata={"run": acceptance.run, "path": change.path.decode(errors="replace")},
+            )
+        record = await bench.log.run(acceptance.run)
+        accepted = run_events_pb2.RunChangeAccepted(
+            run=acceptance.run,
+            destination=change.destination,
+            path=change.path.decode(errors="replace"),
+            path_bytes=bytes_unless_text(change.path),
+            old_sha256=change.old_sha256,
+            new_sha256=change.new_sha256,
+            operator=acceptance.operator,
+        )
+        status = status_change(record, status_by_jobs(record, [None])) if stopped else ()
+        rearmed = [job_change(job, job_events_pb2.JobRearmed(command="accept_change")) for job in stopped]
+        result = await bench.log.append(cause, run_change(record, accepted, *status), *rearmed, request=request)
+        return await self._armed_by(result.events)
+
+    async def _proved(self, job: Job, change: AcceptedChange) -> bool:
+        if job.state not in PROVEN_STATES or job.files_blob is None:
+            return False
+        files = decode_copied(await self._bench.blobs.read(job.files_blob))
+        return any((f.path, f.sha256) == (change.path, change.old_sha256) for f in files)
+
+    async def _armed_by(self, recorded: Sequence[RecordedEvent]) -> Sequence[Job]:
+        last = recorded[-1].position
+        ids = [e.stream.removeprefix("job-") for e in recorded if e.stream.startswith("job-")]
+        jobs = [await self._bench.log.job(job_id, upto_position=last) for job_id in ids]
+        return [job for job in jobs if job is not None]
+
+
+def _was_stopped_by(job: Job, change: AcceptedChange) -> bool:
+    if job.state is not JobState.FAILED or job.failure is None:
+        return False
+    met = DifferingFile(change.path, change.old_sha256, change.new_sha256)
+    return job.failure.kind is FailureKind.DESTINATION_FILE_DIFFERS and met in job.failure.differing

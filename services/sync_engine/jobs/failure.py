@@ -1,0 +1,57 @@
+"""Why an attempt did not succeed, as the log and the callers are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from labferry.sync.v1 import job_pb2
+from libs.service_kit.enum_names import ProtoNames
+from services.sync_engine.transfer.transport import DifferingFile, FailureKind, TransferError, bytes_unless_text
+
+FAILURE_KINDS = ProtoNames(FailureKind, job_pb2.FailureKind, "FAILURE_KIND")
+_MOST_PATHS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The class of a failure and the transport's own words. `differing` has both hashes of files that differ."""
+
+    kind: FailureKind
+    message: str
+    paths: tuple[str, ...] = ()
+    differing: tuple[DifferingFile, ...] = ()
+
+
+def failure_of_transfer(error: TransferError) -> Failure:
+    paths = tuple(p.decode(errors="replace") for p in error.paths[:_MOST_PATHS])
+    return Failure(error.kind, error.message, paths, error.differing[:_MOST_PATHS])
+
+
+def failure_of(message: job_pb2.JobFailure) -> Failure:
+    return Failure(
+        FAILURE_KINDS.from_proto(message.kind),
+        message.message,
+        tuple(message.paths),
+        tuple(_differing(f) for f in message.differing_files),
+    )
+
+
+def failure_message(failure: Failure) -> job_pb2.JobFailure:
+    return job_pb2.JobFailure(
+        kind=FAILURE_KINDS.to_proto(failure.kind),
+        message=failure.message,
+        paths=failure.paths[:_MOST_PATHS],
+        differing_files=[
+            job_pb2.DifferingFile(
+                path=f.path.decode(errors="replace"),
+                path_bytes=bytes_unless_text(f.path),
+                old_sha256=f.there_sha256,
+                new_sha256=f.here_sha256,
+            )
+            for f in failure.differing[:_MOST_PATHS]
+        ],
+    )
+
+
+def _differing(message: job_pb2.DifferingFile) -> DifferingFile:
+    return DifferingFile(message.path_bytes or message.path.encode(), message.old_sha256, message.new_sha256)

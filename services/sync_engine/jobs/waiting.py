@@ -1,0 +1,75 @@
+"""Why a job is not moving: the condition, since when, and when it is looked at again (ARCHITECTURE §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from services.sync_engine.jobs.destination_watch import DestinationWatch
+from services.sync_engine.jobs.job import ENDED_STATES, PROVEN_STATES, Job, JobState, Wait, WaitCondition
+from services.sync_engine.jobs.scheduler import Scheduler
+
+WHO_CAN_CLEAR = {
+    WaitCondition.SLOT: "nobody",
+    WaitCondition.BACKOFF: "nobody",
+    WaitCondition.GATE: "operator",
+    WaitCondition.DESTINATION_FULL: "it",
+    WaitCondition.DESTINATION_UNREACHABLE: "it",
+    WaitCondition.SOURCE_UNSETTLED: "nobody",
+    WaitCondition.OPERATOR: "operator",
+    WaitCondition.EQUIPMENT_NOT_CONFIGURED: "it",
+    WaitCondition.EQUIPMENT_PAUSED: "operator",
+}
+
+
+def recorded_waits(job: Job) -> Sequence[Wait]:
+    """What the job's own events say, whatever goes on in an engine."""
+    if job.state is JobState.PAUSED:
+        return (Wait(WaitCondition.OPERATOR, job.paused_at or job.enqueued, "an operator paused it"),)
+    if job.wait is not None:
+        return (job.wait,)
+    if job.state is JobState.QUEUED and job.next_attempt is not None:
+        why = job.failure.message if job.failure is not None else "the last attempt failed"
+        return (Wait(WaitCondition.BACKOFF, job.failed_at or job.enqueued, why, job.next_attempt),)
+    return ()
+
+
+class WaitingOn:
+    """What holds jobs back in this engine now. `paused` gives the pause of an equipment that operators hold."""
+
+    def __init__(self, scheduler: Scheduler, watch: DestinationWatch, paused: Callable[[str], Wait | None]) -> None:
+        self._scheduler = scheduler
+        self._watch = watch
+        self._paused = paused
+
+    def of(self, job: Job) -> Sequence[Wait]:
+        """Empty while the job moves, or needs nothing more."""
+        if job.state in ENDED_STATES:
+            return ()
+        if job.state is not JobState.PAUSED and job.state not in PROVEN_STATES:
+            if not self._scheduler.serves(job.equipment_id):
+                detail = f"equipment {job.equipment_id} is not in the configuration of this engine"
+                return (Wait(WaitCondition.EQUIPMENT_NOT_CONFIGURED, job.enqueued, detail),)
+            held = self._paused(job.equipment_id)
+            if held is not None:
+                return (held,)
+        recorded = recorded_waits(job)
+        if recorded:
+            return tuple(self._with_next_try(job, wait) for wait in recorded)
+        return self._slot(job)
+
+    def _with_next_try(self, job: Job, wait: Wait) -> Wait:
+        if wait.condition is WaitCondition.DESTINATION_UNREACHABLE:
+            again = self._watch.next_probe(job.equipment_id, job.destination)
+        else:
+            again = self._scheduler.next_try(job.job_id)
+        return replace(wait, next_try=again or wait.next_try)
+
+    def _slot(self, job: Job) -> Sequence[Wait]:
+        if job.state is not JobState.QUEUED:
+            return ()
+        in_work = self._scheduler.jobs_in_work(job.equipment_id)
+        if not in_work or job.job_id in in_work:
+            return ()
+        detail = f"job {min(in_work)} of {job.equipment_id} is in work"
+        return (Wait(WaitCondition.SLOT, job.enqueued, detail),)

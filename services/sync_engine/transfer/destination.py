@@ -1,0 +1,17 @@
+"""A configured place that keeps copies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.sync_engine.transfer.transport import Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """One destination of one equipment. `kind` names its transport as the configuration does."""
+
+    name: str
+    required: bool
+    kind: str
+    transport: Transport
