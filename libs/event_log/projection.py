@@ -15,7 +15,7 @@ from libs.event_log.projection_failure import ProjectionFailure, ProjectionStopp
 from libs.event_log.read_model import AppliedEvent, Projection, ReadModelWriter, put_in_place
 from libs.event_log.read_model_readers import ReadModelReaders
 from libs.event_log.rebuild import ProjectionReport, Rebuild
-from libs.event_log.store import EventStore, EventStoreError, LogClosedError
+from libs.event_log.store import EventStore, EventStoreError, LogClosedError, LogUnavailableError
 
 __all__ = [
     "AppliedEvent",
@@ -31,6 +31,7 @@ AppliedCallback = Callable[[Sequence[AppliedEvent]], None]
 StoppedCallback = Callable[[ProjectionFailure], None]
 
 _READERS = 3
+_UNAVAILABLE_PAUSE = 1.0
 
 
 class ProjectionRunner:
@@ -76,7 +77,8 @@ class ProjectionRunner:
     async def start(self) -> None:
         """Opens the read models, replays what they lack, and follows the log from then on.
 
-        A projection that fails is told by `failure`, not by an exception.
+        A projection that fails is told by `failure`, not by an exception. LogUnavailableError for a log that can't be
+        read at the moment.
         """
         self._watch.resume(await self._on_thread(self._writer.open, self._store.store_id, self._store.head))
         await self._apply_upto(self._store.head, announce=False)
@@ -142,9 +144,21 @@ class ProjectionRunner:
             while self.failure is None:
                 await self._store.wait_beyond(self.position)
                 async with self._turn:
-                    await self._apply_upto(self._store.head, announce=True)
+                    reached = await self._try_apply_upto(self._store.head)
+                if not reached:
+                    await asyncio.sleep(_UNAVAILABLE_PAUSE)
         except LogClosedError:
             self._watch.end(lambda: LogClosedError("the event log is closed"))
+
+    async def _try_apply_upto(self, head: int) -> bool:
+        """Whether the log could be read. What can't be read for the moment stops nothing: a database may restart."""
+        try:
+            await self._apply_upto(head, announce=True)
+        except LogClosedError:
+            raise
+        except LogUnavailableError:
+            return False
+        return True
 
     async def _apply_upto(self, head: int, *, announce: bool) -> None:
         try:
@@ -152,7 +166,7 @@ class ProjectionRunner:
                 await self._apply_page(page, announce)
                 if self.failure is not None:
                     return
-        except LogClosedError:
+        except LogUnavailableError:
             raise
         except EventStoreError as error:
             self._stop(ProjectionFailure("event log", self.position + 1, "", str(error)))

@@ -8,13 +8,15 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from libs.event_log.event import NewEvent
+from libs.event_log import projection as projection_module
+from libs.event_log.event import NewEvent, RecordedEvent
 from libs.event_log.memory_store import MemoryEventStore
 from libs.event_log.projection import AppliedEvent, Projection, ProjectionRunner, ProjectionStoppedError
-from libs.event_log.store import LogClosedError
+from libs.event_log.store import LogClosedError, LogUnavailableError
 from tests.integration.event_log.counting import Notes, SumPerStream, notes, sums
 from tests.integration.event_log.events import EVENT_TYPES, counted, noted, to
 
@@ -51,6 +53,33 @@ async def test_a_caller_reads_its_own_writes(store: MemoryEventStore, database: 
 
         await asyncio.gather(*(write_and_read(f"s-{number}") for number in range(5)))
         assert runner.position == store.head == 101
+
+
+class SometimesUnreadable(MemoryEventStore):
+    """A log that can't be read so many times, like a database that restarts."""
+
+    refusals = 0
+
+    async def read(self, *arguments: Any, **filters: Any) -> AsyncIterator[Sequence[RecordedEvent]]:
+        if self.refusals:
+            self.refusals -= 1
+            raise LogUnavailableError("for the moment")
+        async for page in super().read(*arguments, **filters):
+            yield page
+
+
+async def test_a_log_that_is_away_for_a_moment_stops_nothing(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projection_module, "_UNAVAILABLE_PAUSE", 0.0)
+    store = SometimesUnreadable(service="test", version="0.0.0")
+    async with running(store, database) as runner:
+        store.refusals = 3
+        await store.append([to("s", noted("a"))])
+        assert await runner.query(notes) == ["a"]
+        assert (runner.failure, store.refusals) == (None, 0)
+    store.refusals = 1
+    with pytest.raises(LogUnavailableError):
+        async with running(store, database):
+            raise AssertionError("read models that were not brought up to date")
 
 
 async def test_starting_catches_up(store: MemoryEventStore, database: Path) -> None:
