@@ -11,6 +11,7 @@ from google.protobuf.descriptor import EnumDescriptor
 from cli.connection import Connection
 from cli.json_form import numbers_by_short_name
 from cli.output import OutputFormat
+from libs.service_kit.identity import ServiceName
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", envvar="LABFERRY_CONFIG", help="labferry.yaml", show_default=False)
@@ -25,6 +26,7 @@ TokenOption = Annotated[
     ),
 ]
 OutputOption = Annotated[OutputFormat, typer.Option("-o", "--output", help="A table for people, or JSON for programs.")]
+LogOption = Annotated[ServiceName, typer.Option("--log", help="Whose log.")]
 RunArgument = Annotated[str, typer.Argument(help="EQUIPMENT/project/Runs/Run_…", show_default=False)]
 
 

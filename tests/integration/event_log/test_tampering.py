@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from libs.event_log.log_verification import LogVerdict, verify_log
 from libs.event_log.sqlite_store import SqliteEventStore
 from libs.event_log.store import LogDamagedError
+from tests.integration.event_log.changed_file import tamper
 from tests.integration.event_log.events import counted, noted, to
 
 EVENTS = 40
@@ -24,16 +23,6 @@ async def path(tmp_path: Path) -> Path:
         await store.append([to(f"s-{number % 3}", counted(number))])
     await store.close()
     return path
-
-
-def tamper(path: Path, *statements: str) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        triggers = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall()
-        for (name,) in triggers:
-            connection.execute(f"DROP TRIGGER {name}")
-        for statement in statements:
-            connection.execute(statement)
-        connection.commit()
 
 
 async def verdict_on(path: Path) -> LogVerdict:
