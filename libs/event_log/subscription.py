@@ -14,7 +14,7 @@ from typing import Any, Literal
 from libs.event_log.event import RecordedEvent
 from libs.event_log.store import EventStore, ForeignCursorError, PositionBeyondHeadError, PositionTooOldError
 
-BATCH_EVENTS = 64
+BATCH_EVENTS = 256
 BATCH_BYTES = 1 << 20
 CHECKPOINT_SECONDS = 5.0
 _SCAN_POSITIONS = 50_000

@@ -18,7 +18,7 @@ from libs.event_log.store import (
     PositionBeyondHeadError,
     PositionTooOldError,
 )
-from libs.event_log.subscription import CaughtUpStep, CheckpointStep, EventsStep, Step, Subscription
+from libs.event_log.subscription import BATCH_EVENTS, CaughtUpStep, CheckpointStep, EventsStep, Step, Subscription
 from tests.integration.event_log.events import counted, noted, to
 
 
@@ -48,13 +48,13 @@ def positions(steps: list[Step]) -> list[int]:
 
 
 async def test_history_then_live(store: EventStore, stop: asyncio.Event) -> None:
-    await store.append([to("a", *(counted(number) for number in range(200)))])
+    await store.append([to("a", *(counted(number) for number in range(600)))])
     steps = Subscription(store, after=0).steps(stop)
     history = await until_caught_up(steps)
-    assert positions(history) == list(range(1, 202))
-    assert all(len(step.events) <= 64 for step in history if isinstance(step, EventsStep))
-    assert history[-1] == CaughtUpStep(201)
-    for number in range(202, 220):
+    assert positions(history) == list(range(1, 602))
+    assert all(len(step.events) <= BATCH_EVENTS for step in history if isinstance(step, EventsStep))
+    assert history[-1] == CaughtUpStep(601)
+    for number in range(602, 620):
         await store.append([to("a", counted(number))])
         step = await anext(steps)
         assert isinstance(step, EventsStep) and positions([step]) == [number] and step.position == number
