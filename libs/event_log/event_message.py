@@ -44,4 +44,4 @@ def _type_url(name: str, event_types: EventTypes) -> str:
     event_type = event_types.get(name)
     if event_type is None:
         return _UNKNOWN_TYPE_URL + name
-    return _TYPE_URL + event_type.payload.DESCRIPTOR.full_name
+    return _TYPE_URL + str(event_type.payload.DESCRIPTOR.full_name)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+import msgspec
 from google.protobuf.message import Message
+from msgspec.structs import replace
 
 from labferry.events.v1 import job_events_pb2 as events
 from labferry.sync.v1 import job_pb2, run_pb2
@@ -50,8 +51,7 @@ UNPROVEN_STATES = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.AWAITIN
 """On the way to the proof, and neither held nor ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """A condition that holds the job back, since when, and when it is looked at again (None: only by an event).
 
     `pause` is how long `next_try` lay ahead when it was set: no change of the clock makes the wait longer.
@@ -64,8 +64,7 @@ class Wait:
     pause: timedelta | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """The work of bringing one run to one destination, as its events tell it.
 
     `next_attempt` lay `backoff` ahead when it was set, `failed_at`. `paused_from` is where a paused job goes on.

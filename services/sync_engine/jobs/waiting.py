@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from services.sync_engine.jobs.destination_watch import DestinationWatch
 from services.sync_engine.jobs.job import ENDED_STATES, PROVEN_STATES, Job, JobState, Wait, WaitCondition

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
+from msgspec.structs import replace
 
 from services.sync_engine.jobs.job import Job, JobState, Wait, WaitCondition
 from services.sync_engine.jobs.scheduler import Scheduler
