@@ -9,7 +9,9 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from labferry.events.v1.log_events_pb2 import LogBackedUp, LogExported
 from libs.event_log.event import EventTypes, RecordedEvent
+from libs.event_log.genesis import LOG_STREAM
 from libs.event_log.sqlite_store import SqliteEventStore
 
 Json = Any
@@ -24,6 +26,13 @@ class Fact:
     actor: str = "operator-1"
     reason: str = ""
     correlation_id: str = ""
+
+
+LOG_COPIES = (
+    Fact(LOG_STREAM, LogExported(first_position=1, last_position=3), reason="audit"),
+    Fact(LOG_STREAM, LogBackedUp(), correlation_id="c-9"),
+)
+"""What any service's log may hold besides its own events."""
 
 
 @dataclass(frozen=True)

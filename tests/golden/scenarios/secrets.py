@@ -11,7 +11,7 @@ from libs.event_log.sqlite_store import SqliteEventStore
 from services.secrets.events import EVENT_TYPES, STORE_STREAM
 from services.secrets.names import LogNames, NamesSoFar
 from services.secrets.secret_id import DEFAULT_SERVICE
-from tests.golden.scenario import Fact, GoldenService, Json, Scenario
+from tests.golden.scenario import LOG_COPIES, Fact, GoldenService, Json, Scenario
 
 _LIMS = {"service": DEFAULT_SERVICE, "username": "lims"}
 _NAS = {"service": DEFAULT_SERVICE, "username": "nas:CONFOCAL_01"}
@@ -34,6 +34,7 @@ FIRST_RELEASE = Scenario(
         Fact(_NAS_STREAM, facts.SecretDeleted(**_NAS, existed=True), reason="the transport needs none µ"),
         Fact(_LIMS_STREAM, facts.SecretDeleted(**_LIMS, existed=True), reason="by mistake"),
         Fact(_LIMS_STREAM, facts.SecretChangeFailed(**_LIMS, change="delete", cause="StoreUnusableError")),
+        *LOG_COPIES,
     ),
 )
 

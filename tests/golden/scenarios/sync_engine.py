@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from google.protobuf.json_format import MessageToDict
+import msgspec
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from labferry.events.v1 import equipment_events_pb2 as equipment
 from labferry.events.v1 import job_events_pb2 as job
 from labferry.events.v1 import run_events_pb2 as run
 from labferry.sync.v1 import finding_pb2, job_pb2, run_pb2, sync_service_pb2
@@ -15,16 +17,16 @@ from libs.event_log.event import RecordedEvent
 from libs.event_log.projection import ProjectionRunner
 from libs.event_log.sqlite_store import SqliteEventStore
 from services.sync_engine.engine_log import EngineLog
-from services.sync_engine.event_types import EVENT_TYPES, job_stream, run_stream
+from services.sync_engine.event_types import EVENT_TYPES, equipment_stream, job_stream, run_stream
 from services.sync_engine.jobs.job import Job
-from services.sync_engine.jobs.messages import job_message
 from services.sync_engine.jobs.read_model import JobFilter, JobsProjection, jobs_where
 from services.sync_engine.runs.read_model import RunsProjection, run_record, runs_known
 from services.sync_engine.runs.run import RunRecord
-from tests.golden.scenario import Fact, GoldenService, Json, Scenario
+from tests.golden.scenario import LOG_COPIES, Fact, GoldenService, Json, Scenario
 
 _RUN = "CONFOCAL_01/Cortex Q3 Pilot/Runs/Run_2026-04-17T14-32"
 _CARRIED, _REFUSED = "019d9c00-0000-7000-8000-000000000001", "019d9c00-0000-7000-8000-000000000002"
+_HELD_JOB = "019d9c00-0000-7000-8000-000000000003"
 _PLACE = {"run": _RUN, "equipment_id": "CONFOCAL_01"}
 _OVERRIDE, _TOMBSTONE = "0b6b3a1e-5d8e-4d55-9a43-1f3f2ec2d101", "0b6b3a1e-5d8e-4d55-9a43-1f3f2ec2d102"
 _FOREIGN = "0b6b3a1e-5d8e-4d55-9a43-1f3f2ec2d103"
@@ -155,12 +157,13 @@ _JOBS = [
             condition=job_pb2.WAIT_CONDITION_DESTINATION_UNREACHABLE,
             detail="nas is not mounted",
             next_try_time=_LATER,
+            pause=Duration(seconds=30),
             failure=_UNREACHABLE,
         ),
         _attempt(1),
         job.JobRequeued(cause="engine_restarted"),
         _attempt(2),
-        job.JobAttemptFailed(failure=_UNREACHABLE, next_attempt_time=_LATER),
+        job.JobAttemptFailed(failure=_UNREACHABLE, next_attempt_time=_LATER, pause=Duration(seconds=120)),
         _attempt(3),
         _landing(3),
         _copied(3),
@@ -181,7 +184,34 @@ _JOBS = [
     Fact(job_stream(_REFUSED), job.JobRearmed(command="retry"), reason="the share is back"),
     Fact(run_stream(_RUN), _status(run_pb2.SYNC_STATUS_BLOCKED_BY_VALIDATION, run_pb2.SYNC_STATUS_SYNCED)),
 ]
-FIRST_RELEASE = Scenario("first-release", (*_RUN_BEFORE, *_JOBS))
+_HELD = [
+    Fact(
+        run_stream(_RUN),
+        run.RunChangeAccepted(
+            run=_RUN,
+            destination="nas",
+            path="sub/b.csv",
+            old_sha256="5" * 64,
+            new_sha256="6" * 64,
+            operator="asmith",
+            path_bytes=b"sub/\xff.csv",
+        ),
+        reason="the instrument wrote it anew",
+    ),
+    Fact(
+        job_stream(_HELD_JOB),
+        job.JobQueued(job_id=_HELD_JOB, destination="nas", amends_job_id=_CARRIED, amendment=2, **_PLACE),
+    ),
+    Fact(equipment_stream("CONFOCAL_01"), equipment.EquipmentPaused(equipment_id="CONFOCAL_01"), reason="service"),
+    Fact(equipment_stream("CONFOCAL_01"), equipment.EquipmentResumed(equipment_id="CONFOCAL_01")),
+    Fact(job_stream(_HELD_JOB), job.JobPriorityChanged(previous=0, priority=9), reason="urgent"),
+    Fact(job_stream(_HELD_JOB), job.JobStarted(attempt=1, engine_id="e-1", incoming_folder=f"{_HELD_JOB}-1")),
+    Fact(job_stream(_HELD_JOB), job.JobPaused(), reason="not now"),
+    Fact(job_stream(_HELD_JOB), job.JobResumed()),
+    Fact(job_stream(_HELD_JOB), job.JobCancelled(), reason="the wrong run"),
+    Fact(job_stream(_HELD_JOB), job.JobSwept(), actor="service:sync_engine"),
+]
+FIRST_RELEASE = Scenario("first-release", (*_RUN_BEFORE, *_JOBS, *_HELD, *LOG_COPIES))
 
 
 async def _state_after(store: SqliteEventStore, event: RecordedEvent) -> Json:
@@ -189,8 +219,8 @@ async def _state_after(store: SqliteEventStore, event: RecordedEvent) -> Json:
     kind, _, name = event.stream.partition("-")
     if kind == "job":
         then = await log.job(name, upto_position=event.position)
-        return None if then is None else _job(then)
-    return _run(await log.run(name, upto_position=event.position)) if kind == "run" else None
+        return None if then is None else _state(then)
+    return _state(await log.run(name, upto_position=event.position)) if kind == "run" else None
 
 
 async def _read_models(store: SqliteEventStore, folder: Path) -> Mapping[str, Json]:
@@ -203,17 +233,11 @@ async def _read_models(store: SqliteEventStore, folder: Path) -> Mapping[str, Js
         runs = await projections.query(lambda c: [run_record(c, name) for name in runs_known(c)])
     finally:
         await projections.close()
-    return {"jobs": [_job(placed.job) for placed in jobs], "runs": [_run(record) for record in runs]}
+    return {"jobs": [_state(placed.job) for placed in jobs], "runs": [_state(record) for record in runs]}
 
 
-def _job(then: Job) -> Json:
-    """As GetJob gives it."""
-    return MessageToDict(job_message(then), preserving_proto_field_name=True)
-
-
-def _run(record: RunRecord) -> Json:
-    overrides = [{"entry": dict(o.entry.raw), "imported": o.imported} for o in record.overrides]
-    return {"run": record.run, "sync_status": record.sync_status, "overrides": overrides, "revision": record.revision}
+def _state(folded: Job | RunRecord) -> Json:
+    return msgspec.json.decode(msgspec.json.encode(folded))
 
 
 SYNC_ENGINE = GoldenService("sync_engine", EVENT_TYPES, (FIRST_RELEASE,), _state_after, _read_models)
