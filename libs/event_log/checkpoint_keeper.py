@@ -125,6 +125,8 @@ class CheckpointKeeper:
                 while not self._ending.is_set():
                     await self._when_due(ending)
                 await self._make_if_new()
+            async with self._turn:
+                await self._bring()
         finally:
             ending.cancel()
 

@@ -40,7 +40,7 @@ class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     may_ignore: bool
     payload: str
     payload_type: str
-    payload_json: dict[str, Any] | None
+    payload_json: Any
     blobs: Sequence[str]
     hash: str
 
