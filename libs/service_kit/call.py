@@ -25,6 +25,7 @@ from libs.service_kit.errors import (
     to_status,
 )
 from libs.service_kit.identity import Identities, Role, require_role, set_current_caller
+from libs.service_kit.metrics import CallMetrics
 from libs.service_kit.telemetry import Logger
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ UNARY_DEADLINE_SECONDS = 60.0
 
 READER_SECONDS = 30.0
 """A stream whose reader takes nothing for so long is cut off: nothing is kept for a reader that died."""
+
+NoteCall = Callable[..., None]
+"""What `CallLog.write` is."""
 
 _correlation: contextvars.ContextVar[str] = contextvars.ContextVar("correlation_id", default="")
 
@@ -78,6 +82,14 @@ async def _send(context: Context, response: Any, responses: AsyncGenerator[Any, 
         raise error from None
 
 
+def _counted(write: NoteCall, metrics: CallMetrics) -> NoteCall:
+    def note(method: str, actor: str, request: str, code: grpc.StatusCode, seconds: float, problem: str = "") -> None:
+        write(method, actor, request, code, seconds, problem)
+        metrics.ended(method, code, seconds)
+
+    return note
+
+
 class CallGuard:
     """Lets a call through to its servicer when its caller may make it, and maps whatever the servicer raises.
 
@@ -90,10 +102,11 @@ class CallGuard:
         logger: Logger,
         log: CallLog,
         as_labferry_error: Callable[[Exception], LabferryError | None],
+        metrics: CallMetrics | None,
     ) -> None:
         self._identities = identities
         self._logger = logger
-        self._log = log
+        self._note = log.write if metrics is None else _counted(log.write, metrics)
         self._as_labferry_error = as_labferry_error
 
     def guarded(
@@ -140,7 +153,7 @@ class CallGuard:
         *,
         bounded: bool,
     ) -> Any:
-        write, clock = self._log.write, time.perf_counter
+        write, clock = self._note, time.perf_counter
 
         async def call(request: Any, context: Context) -> Any:
             started = clock()
@@ -164,7 +177,7 @@ class CallGuard:
     def _stream(
         self, method: str, allowed: frozenset[Role], behaviour: Callable[[Any, Context], AsyncGenerator[Any, None]]
     ) -> Any:
-        write, clock = self._log.write, time.perf_counter
+        write, clock = self._note, time.perf_counter
 
         async def call(request: Any, context: Context) -> None:
             started = clock()
@@ -191,7 +204,7 @@ class CallGuard:
 
     async def _refuse(self, method: str, actor: str, context: Context, error: Exception, seconds: float) -> NoReturn:
         refusal = self._refusal(method, error)
-        self._log.write(method, actor, current_correlation_id(), refusal.code, seconds, refusal.message)
+        self._note(method, actor, current_correlation_id(), refusal.code, seconds, refusal.message)
         await cast(Any, context).abort_with_status(to_status(refusal))
         raise AssertionError("abort_with_status always raises")
 

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
+from prometheus_client.registry import Collector
 
 from libs.service_kit.call_log import CallLog
 from libs.service_kit.config import ConfigurationError, load_configuration
 from libs.service_kit.errors import LabferryError
 from libs.service_kit.identity import Identities, ServiceName, ensure_identities
+from libs.service_kit.metrics import CallMetrics, metrics_registry, serving_metrics
 from libs.service_kit.parent import end_with_parent
 from libs.service_kit.server import AddressInUseError, PublishedService, ServiceServer
 from libs.service_kit.settings import Settings
@@ -50,12 +52,14 @@ class ServiceEnvironment:
 class Composition:
     """What a composition root makes: the services to publish, and what to do once the server listens.
 
-    `not_serving`: full names of services whose health is NOT_SERVING from the first moment on.
+    `not_serving`: full names of services whose health is NOT_SERVING from the first moment on. `collectors`: what it
+    tells Prometheus, beside its calls.
     """
 
     services: Sequence[PublishedService]
     on_serving: Callable[[ServiceServer], None] = lambda _: None
     not_serving: frozenset[str] = frozenset()
+    collectors: Sequence[Collector] = ()
 
 
 Compose = Callable[[ServiceEnvironment], AbstractAsyncContextManager[Composition]]
@@ -137,14 +141,28 @@ async def _serving(
 ) -> AsyncIterator[str]:
     address = getattr(environment.settings.listen, environment.name)
     log = CallLog(environment.settings.logging, environment.name, environment.logger)
-    server = ServiceServer(
-        address, composition.services, environment.identities, environment.logger, log, as_labferry_error
-    )
-    for name in composition.not_serving:
-        await server.set_serving(name, False)
-    listening = await server.start()
-    composition.on_serving(server)
-    try:
-        yield listening
-    finally:
-        await server.drain(environment.draining, _GRACE_SECONDS)
+    async with _metrics(environment, composition) as metrics:
+        server = ServiceServer(
+            address, composition.services, environment.identities, environment.logger, log, as_labferry_error, metrics
+        )
+        for name in composition.not_serving:
+            await server.set_serving(name, False)
+        listening = await server.start()
+        composition.on_serving(server)
+        try:
+            yield listening
+        finally:
+            await server.drain(environment.draining, _GRACE_SECONDS)
+
+
+@asynccontextmanager
+async def _metrics(environment: ServiceEnvironment, composition: Composition) -> AsyncIterator[CallMetrics | None]:
+    address = getattr(environment.settings.metrics.listen, environment.name)
+    if address is None:
+        yield None
+        return
+    registry = metrics_registry(composition.collectors)
+    metrics = CallMetrics(registry)
+    async with serving_metrics(address, registry) as listening:
+        environment.logger.info("serving_metrics", address=listening)
+        yield metrics

@@ -19,6 +19,7 @@ from libs.service_kit.call import CallGuard
 from libs.service_kit.call_log import CallLog
 from libs.service_kit.errors import LabferryError
 from libs.service_kit.identity import Identities, Role
+from libs.service_kit.metrics import CallMetrics
 from libs.service_kit.telemetry import Logger
 
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
@@ -72,10 +73,12 @@ class ServiceServer:
         logger: Logger,
         log: CallLog,
         as_labferry_error: Callable[[Exception], LabferryError | None],
+        metrics: CallMetrics | None = None,
     ) -> None:
+        """`metrics` None: nobody counts the calls."""
         self._address = address
         self._services = services
-        guard = CallGuard(identities, logger, log, as_labferry_error)
+        guard = CallGuard(identities, logger, log, as_labferry_error, metrics)
         self._server = grpc.aio.server(options=list(_OPTIONS), maximum_concurrent_rpcs=_MAX_CONCURRENT_RPCS)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

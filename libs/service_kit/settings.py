@@ -16,7 +16,19 @@ from libs.service_kit.postgres_url import check_postgres_url
 
 SQLITE = "sqlite"
 EQUIPMENT_ID = re.compile(r"[A-Z][A-Z0-9_]{0,31}")
+_HOST_AND_PORT = re.compile(
+    r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+):(6553[0-5]|655[0-2]\d|65[0-4]\d\d|6[0-4]\d{3}|[1-5]\d{4}|\d{1,4})"
+)
 _CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 class _Block(BaseModel):
@@ -153,13 +165,8 @@ class ListenSettings(_Block):
         host, colon, port = value.rpartition(":")
         if not colon or not port.isdecimal() or int(port) > 65535:
             raise ValueError('must be "host:port" or "unix:/path"')
-        if host != "localhost":
-            try:
-                loopback = ipaddress.ip_address(host.strip("[]")).is_loopback
-            except ValueError:
-                loopback = False
-            if not loopback:
-                raise ValueError("must be a loopback address: tokens never travel in plaintext beyond this machine")
+        if not _is_loopback(host):
+            raise ValueError("must be a loopback address: tokens never travel in plaintext beyond this machine")
         return value
 
     @model_validator(mode="after")
@@ -167,6 +174,36 @@ class ListenSettings(_Block):
         addresses = [a for a in (self.secrets, self.lims_gateway, self.sync_engine) if not a.endswith(":0")]
         if len(set(addresses)) != len(addresses):
             raise ValueError("two services share an address")
+        return self
+
+
+class MetricsListenSettings(_Block):
+    """Where each service answers GET /metrics: "host:port". Absent: nowhere."""
+
+    secrets: str | None = None
+    lims_gateway: str | None = None
+    sync_engine: str | None = None
+
+    @field_validator("*")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None and not _HOST_AND_PORT.fullmatch(value):
+            raise ValueError('must be "host:port"')
+        return value
+
+
+class MetricsSettings(_Block):
+    """Figures for Prometheus, in plaintext and for anybody who reaches the address: so beyond loopback only when
+    `beyond_loopback` says that this is meant."""
+
+    listen: MetricsListenSettings = MetricsListenSettings()
+    beyond_loopback: bool = False
+
+    @model_validator(mode="after")
+    def _is_loopback_unless_meant(self) -> Self:
+        for name, address in self.listen.model_dump().items():
+            if address is not None and not self.beyond_loopback and not _is_loopback(address.rpartition(":")[0]):
+                raise ValueError(f"{name} would be reached from other machines; beyond_loopback: true allows that")
         return self
 
 
@@ -327,6 +364,7 @@ class Settings(_Block):
 
     state_dir: Path
     listen: ListenSettings = ListenSettings()
+    metrics: MetricsSettings = MetricsSettings()
     event_log: EventLogSettings = EventLogSettings()
     secrets: SecretsSettings = SecretsSettings()
     lims: LimsSettings = LimsSettings()

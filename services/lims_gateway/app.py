@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from libs.event_log.checkpoint_keeper import keeping_checkpoints
+from libs.event_log.log_metrics import LogMetrics
 from libs.event_log.open_store import open_event_store
 from libs.event_log.published import publish_event_log
 from libs.service_kit.channel import open_channel, read_token
@@ -67,7 +68,8 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             services=(
                 servicer.publish(directory),
                 publish_event_log(store, EVENT_TYPES, None, environment.draining, checkpoints=checkpoints),
-            )
+            ),
+            collectors=(LogMetrics(store, None),),
         )
 
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from libs.event_log.checkpoint_keeper import keeping_checkpoints
+from libs.event_log.log_metrics import LogMetrics
 from libs.event_log.open_store import open_event_store
 from libs.event_log.published import publish_event_log
 from libs.event_log.store import EventStore
@@ -56,6 +57,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
                 ),
                 on_serving=health.begin,
                 not_serving=frozenset({servicer.FULL_NAME}) if vault.sealed else frozenset(),
+                collectors=(LogMetrics(store, None),),
             )
         finally:
             await health.end()

@@ -6,11 +6,13 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from labferry.events.v1 import run_events_pb2
 from libs.event_log.blob_store import BlobStore
 from libs.event_log.checkpoint_keeper import keeping_checkpoints
+from libs.event_log.log_metrics import LogMetrics
 from libs.event_log.open_store import open_event_store
 from libs.event_log.projection import AppliedEvent, ProjectionRunner
 from libs.event_log.published import publish_event_log
@@ -89,6 +91,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             EVENT_TYPES,
             environment.state_dir / "read_models.sqlite3",
             (JobsProjection(), RunsProjection(), EquipmentProjection()),
+            stopped=lambda failure: logger.error("projection_stopped", **asdict(failure)),
         )
         await projections.start()
         resources.push_async_callback(projections.close)
@@ -186,7 +189,8 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
                 publish_event_log(
                     store, EVENT_TYPES, projections, environment.draining, blobs=blobs, checkpoints=checkpoints
                 ),
-            )
+            ),
+            collectors=(LogMetrics(store, projections),),
         )
 
 
