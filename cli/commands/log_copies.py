@@ -22,8 +22,8 @@ from cli.output import console, note, size
 from labferry.events.v1 import event_log_service_pb2 as pb
 from labferry.events.v1.event_log_service_pb2_grpc import EventLogServiceStub
 from libs.event_log.backup_reading import BackupError
-from libs.event_log.restore import Restore
-from libs.event_log.sqlite_restore import NewSqliteLog
+from libs.event_log.open_store import begin_new_log
+from libs.event_log.restore import Restore, RestoredLog
 from libs.event_log.store import EventStoreError
 from libs.service_kit.config import load_configuration
 from libs.service_kit.identity import ServiceName
@@ -82,14 +82,16 @@ def restore(
 
     async def work() -> int:
         settings = load_configuration(chosen_configuration(config)).settings
-        state_dir = settings.state_dir / service
-        try:
-            restored = Restore(service, LABFERRY_VERSION, time.time_ns()).run(
-                file,
-                sha256 or _sum_beside(file),
-                state_dir,
-                lambda work: NewSqliteLog(state_dir / "events.sqlite3", work),
+        state_dir, url = settings.state_dir / service, settings.event_log.url
+
+        def run() -> RestoredLog:
+            wanted = sha256 or _sum_beside(file)
+            return Restore(service, LABFERRY_VERSION, time.time_ns()).run(
+                file, wanted, state_dir, lambda work_folder: begin_new_log(url, service, state_dir, work_folder)
             )
+
+        try:
+            restored = await asyncio.to_thread(run)
         except (BackupError, CopyError, EventStoreError, OSError) as error:
             note(f"nothing was restored: {error}")
             return EXIT_NO
