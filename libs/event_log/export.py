@@ -60,7 +60,7 @@ async def export_chunks(log: KeptLog, first: int, last: int) -> AsyncGenerator[b
     require_whole(chain, first, last)
     end: dict[str, object] = {"layout": END_LAYOUT, "events": chain.checked, "head_hash": chain.hash.hex()}
     if log.checkpoints is not None:
-        end["checkpoint"] = msgspec.Raw(to_line(await log.checkpoints.make(last)))
+        end["checkpoint"] = msgspec.Raw(to_line(await log.checkpoints.make(last)).rstrip())
     yield msgspec.json.encode(end) + b"\n"
 
 

@@ -13,7 +13,9 @@ from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 import services.lims_gateway.projects.errors
 import services.secrets.errors
 import services.sync_engine.errors  # noqa: F401 -- imported so that every error class is defined
+from cli.event_payloads import EVENT_PAYLOADS
 from labferry.events.v1 import error_reason_pb2 as events
+from labferry.events.v1.blob_pb2 import blob
 from labferry.lims.v1 import error_reason_pb2 as lims
 from labferry.secrets.v1 import error_reason_pb2 as secrets
 from labferry.service.v1 import error_reason_pb2 as general
@@ -67,3 +69,16 @@ def test_the_lock_names_no_host() -> None:
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     assert "://" not in lock
     assert "--index-url" not in lock
+
+
+def test_fields_that_name_blobs_say_so() -> None:
+    """VerifyLog and BackUp look at no others."""
+    payloads = [m for module in EVENT_PAYLOADS for m in module.DESCRIPTOR.message_types_by_name.values()]
+    named = {f.full_name for m in payloads for f in m.fields if f.name.endswith(("_blob", "_blobs"))}
+    said = {f.full_name for m in payloads for f in m.fields if f.GetOptions().Extensions[blob]}
+    assert named == said != set()
+
+
+def test_every_payload_of_an_event_is_known_to_the_command_line() -> None:
+    known = {module.DESCRIPTOR.name for module in EVENT_PAYLOADS}
+    assert known == {str(p.relative_to(ROOT / "protos")) for p in (ROOT / "protos").rglob("*_events.proto")}

@@ -17,6 +17,8 @@ PURE = (
     "services/secrets/access.py",
     "libs/run_tree/overrides.py",
     "libs/event_log/hash_chain.py",
+    "libs/event_log/checkpoint.py",
+    "libs/event_log/event_line.py",
 )
 DOES_IO = {"os", "io", "pathlib", "socket", "subprocess", "sqlite3", "asyncio", "grpc", "httpx", "time", "threading"}
 
