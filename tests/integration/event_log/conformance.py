@@ -345,8 +345,17 @@ class EventStoreConformance:
         assert (verdict.first_break, verdict.events_checked, verdict.head_position) == (None, 51, 51)
         assert verdict.head_hash == result.events[-1].hash
         assert (await verify_log(store, 10, 20)).events_checked == 11
+        texts = ("", "Ω", "𝒳 ", "e\u0301\u200b", "'\\\"; --\n\t", "x" * 5_000)
+        events = [
+            NewEvent("test.noted.v1", bytes([number]) * number * 999, "ann", number % 2 == 0, text, text, text, text)
+            for number, text in enumerate(texts)
+        ]
+        await store.append([to("Ω ' \\ %", *events)])
+        assert (await verify_log(store, 51)).first_break is None
+        recorded = await store.read_stream("Ω ' \\ %")
+        assert [(event.reason, event.causation_id) for event in recorded] == [(text, text) for text in texts]
         with pytest.raises(PositionBeyondHeadError):
-            await verify_log(store, 1, 52)
+            await verify_log(store, 1, 58)
 
     async def test_a_closed_store_refuses(self, store: EventStore) -> None:
         waiting = asyncio.create_task(store.wait_beyond(1))

@@ -11,6 +11,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from libs.event_log import postgres_head
+from libs.event_log.postgres_schema import schema_script
 from libs.event_log.postgres_store import PostgresEventStore
 from libs.event_log.projection import ProjectionRunner
 from libs.event_log.store import LeaseLostError
@@ -43,6 +45,59 @@ async def test_there_is_one_log(replicas: Replicas) -> None:
     assert await second.read_stream("s") == [event]
     again = await second.append([to("s", noted("a"))], request("r"))
     assert again.repeated and list(again.events) == [event]
+
+
+async def test_without_notifications_the_head_is_looked_at(
+    postgres_url: str, postgres_cluster: PostgresCluster, postgres_database: str
+) -> None:
+    notify = "PERFORM pg_notify('labferry_test', head_position::text);"
+    script = schema_script("test")
+    assert notify in script
+    await postgres_cluster.execute(postgres_database, script.replace(notify, "NULL;"))
+    first, second = [await PostgresEventStore.open(postgres_url, service="test", version="0.0.0") for _ in range(2)]
+    try:
+        for number in range(2):
+            waiting = asyncio.create_task(second.wait_beyond(first.head))
+            await first.append([to("s", counted(number))])
+            async with asyncio.timeout(30):
+                assert await waiting == first.head
+    finally:
+        await first.close()
+        await second.close()
+
+
+async def test_a_notification_tells_of_a_new_head(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_head, "_LOOK_SECONDS", 3_600.0)
+    first, second = [await PostgresEventStore.open(postgres_url, service="test", version="0.0.0") for _ in range(2)]
+    try:
+        for number in range(20):
+            waiting = asyncio.create_task(second.wait_beyond(first.head))
+            await first.append([to("s", counted(number))])
+            async with asyncio.timeout(30):
+                assert await waiting == first.head
+    finally:
+        await first.close()
+        await second.close()
+
+
+async def test_a_commit_is_waited_for_whatever_the_default(
+    postgres_url: str, postgres_cluster: PostgresCluster, postgres_database: str
+) -> None:
+    await postgres_cluster.execute(
+        postgres_database,
+        f"ALTER DATABASE {postgres_database} SET synchronous_commit = off",
+        schema_script("test"),
+        "CREATE TABLE seen (setting text)",
+        "CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN INSERT INTO public.seen VALUES (current_setting(''synchronous_commit'')); RETURN NEW; END'",
+        "CREATE TRIGGER see BEFORE INSERT ON test.events FOR EACH ROW EXECUTE FUNCTION see()",
+    )
+    store = await PostgresEventStore.open(postgres_url, service="test", version="0.0.0")
+    await store.close()
+    connection = await asyncpg.connect(postgres_url)
+    assert await connection.fetchval("SHOW synchronous_commit") == "off"
+    assert [row["setting"] for row in await connection.fetch("SELECT setting FROM seen")] == ["on"]
+    await connection.close()
 
 
 async def test_a_read_is_never_behind_the_other_replica(replicas: Replicas) -> None:
