@@ -7,7 +7,7 @@ import binascii
 from dataclasses import dataclass
 
 from libs.event_log.projection import ProjectionRunner
-from libs.event_log.store import EventStore, ForeignCursorError
+from libs.event_log.store import EventStore, ForeignCursorError, PositionBeyondHeadError
 from libs.service_kit.errors import FieldViolation, InvalidRequestError
 from services.sync_engine.engine_log import EngineLog
 from services.sync_engine.errors import JobNotFoundError
@@ -51,7 +51,7 @@ class JobQueries:
         return base64.urlsafe_b64encode(f"{self._store.store_id}:{position}".encode()).decode()
 
     def resume_position(self, token: str) -> int:
-        """0 for no token. ForeignCursorError for one of another log."""
+        """0 for no token. ForeignCursorError for one of another log, PositionBeyondHeadError for one of its future."""
         if not token:
             return 0
         try:
@@ -62,5 +62,7 @@ class JobQueries:
             violation = FieldViolation("resume_token", "was not given out by this service")
             raise InvalidRequestError(violation) from error
         if store_id != self._store.store_id:
-            raise ForeignCursorError(store_id, self._store.store_id)
+            raise ForeignCursorError(self._store.store_id, store_id)
+        if position > self._store.head:
+            raise PositionBeyondHeadError(position, self._store.head)
         return position

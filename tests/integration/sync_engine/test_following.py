@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from typing import Any
 
 import grpc
+import pytest
 
 from labferry.events.v1 import event_log_service_pb2
 from labferry.sync.v1 import finding_pb2, job_pb2, problem_service_pb2, sync_service_pb2
@@ -50,13 +52,29 @@ async def test_a_watch_resumed_by_its_token_shows_only_what_changed_since(engine
     update = await resumed.read()
     assert update.job.job_id == answer.job.job_id != first.job_id
     resumed.cancel()
-    foreign = sync_service_pb2.WatchJobsRequest(resume_token="b3RoZXItbG9nOjc=")
-    try:
-        await engine.sync.WatchJobs(foreign).read()
-    except grpc.aio.AioRpcError as error:
-        assert error_info(error).reason == "FOREIGN_CURSOR"
-    else:
-        raise AssertionError("a token of another log was taken")
+
+
+async def test_resume_tokens_that_can_not_be_followed(engine: Engine) -> None:
+    store_id = (await engine.log.GetServerInfo(event_log_service_pb2.GetServerInfoRequest())).store_id
+    assert await refused_token(engine, "other-log:7") == {
+        "reason": "FOREIGN_CURSOR",
+        "store_id": store_id,
+        "cursor_store_id": "other-log",
+    }
+    assert await refused_token(engine, f"{store_id}:1000") == {
+        "reason": "POSITION_BEYOND_HEAD",
+        "position": "1000",
+        "head_position": "1",
+    }
+
+
+async def refused_token(engine: Engine, token: str) -> dict[str, str]:
+    """Why a token is refused, and the metadata."""
+    request = sync_service_pb2.WatchJobsRequest(resume_token=base64.b64encode(token.encode()).decode())
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await engine.sync.WatchJobs(request).read()
+    info = error_info(refusal.value)
+    return {"reason": info.reason, **info.metadata}
 
 
 async def test_streams_end_when_the_engine_drains_and_say_so(site: Site) -> None:
