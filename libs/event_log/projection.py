@@ -12,9 +12,9 @@ from typing import TypeVar
 from libs.event_log.event import EventTypes, RecordedEvent
 from libs.event_log.head_watch import HeadWatch
 from libs.event_log.projection_failure import ProjectionFailure, ProjectionStoppedError, failure_of
-from libs.event_log.read_model import AppliedEvent, Projection, ReadModelWriter, put_in_place
+from libs.event_log.read_model import AppliedEvent, Projection, ReadModelWriter, put_in_place, remove_database
 from libs.event_log.read_model_readers import ReadModelReaders
-from libs.event_log.rebuild import ProjectionReport, Rebuild
+from libs.event_log.rebuild import ProjectionReport, Rebuild, shadow_path
 from libs.event_log.store import EventStore, EventStoreError, LogClosedError, LogUnavailableError
 
 __all__ = [
@@ -80,6 +80,8 @@ class ProjectionRunner:
         A projection that fails is told by `failure`, not by an exception. LogUnavailableError for a log that can't be
         read at the moment.
         """
+        # A process that was killed in the middle of a rebuild left it there.
+        await self._on_thread(remove_database, shadow_path(self._database))
         self._watch.resume(await self._on_thread(self._writer.open, self._store.store_id, self._store.head))
         await self._apply_upto(self._store.head, announce=False)
         await self._readers.open()

@@ -36,6 +36,11 @@ class OnThread(Protocol):
     def __call__(self, work: Callable[..., T], *arguments: object) -> asyncio.Future[T]: ...
 
 
+def shadow_path(database: Path) -> Path:
+    """Where a rebuild of these read models puts its own, until they are swapped."""
+    return database.with_name(database.name + ".rebuild")
+
+
 class Rebuild:
     """One replay. The owner sets `abandoned` when nobody wants it any more."""
 
@@ -47,7 +52,7 @@ class Rebuild:
         projections: Sequence[Projection],
         on_thread: OnThread,
     ) -> None:
-        self.shadow = ReadModelWriter(database.with_name(database.name + ".rebuild"), event_types, projections)
+        self.shadow = ReadModelWriter(shadow_path(database), event_types, projections)
         self.abandoned = False
         self._store = store
         self._projections = projections

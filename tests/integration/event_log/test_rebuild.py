@@ -15,6 +15,7 @@ from libs.event_log.memory_store import MemoryEventStore
 from libs.event_log.projection import ProjectionRunner, ProjectionStoppedError
 from libs.event_log.read_model import remove_database
 from libs.event_log.rebuild import ProjectionReport
+from libs.event_log.sqlite_store import SqliteEventStore
 from tests.integration.event_log.counting import Notes, SumPerStream, notes, sums
 from tests.integration.event_log.events import EVENT_TYPES, counted, noted, to
 
@@ -153,6 +154,34 @@ async def test_readers_and_writers_go_on_meanwhile(runner: ProjectionRunner, sto
         assert (await runner.query(sums))["busy"] == number + 1
     assert [report.differences for report in await rebuilding] == [0, 0]
     assert (await runner.query(sums))["busy"] == 100
+
+
+async def test_thousands_of_events_arrive_meanwhile(tmp_path: Path) -> None:
+    store = await SqliteEventStore.open(tmp_path / "events.sqlite3", service="test", version="0.0.0")
+    runner = ProjectionRunner(store, EVENT_TYPES, tmp_path / "read_models.sqlite3", (SumPerStream(), Notes()))
+    await runner.start()
+    told: list[int] = []
+    runner.on_applied(lambda applied: told.extend(event.position for event, _ in applied))
+
+    async def write(writer: int) -> None:
+        for number in range(100):
+            await store.append([to(f"s-{writer}", *(counted(1) for _ in range(5)), noted(f"{writer}/{number}"))])
+
+    try:
+        writing = asyncio.gather(*(write(writer) for writer in range(8)))
+        rebuilds = 0
+        while not writing.done():
+            assert [report.differences for report in await runner.rebuild(dry_run=rebuilds % 2 == 1)] == [0, 0]
+            rebuilds += 1
+        await writing
+        assert await runner.query(sums) == {f"s-{writer}": 500 for writer in range(8)}
+        assert len(await runner.query(notes)) == 800
+        await asyncio.sleep(0)
+        assert rebuilds
+        assert told == list(range(2, store.head + 1))
+    finally:
+        await runner.close()
+        await store.close()
 
 
 async def test_a_swap_waits_for_running_queries(runner: ProjectionRunner) -> None:
