@@ -12,6 +12,7 @@ import pytest
 from libs.event_log.log_verification import verify_log
 from libs.event_log.postgres_store import PostgresEventStore
 from libs.event_log.store import LogLocationError
+from tests.e2e.documentation.pages import Page
 from tests.integration.event_log.conformance import request
 from tests.integration.event_log.events import collect, noted, to
 from tests.integration.event_log.postgres_cluster import PostgresCluster
@@ -45,24 +46,24 @@ MORE_CHANGES = [
 ]
 
 
+DATABASE = "labferry"
+
+
 @pytest.fixture
-async def prepared(postgres_cluster: PostgresCluster, postgres_database: str) -> AsyncIterator[str]:
+async def prepared(postgres_cluster: PostgresCluster) -> AsyncIterator[str]:
     """A database as docs/cluster-admin.md prepares it, by the owner's script; the application role's address."""
-    roles = ("labferry_owner", "labferry_app")
-    await postgres_cluster.execute(postgres_database, *(f"CREATE ROLE {role} LOGIN" for role in roles))
-    await postgres_cluster.execute(postgres_database, f"ALTER DATABASE {postgres_database} OWNER TO labferry_owner")
+    (documented,) = Page.read("docs/cluster-admin.md").blocks("sql")
+    await postgres_cluster.execute("postgres", *documented.strip().split("\n"))
     command = [sys.executable, "-m", "libs.event_log.postgres_migration", "--schema", "sync_engine"]
     printed = subprocess.run(
         [*command, "--application-role", "labferry_app"], capture_output=True, text=True, check=True
     ).stdout
-    owner = postgres_cluster.url(postgres_database, "labferry_owner")
+    owner = postgres_cluster.url(DATABASE, "labferry_owner")
     for _ in range(2):
         postgres_cluster.run("psql", "-1", "-q", "-v", "ON_ERROR_STOP=1", owner, text=printed)
-    yield postgres_cluster.url(postgres_database, "labferry_app")
-    await postgres_cluster.execute(
-        postgres_database, *(f"DROP OWNED BY {role} CASCADE" for role in roles), f"ALTER DATABASE {postgres_database}"
-        " OWNER TO postgres", *(f"DROP ROLE {role}" for role in roles),
-    )  # fmt: skip
+    yield postgres_cluster.url(DATABASE, "labferry_app")
+    await postgres_cluster.execute("postgres", f"DROP DATABASE {DATABASE} WITH (FORCE)")
+    await postgres_cluster.execute("postgres", "DROP ROLE labferry_owner", "DROP ROLE labferry_app")
 
 
 async def opened(url: str) -> PostgresEventStore:
@@ -115,11 +116,11 @@ async def test_triggers_refuse_even_a_superuser(postgres_url: str, session: str)
 
 
 async def test_a_role_that_may_not_make_its_schema_is_told_how(
-    prepared: str, postgres_cluster: PostgresCluster, postgres_database: str
+    prepared: str, postgres_cluster: PostgresCluster
 ) -> None:
     with pytest.raises(LogLocationError, match="postgres_migration --schema secrets"):
         await PostgresEventStore.open(prepared, service="secrets", version="0.0.0")
-    await postgres_cluster.execute(postgres_database, "REVOKE USAGE ON SCHEMA sync_engine FROM labferry_app")
+    await postgres_cluster.execute(DATABASE, "REVOKE USAGE ON SCHEMA sync_engine FROM labferry_app")
     with pytest.raises(LogLocationError, match="postgres_migration --schema sync_engine"):
         await opened(prepared)
 
