@@ -23,7 +23,8 @@ _WITH_COMMANDS = [name for name in pages() if Page.read(name).commands()]
 
 
 def test_the_pages_with_commands() -> None:
-    wanted = {"README.md", "docs/operator.md", "docs/integrator.md", "docs/cluster-admin.md", "docs/developer.md"}
+    named = ("operator", "integrator", "cluster-admin", "developer", "auditor")
+    wanted = {"README.md", *(f"docs/{name}.md" for name in named)}
     assert wanted <= set(_WITH_COMMANDS)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.main import get_command
 
 from cli.json_form import numbers_by_short_name, short_name
@@ -21,6 +23,7 @@ from labferry.secrets.v1 import error_reason_pb2 as secrets_reasons
 from labferry.service.v1 import error_reason_pb2 as service_reasons
 from labferry.sync.v1 import error_reason_pb2 as sync_reasons
 from labferry.sync.v1 import finding_pb2, job_pb2
+from libs.event_log.checkpoint import Checkpoint, sign, to_line
 from libs.event_log.hash_chain import LAYOUT
 from libs.event_log.published import publish_event_log
 from libs.service_kit.config import load_configuration
@@ -40,8 +43,8 @@ from services.sync_engine.validation import servicer as problems_servicer
 from services.sync_engine.validation.finding import Rule
 from tests.e2e.documentation.pages import REPOSITORY, Page, bare, pages
 
-OPERATOR, INTEGRATOR, CLUSTER, DEVELOPER = (
-    Page.read(f"docs/{name}.md") for name in ("operator", "integrator", "cluster-admin", "developer")
+OPERATOR, INTEGRATOR, CLUSTER, DEVELOPER, AUDITOR = (
+    Page.read(f"docs/{name}.md") for name in ("operator", "integrator", "cluster-admin", "developer", "auditor")
 )
 DOMAINS: list[tuple[str, str, Any]] = [
     ("### Any service", "labferry", service_reasons),
@@ -188,3 +191,10 @@ def test_the_canonical_bytes() -> None:
 
 def test_the_checker_has_at_most_forty_lines() -> None:
     assert len(DEVELOPER.scripts()["check_log.py"].splitlines()) <= 40
+
+
+def test_the_fields_of_a_checkpoint() -> None:
+    fields = [bare(row[0]) for row in AUDITOR.table("## Checkpoints")]
+    key = Ed25519PrivateKey.generate()
+    assert fields == list(json.loads(to_line(sign(Checkpoint("", 0, b"", "", "", 0), key))))
+    assert len(AUDITOR.scripts()["check_checkpoints.py"].splitlines()) <= 40
