@@ -54,9 +54,9 @@ class AcceptChange:
 
     async def _try(self, acceptance: Acceptance, cause: Cause, request: RequestKey | None) -> Sequence[Job]:
         bench, change = self._bench, acceptance.change
-        latest = latest_by_destination(await bench.jobs_of_run(acceptance.run))
-        jobs = [job for name, job in latest.items() if change.destination in ("", name)]
-        stopped = [job for job in jobs if _was_stopped_by(job, change)]
+        all_jobs = await bench.jobs_of_run(acceptance.run)
+        jobs = [job for job in all_jobs if change.destination in ("", job.destination)]
+        stopped = [job for job in latest_by_destination(jobs).values() if _was_stopped_by(job, change)]
         if not stopped and not [job for job in jobs if await self._proved(job, change)]:
             raise NoSuchChangeError(
                 f"no destination of {acceptance.run} is known to hold {change.old_sha256} as"

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labferry.events.v1 import event_log_service_pb2_grpc, event_pb2
+from labferry.events.v1 import event_log_service_pb2, event_log_service_pb2_grpc, event_pb2
 from labferry.sync.v1 import (
+    equipment_service_pb2_grpc,
     job_pb2,
     problem_service_pb2_grpc,
     run_service_pb2,
@@ -125,6 +126,7 @@ class Engine:
     sync: Any
     runs: Any
     problems: Any
+    equipment: Any
     log: Any
 
     async def enqueue(self, run: str, **fields: Any) -> sync_service_pb2.EnqueueRunResponse:
@@ -159,6 +161,37 @@ class Engine:
         job = await self.until(job_id, ended)
         assert job.sealed, job
         return job
+
+    async def until_state(self, job_id: str, state: int) -> job_pb2.Job:
+        return await self.until(job_id, lambda u: u.job.state == state)
+
+    async def until_copying(self, job_id: str) -> job_pb2.Job:
+        """Until bytes of the job's files are on their way."""
+        return await self.until(job_id, lambda u: u.progress.bytes_done > 0)
+
+    async def steer(self, method: str, job_id: str, **fields: Any) -> job_pb2.Job:
+        """PauseJob, ResumeJob, CancelJob, RetryJob or SetJobPriority."""
+        request = getattr(sync_service_pb2, f"{method}Request")
+        job: job_pb2.Job = await getattr(self.sync, method)(request(job_id=job_id, reason="because", **fields))
+        return job
+
+    async def steer_all(self, command: int, **scope: Any) -> list[str]:
+        """SteerJobs; the ids of the jobs that it changed, sorted."""
+        request = sync_service_pb2.SteerJobsRequest(command=command, reason="because", **scope)  # type: ignore[arg-type]
+        return sorted([job.job_id async for job in self.sync.SteerJobs(request)])
+
+    async def until_event(self, stream: str, event_type: str) -> None:
+        """Until the log holds an event of this type in this stream."""
+        request = event_log_service_pb2.SubscribeEventsRequest(after_position=0, stream_prefix=stream)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                following = self.log.SubscribeEvents(request)
+                async for step in following:
+                    if any(e.stream == stream and e.type == event_type for e in step.events.events):
+                        following.cancel()
+                        return
+        except TimeoutError:
+            raise AssertionError(f"no {event_type} came in {stream}") from None
 
     async def until_failed(self, job_id: str) -> job_pb2.Job:
         return await self.until(job_id, lambda u: u.job.state == job_pb2.JOB_STATE_FAILED)
@@ -212,6 +245,7 @@ async def start_engine(site: Site) -> Engine:
         sync=sync_service_pb2_grpc.SyncServiceStub(channel),
         runs=run_service_pb2_grpc.RunServiceStub(channel),
         problems=problem_service_pb2_grpc.ProblemServiceStub(channel),
+        equipment=equipment_service_pb2_grpc.EquipmentServiceStub(channel),
         log=event_log_service_pb2_grpc.EventLogServiceStub(channel),
     )
 

@@ -177,7 +177,6 @@ async def test_verifying_what_was_never_brought(engine: Engine) -> None:
     assert (await refused(elsewhere))[:2] == (NOT_FOUND, "DESTINATION_NOT_FOUND")
 
 
-
 async def test_a_scope_that_is_not_there(engine: Engine) -> None:
     def query(**scope: Any) -> Any:
         return engine.problems.QueryProblems(problem_service_pb2.QueryProblemsRequest(**scope))

@@ -13,19 +13,17 @@ from hypothesis import strategies as st
 from labferry.events.v1 import job_events_pb2 as events
 from labferry.sync.v1 import job_pb2, run_pb2
 from libs.run_tree.creation_record import SyncStatus
+from services.sync_engine.jobs.commands import JobCommand, decide, decide_start
+from services.sync_engine.jobs.failure import Failure, failure_message
 from services.sync_engine.jobs.job import (
-    Failure,
     Job,
     JobHistoryError,
     JobState,
     JobStateError,
     WaitCondition,
-    decide_retry,
-    decide_start,
     evolve,
-    failure_message,
 )
-from services.sync_engine.jobs.retry import BACKOFF, after_failure, probe_pause, waiting
+from services.sync_engine.jobs.retry import BACKOFF, after_failure, probe_pause, remaining, waiting
 from services.sync_engine.transfer.transport import FailureKind
 
 NOW = datetime(2026, 4, 17, 14, 32, tzinfo=UTC)
@@ -108,16 +106,16 @@ def test_a_wait_keeps_its_beginning_while_it_stays_the_same() -> None:
     later = evolve(job, AT_GATE, NOW + timedelta(minutes=5))
     assert later.wait is not None
     assert later.wait.since == NOW
-    other = evolve(later, waiting(WaitCondition.DESTINATION_FULL, "full", None), NOW + timedelta(minutes=6))
+    other = evolve(later, waiting(WaitCondition.DESTINATION_FULL, "full", NOW, None), NOW + timedelta(minutes=6))
     assert other.wait is not None
     assert other.wait.since == NOW + timedelta(minutes=6)
 
 
 def test_retry_is_for_failed_jobs_alone() -> None:
-    assert decide_retry(_fold(QUEUED, FAILED)) == (REARMED,)
+    assert decide(_fold(QUEUED, FAILED), JobCommand.RETRY) == (REARMED,)
     for history in ((QUEUED,), (QUEUED, STARTED), (QUEUED, STARTED, COPIED, VERIFIED)):
         with pytest.raises(JobStateError) as refused:
-            decide_retry(_fold(*history))
+            decide(_fold(*history), JobCommand.RETRY)
         assert refused.value.job.state.value in str(refused.value)
 
 
@@ -207,3 +205,20 @@ def test_probing_pauses_grow_and_never_beyond_five_minutes(earlier: int, later: 
     first, second = sorted((earlier, later))
     pauses = probe_pause(timedelta(seconds=first)), probe_pause(timedelta(seconds=second))
     assert pauses[0] <= pauses[1] <= timedelta(minutes=5)
+
+
+@given(st.timedeltas(timedelta(days=-4000), timedelta(days=4000)), st.sampled_from(BACKOFF))
+def test_no_change_of_the_clock_makes_a_pause_longer(jump: timedelta, pause: timedelta) -> None:
+    network = Failure(FailureKind.NETWORK, "gone")
+    job = _fold(QUEUED, STARTED)
+    while True:
+        job = evolve(job, after_failure(job, network, NOW, 0.0), NOW)
+        if job.backoff == pause:
+            break
+        job = evolve(job, decide_start(job, "engine"), NOW)
+    left = remaining(job, NOW + jump)
+    assert 0 <= left <= pause.total_seconds()
+    if jump >= pause:
+        assert left == 0
+    elif timedelta(0) <= jump:
+        assert left == pytest.approx((pause - jump).total_seconds())
