@@ -31,7 +31,7 @@ class Leases(Protocol):
     """Lends each name to one holder at a time. Where replicas share a log, the database's clock ends a lease.
 
     A holder's name is its own: a process that starts again is another holder. Errors of every method: those of a read
-    of the log.
+    of the log. An answer may take longer than the lease lasts, so a holder looks at `believed_until` by itself.
     """
 
     async def acquire(self, name: str, holder: str, seconds: float) -> Lease | None:

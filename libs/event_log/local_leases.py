@@ -43,6 +43,8 @@ class LocalLeases:
         grant = self._grants.get(lease.name)
         if grant is not None and grant.lease.token == lease.token:
             grant.lease = Lease(lease.name, lease.holder, lease.token, self._clock())
+            if not grant.fenced_appends:
+                del self._grants[lease.name]
 
     async def holder(self, name: str) -> str | None:
         grant = self._grants.get(name)

@@ -33,7 +33,7 @@ CREATE FUNCTION @schema@.append_events(
     -- one entry an event
     types text[], event_ids text[], payloads bytea[], actors text[], may_ignores boolean[],
     on_behalf_ofs text[], reasons text[], correlation_ids text[], causation_ids text[],
-    -- the recorded time; null: this server's clock
+    -- the recorded time, never later than this server's clock; null: that clock
     now_ns bigint,
     -- whether this very batch was sent once, and its outcome is unknown
     sent_before boolean
@@ -76,7 +76,7 @@ BEGIN
     head_before := head_position;
     -- The clock may step back; the order of the log must not.
     recorded := greatest(
-        recorded, coalesce(now_ns, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000));
+        recorded, least(now_ns, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000));
 
     FOR number IN 1 .. cardinality(part_counts) LOOP
         append_number := number; outcome := NULL; at_position := NULL; at_revision := NULL; at_ns := NULL;

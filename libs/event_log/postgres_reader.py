@@ -127,6 +127,8 @@ class PostgresReader:
 
     async def request(self, request: RequestKey) -> AppendResult | None:
         """What a request appended. RequestIdReusedError for another body."""
+        if "\0" in request.request_id:
+            return None
         rows = await self._fetch(
             f"SELECT body_digest, first_position, last_position FROM {self._schema}.requests"
             " WHERE actor = $1 AND method = $2 AND request_id = $3",

@@ -43,12 +43,11 @@ class PostgresEventStore:
         schema: str,
         store_id: str,
         head: PostgresHead,
-        damage: LogDamagedError | None,
         clock: Callable[[], int] | None,
     ) -> None:
         self._store_id = store_id
         self._head = head
-        self._damage = damage
+        self._damage: LogDamagedError | None = None
         ids, id_clock = Uuid7Source(), clock or time.time_ns
         self._committer = PostgresCommitter(
             schema,
@@ -62,29 +61,26 @@ class PostgresEventStore:
         self._listener = HeadListener(schema, head, LastingConnection(url, f"{schema} head", head.prove_kept))
 
     @classmethod
-    async def open(
-        cls, url: str, *, service: str, version: str, schema: str | None = None, clock: Callable[[], int] | None = None
-    ) -> Self:
-        """Opens the log in `schema` (absent: the service's name), and makes it where there is none.
+    async def open(cls, url: str, *, service: str, version: str, clock: Callable[[], int] | None = None) -> Self:
+        """Opens the log in the schema that has the service's name, and makes it where there is none.
 
         `clock`: nanoseconds since the epoch; absent, the database's clock, which all replicas share.
         LogLocationError where a log can't be kept, LogUnavailableError when the database doesn't answer,
         LogDamagedError when nothing can be read. A log that is damaged but readable opens and refuses appends.
         """
-        schema = schema or service
         store_ids: list[str] = []
 
         async def prepare(connection: Connection) -> None:
-            store_ids.append(await ensure_schema(connection, schema))
+            store_ids.append(await ensure_schema(connection, service))
 
-        opening = LastingConnection(url, f"{schema} opening", prepare)
+        opening = LastingConnection(url, f"{service} opening", prepare)
         try:
             connection = await opening.get(PATIENCE_SECONDS)
-            head = PostgresHead(schema, 0, FIRST_PREVIOUS_HASH)
+            head = PostgresHead(service, 0, FIRST_PREVIOUS_HASH)
             await head.look(connection)
         finally:
             await opening.close()
-        store = cls(url, schema, store_ids[-1], head, None, clock)
+        store = cls(url, service, store_ids[-1], head, clock)
         ready = False
         try:
             await store._reader.open()

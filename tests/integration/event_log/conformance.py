@@ -217,6 +217,7 @@ class EventStoreConformance:
     async def test_a_request_id_that_no_store_can_hold(self, store: EventStore) -> None:
         with pytest.raises(InvalidEventError):
             await store.append([to("a", noted("1"))], request("nul\0"))
+        assert await store.find_request(request("nul\0")) is None
         assert store.head == 1
 
     async def test_a_fence_lets_only_the_holder_append(self, store: EventStore) -> None:
