@@ -188,6 +188,7 @@ BEGIN
         END IF;
     END LOOP;
     IF head_position > head_before THEN
+        UPDATE @schema@.highest SET position = head_position;
         PERFORM pg_notify('labferry_@schema@', head_position::text);
     END IF;
 END $append$;

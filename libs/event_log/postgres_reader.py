@@ -119,6 +119,11 @@ class PostgresReader:
         sql = f"SELECT {EVENT_COLUMNS} FROM {self._schema}.events ORDER BY position DESC LIMIT $1"
         return await self.events(sql, count)
 
+    async def highest_ever_recorded(self) -> int:
+        """The last position that was ever given out, even if its event is gone."""
+        rows = await self._fetch(f"SELECT coalesce(max(position), 0) FROM {self._schema}.highest")
+        return int(rows[0][0])
+
     async def last_position_at(self, recorded_ns: int, head: int) -> int:
         time = max(-1, min(recorded_ns, (1 << 63) - 1))
         for (position,) in await self._fetch(_LAST_POSITION_AT.format(schema=self._schema), head, time):

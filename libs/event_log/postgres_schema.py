@@ -44,6 +44,8 @@ CREATE TABLE @schema@.events (
     payload bytea NOT NULL,
     UNIQUE (stream, revision)
 );
+-- The last position ever given out: it shows a tail that was cut off.
+CREATE TABLE @schema@.highest (position bigint NOT NULL);
 -- An append may record a request and no event; then last_position is one less than first_position.
 CREATE TABLE @schema@.requests (
     actor text COLLATE "C" NOT NULL,
@@ -69,6 +71,7 @@ ALTER TABLE @schema@.{table} ENABLE ALWAYS TRIGGER refuse_change;
 
 _FIRST_ROWS = """
 INSERT INTO @schema@.log (store_id) VALUES (gen_random_uuid()::text);
+INSERT INTO @schema@.highest (position) VALUES (0);
 INSERT INTO @schema@.schema_version (version) VALUES (1);
 """
 

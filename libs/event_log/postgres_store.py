@@ -85,6 +85,8 @@ class PostgresEventStore:
         try:
             await store._reader.open()
             if store.head == 0:
+                if (highest := await store._reader.highest_ever_recorded()) > 0:
+                    raise LogDamagedError(1, f"the log held {highest} events, and all of them are gone")
                 await store._begin(service, version)
             store._damage = await store._contradiction_at_head()
             ready = True
@@ -186,8 +188,12 @@ class PostgresEventStore:
             await self._latest()
 
     async def _contradiction_at_head(self) -> LogDamagedError | None:
-        """Whether the last event follows from the one before it."""
+        """Whether the last event follows from the one before it, and was the last one ever."""
+        # In this order: other replicas may append meanwhile.
+        highest = await self._reader.highest_ever_recorded()
         last, *before = await self._reader.last(2)
+        if highest > last.position:
+            return LogDamagedError(last.position + 1, f"events up to position {highest} were recorded and are gone")
         previous = before[0].hash if before else FIRST_PREVIOUS_HASH
         follows = last.position == (before[0].position + 1 if before else 1)
         if follows and event_hash(self._store_id, previous, last) == last.hash:

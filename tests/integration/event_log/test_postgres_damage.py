@@ -47,6 +47,27 @@ async def test_a_change_in_the_middle(
         await store.close()
 
 
+async def test_a_tail_that_was_cut_off(
+    postgres_cluster: PostgresCluster, postgres_database: str, postgres_url: str
+) -> None:
+    store = await opened(postgres_url)
+    await store.append([to("s", noted("a"), noted("b"))])
+    await store.close()
+    await change(postgres_cluster, postgres_database, "DELETE FROM test.events WHERE position = 3")
+    store = await opened(postgres_url)
+    try:
+        assert store.damage is not None and store.damage.position == 3
+        found = (await verify_log(store)).first_break
+        assert found is not None and "are gone" in found.reason
+        with pytest.raises(LogDamagedError):
+            await store.append([to("s", noted("c"))])
+    finally:
+        await store.close()
+    await change(postgres_cluster, postgres_database, "DELETE FROM test.events")
+    with pytest.raises(LogDamagedError, match="all of them are gone"):
+        await opened(postgres_url)
+
+
 async def test_a_changed_head_refuses_appends(
     postgres_cluster: PostgresCluster, postgres_database: str, postgres_url: str
 ) -> None:

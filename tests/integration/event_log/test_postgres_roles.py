@@ -35,6 +35,7 @@ MORE_CHANGES = [
     " '', '', false, hash, payload FROM sync_engine.events WHERE position = 2",
     "INSERT INTO sync_engine.requests VALUES ('a', 'm', 'r', '', 1, 1)",
     "UPDATE sync_engine.leases SET holder = 'me'",
+    "UPDATE sync_engine.highest SET position = 0",
     "DROP TRIGGER refuse_change ON sync_engine.events",
     "ALTER TABLE sync_engine.events DISABLE TRIGGER refuse_change",
     "DROP TABLE sync_engine.events",
