@@ -23,6 +23,7 @@ from libs.event_log.store import (
     LogLocationError,
     RequestIdReusedError,
 )
+from libs.event_log.subscription import EventsStep, Subscription
 from tests.integration.event_log.conformance import request
 from tests.integration.event_log.events import collect, counted, noted, to
 
@@ -164,6 +165,34 @@ async def test_closing_commits_what_waits(path: Path) -> None:
     assert all(isinstance(outcome, LogClosedError) for outcome in outcomes if isinstance(outcome, BaseException))
     async with opened(path) as store:
         assert store.head == 1 + len(acknowledged) == 201
+
+
+async def test_a_reader_that_stays_where_it_is_does_not_hold_the_write_ahead_log(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = 1 << 20
+    monkeypatch.setattr(sqlite_committer, "WAL_LIMIT_BYTES", limit)
+    async with opened(path) as store:
+        await store.append([to("s", *(counted(number) for number in range(3_000)))])
+        # A subscriber that takes one batch, and an export that takes one page, and then nothing for long.
+        steps = Subscription(store, after=0).steps(asyncio.Event())
+        pages = store.read(upto=store.head)
+        first, page = await anext(steps), await anext(pages)
+        largest = 0
+        for _ in range(60):
+            await store.append([to("s", *(noted("x" * 4_000) for _ in range(30)))])
+            largest = max(largest, path.with_name(path.name + "-wal").stat().st_size)
+        assert largest < 2 * limit
+        # They go on as if nothing had happened.
+        seen = [*page, *await collect(pages)]
+        assert [event.position for event in seen] == list(range(1, 3_002))
+        assert isinstance(first, EventsStep)
+        followed = list(first.events)
+        while followed[-1].position < store.head:
+            step = await anext(steps)
+            followed += step.events if isinstance(step, EventsStep) else ()
+        await steps.aclose()
+        assert [event.position for event in followed] == list(range(1, store.head + 1))
 
 
 async def test_the_write_ahead_log_stays_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
