@@ -108,7 +108,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             return [p.job for p in await projections.query(lambda c: jobs_where(c, JobFilter(run=run)))]
 
         destinations = open_destinations(settings.equipment, await projections.query(destinations_used))
-        watch = DestinationWatch(threads, _now, logger)
+        watch = DestinationWatch(threads, _now, logger, settings.transfer.stall_timeout)
         resources.push_async_callback(watch.close)
         bench = Workbench(
             engine_id=str(uuid.uuid4()),

@@ -14,8 +14,7 @@ from services.sync_engine.jobs.retry import probe_pause
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.transport import FailureKind, TransferError
 
-ANSWER_SECONDS = 30.0
-"""A destination that says nothing for so long doesn't answer."""
+_MOST_ANSWER_SECONDS = 30.0
 
 
 @dataclass(slots=True)
@@ -28,9 +27,15 @@ class _Down:
 
 
 class DestinationWatch:
-    """Owns one probing task for each destination that is down. `on_back` hears (equipment, destination)."""
+    """Owns one probing task for each destination that is down. `on_back` hears (equipment, destination).
 
-    def __init__(self, threads: WorkThreads, clock: Callable[[], datetime], logger: Logger) -> None:
+    A destination that says nothing for `stall_seconds`, or for half a minute, doesn't answer.
+    """
+
+    def __init__(
+        self, threads: WorkThreads, clock: Callable[[], datetime], logger: Logger, stall_seconds: float
+    ) -> None:
+        self._answer_seconds = min(_MOST_ANSWER_SECONDS, stall_seconds)
         self._threads = threads
         self._clock = clock
         self._logger = logger
@@ -71,9 +76,9 @@ class DestinationWatch:
             asking = asyncio.create_task(self._check(destination), name=f"check {equipment_id} {destination.name}")
             self._looking[key] = asking
         try:
-            return await asyncio.wait_for(asyncio.shield(asking), ANSWER_SECONDS)
+            return await asyncio.wait_for(asyncio.shield(asking), self._answer_seconds)
         except TimeoutError:
-            return Failure(FailureKind.NETWORK, f"it did not answer within {ANSWER_SECONDS:.0f} s")
+            return Failure(FailureKind.NETWORK, f"it did not answer within {self._answer_seconds:.0f} s")
 
     async def close(self) -> None:
         """Ends the probing; a question that hangs is left behind."""

@@ -17,7 +17,7 @@ from services.sync_engine.jobs.seal_step import SealStep
 from services.sync_engine.jobs.sweep_step import SweepStep
 from services.sync_engine.jobs.transfer_step import TransferStep
 from services.sync_engine.jobs.verify_step import VerifyStep
-from services.sync_engine.jobs.work_in_hand import END_SECONDS, WorkInHand
+from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.transport import FailureKind, StopReason
 
@@ -72,12 +72,16 @@ class Runner:
         self._stopping = True
         self._in_hand.wind_down()
         waiting = asyncio.ensure_future(ended)
-        for seconds, next_measure in ((limit, self._in_hand.stop_all), (END_SECONDS, self._in_hand.give_up)):
+        for seconds, next_measure in (
+            (limit, self._in_hand.stop_all),
+            (self._in_hand.end_seconds, self._in_hand.give_up),
+        ):
             await asyncio.wait({waiting}, timeout=seconds)
             if waiting.done():
                 break
             next_measure()
         await waiting
+        self._bench.logger.info("jobs_drained")
 
     async def recover(self, job: Job) -> None:
         """A job that was running when its engine died is queued again; nothing it landed is lost."""

@@ -19,16 +19,19 @@ from services.sync_engine.transfer.transport import (
 
 T = TypeVar("T")
 
-END_SECONDS = 10.0
-"""How long work that was told to end may take to do so before it is left behind."""
+_MOST_END_SECONDS = 10.0
 
 
 class WorkInHand:
-    """The controls of all transfers and verifications of this engine, by job."""
+    """The controls of all transfers and verifications of this engine, by job.
+
+    Work that was told to end may take as long as a stall, or ten seconds, before it is left behind.
+    """
 
     def __init__(self, threads: WorkThreads, stall_seconds: float) -> None:
         self._threads = threads
         self._stall_seconds = stall_seconds
+        self.end_seconds = min(_MOST_END_SECONDS, stall_seconds)
         self._controls: dict[str, TransferControl] = {}
         self._given_up = asyncio.Event()
 
@@ -90,7 +93,7 @@ class WorkInHand:
             if left > 0:
                 continue
             control.stop(StopReason.STALLED)
-            await asyncio.wait({task, given_up}, timeout=END_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, given_up}, timeout=self.end_seconds, return_when=asyncio.FIRST_COMPLETED)
             if task.done() and not isinstance(task.exception(), TransferStoppedError):
                 return
             raise TransferError(FailureKind.NETWORK, f"not a byte moved for {self._stall_seconds:.0f} s")
