@@ -15,7 +15,7 @@ from libs.event_log import postgres_head
 from libs.event_log.postgres_schema import schema_script
 from libs.event_log.postgres_store import PostgresEventStore
 from libs.event_log.projection import ProjectionRunner
-from libs.event_log.store import LeaseLostError
+from libs.event_log.store import AppendResult, LeaseLostError
 from libs.event_log.subscription import CaughtUpStep, EventsStep, Subscription
 from tests.integration.event_log.conformance import request
 from tests.integration.event_log.counting import Notes, SumPerStream, notes, sums
@@ -110,9 +110,10 @@ async def test_a_read_is_never_behind_the_other_replica(replicas: Replicas) -> N
 
 async def test_a_lease_fences_across_replicas(replicas: Replicas) -> None:
     first, second = replicas
-    lease = await first.leases.acquire("work", "one", 0.2)
+    lease = await first.leases.acquire("work", "one", 60)
     assert lease is not None
     await first.append([to("s", noted("a"))], fence=lease.fence)
+    await first.leases.renew(lease, 0.05)
     async with asyncio.timeout(30):
         while (taken_over := await second.leases.acquire("work", "two", 60)) is None:
             await asyncio.sleep(0.01)
@@ -120,6 +121,23 @@ async def test_a_lease_fences_across_replicas(replicas: Replicas) -> None:
         await first.append([to("s", noted("b"))], fence=lease.fence)
     await second.append([to("s", noted("c"))], fence=taken_over.fence)
     assert len(await first.read_stream("s")) == 2
+
+
+async def fenced_append_that_waits(
+    store: PostgresEventStore, keeper: asyncpg.Connection[asyncpg.Record]
+) -> asyncio.Task[AppendResult]:
+    """An append that passed its fence, under a lease that ends soon, and waits for the keeper's lock."""
+    # On a machine that is busy a short lease may end too early; then a longer one does.
+    for seconds in (0.5, 4.0, 30.0):
+        lease = await store.leases.acquire("work", "one", seconds)
+        assert lease is not None
+        appending = asyncio.create_task(store.append([to("s", noted("a"))], fence=lease.fence))
+        while not appending.done():
+            if await keeper.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"):
+                return appending
+            await asyncio.sleep(0.01)
+        assert isinstance(appending.exception(), LeaseLostError)
+    raise AssertionError("every lease ended too early")
 
 
 async def test_a_takeover_waits_for_a_fenced_append(
@@ -135,12 +153,8 @@ async def test_a_takeover_waits_for_a_fenced_append(
     )
     keeper = await asyncpg.connect(postgres_cluster.url(postgres_database))
     await keeper.execute("SELECT pg_advisory_lock(42)")
-    lease = await first.leases.acquire("work", "one", 0.5)
-    assert lease is not None
-    appending = asyncio.create_task(first.append([to("s", noted("a"))], fence=lease.fence))
-    async with asyncio.timeout(30):
-        while not await keeper.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"):
-            await asyncio.sleep(0.01)
+    appending = await fenced_append_that_waits(first, keeper)
+    async with asyncio.timeout(60):
         while await second.leases.holder("work") is not None:
             await asyncio.sleep(0.01)
         taking_over = asyncio.create_task(second.leases.acquire("work", "two", 60))
