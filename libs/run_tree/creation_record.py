@@ -87,6 +87,13 @@ class CreationRecord:
         return source_path if isinstance(source_path, str) and source_path else None
 
     @property
+    def lims_short_id(self) -> str:
+        """Short id of the LIMS project; empty when the file names none."""
+        project = self.raw.get("lims_project")
+        short_id = project.get("short_id") if isinstance(project, dict) else None
+        return short_id if isinstance(short_id, str) else ""
+
+    @property
     def files_affected(self) -> tuple[str, ...]:
         """Files that plugins rendered, relative to the run, in file order."""
         plugins = self.raw.get("plugins_applied")

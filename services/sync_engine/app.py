@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -53,6 +54,7 @@ from services.sync_engine.jobs.watch import JobWatch
 from services.sync_engine.jobs.work import all_work, work_of
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
+from services.sync_engine.run_log.keeper import RunLogKeeper
 from services.sync_engine.runs import servicer as runs_servicer
 from services.sync_engine.runs.adopt import AdoptRun
 from services.sync_engine.runs.creation_keeper import CreationKeeper
@@ -161,6 +163,18 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         resources.push_async_callback(drain)
         keeper.start(await projections.query(runs_known))
         resources.push_async_callback(keeper.close)
+        run_logs = RunLogKeeper(
+            log,
+            projections,
+            locator,
+            threads,
+            logger,
+            mark_file=environment.state_dir / "run_logs.json",
+            hostname=socket.gethostname(),
+        )
+        projections.on_applied(run_logs.applied)
+        run_logs.start()
+        resources.push_async_callback(run_logs.close)
         waiting = WaitingOn(scheduler, watch, held.wait_of)
         queries = RunQueries(log, projections, files, locator, waiting, threads, _now)
         enqueue = Enqueue(bench, keeper)
