@@ -31,11 +31,15 @@ _YEAR_SECONDS = 31_536_000
 @dataclass(frozen=True, slots=True)
 class LogShape:
     """How many jobs, and how many of them wait in backoff; the others are sealed, and verified again until `events`
-    are recorded."""
+    are recorded. ValueError when there are no others."""
 
     jobs: int
     waiting: int
     events: int
+
+    def __post_init__(self) -> None:
+        if self.waiting >= self.jobs:
+            raise ValueError("some jobs must be sealed: their verifications fill the log")
 
 
 async def write_large_log(path: Path, shape: LogShape) -> None:

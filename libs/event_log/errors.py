@@ -6,6 +6,7 @@ import grpc
 
 from labferry.events.v1 import error_reason_pb2 as reasons
 from libs.event_log.blob_store import BlobError
+from libs.event_log.event import UnknownEventTypeError
 from libs.event_log.projection import ProjectionStoppedError
 from libs.event_log.store import (
     MAX_PAYLOAD_BYTES,
@@ -67,10 +68,17 @@ class ProjectionStoppedRefusal(LabferryError):
     reason = events_reason(reasons.ERROR_REASON_PROJECTION_STOPPED)
 
 
+class UnknownEventTypeRefusal(LabferryError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = events_reason(reasons.ERROR_REASON_UNKNOWN_EVENT_TYPE)
+
+
 def as_labferry_error(error: Exception) -> LabferryError | None:
     """The error that a caller gets to see; None for what isn't the event log's."""
     if isinstance(error, BlobError):
         return DataLossError(str(error), metadata={"blob": error.digest})
+    if isinstance(error, UnknownEventTypeError):
+        return UnknownEventTypeRefusal(str(error), metadata={"type": error.type_name})
     return _of_store(error) if isinstance(error, EventStoreError) else None
 
 

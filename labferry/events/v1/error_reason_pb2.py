@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%labferry/events/v1/error_reason.proto\x12\x12labferry.events.v1*\xdd\x01\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45RROR_REASON_FOREIGN_CURSOR\x10\x01\x12%\n!ERROR_REASON_POSITION_BEYOND_HEAD\x10\x02\x12!\n\x1d\x45RROR_REASON_POSITION_TOO_OLD\x10\x03\x12 \n\x1c\x45RROR_REASON_EVENT_TOO_LARGE\x10\x04\x12#\n\x1f\x45RROR_REASON_PROJECTION_STOPPED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%labferry/events/v1/error_reason.proto\x12\x12labferry.events.v1*\x82\x02\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45RROR_REASON_FOREIGN_CURSOR\x10\x01\x12%\n!ERROR_REASON_POSITION_BEYOND_HEAD\x10\x02\x12!\n\x1d\x45RROR_REASON_POSITION_TOO_OLD\x10\x03\x12 \n\x1c\x45RROR_REASON_EVENT_TOO_LARGE\x10\x04\x12#\n\x1f\x45RROR_REASON_PROJECTION_STOPPED\x10\x05\x12#\n\x1f\x45RROR_REASON_UNKNOWN_EVENT_TYPE\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'labferry.events.v1.error_re
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=62
-  _globals['_ERRORREASON']._serialized_end=283
+  _globals['_ERRORREASON']._serialized_end=320
 # @@protoc_insertion_point(module_scope)

@@ -34,6 +34,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT: an event's payload is larger than the log takes. Metadata: type, size, limit."""
     ERROR_REASON_PROJECTION_STOPPED: _ErrorReason.ValueType  # 5
     """INTERNAL: a read model stopped at an event it can't apply. Metadata: projection, position."""
+    ERROR_REASON_UNKNOWN_EVENT_TYPE: _ErrorReason.ValueType  # 6
+    """FAILED_PRECONDITION: the log holds an event of a type that this version doesn't know and may not pass over; a newer
+    Labferry wrote it. Metadata: type.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of EventLogService, in google.rpc.ErrorInfo.reason without the prefix, domain "events.labferry"."""
@@ -50,4 +54,8 @@ ERROR_REASON_EVENT_TOO_LARGE: ErrorReason.ValueType  # 4
 """INVALID_ARGUMENT: an event's payload is larger than the log takes. Metadata: type, size, limit."""
 ERROR_REASON_PROJECTION_STOPPED: ErrorReason.ValueType  # 5
 """INTERNAL: a read model stopped at an event it can't apply. Metadata: projection, position."""
+ERROR_REASON_UNKNOWN_EVENT_TYPE: ErrorReason.ValueType  # 6
+"""FAILED_PRECONDITION: the log holds an event of a type that this version doesn't know and may not pass over; a newer
+Labferry wrote it. Metadata: type.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -10,6 +10,7 @@ from libs.event_log import errors
 from libs.event_log.blob_store import BlobMissingError
 from libs.event_log.checkpoint_key import CheckpointKeyError
 from libs.event_log.errors import as_labferry_error
+from libs.event_log.event import UnknownEventTypeError
 from libs.event_log.projection import ProjectionFailure, ProjectionStoppedError
 from libs.event_log.store import (
     AppendOutcomeUnknownError,
@@ -66,6 +67,7 @@ CASES: list[tuple[Exception, grpc.StatusCode, str, dict[str, str]]] = [
         "PROJECTION_STOPPED",
         {"projection": "jobs", "position": "4"},
     ),
+    (UnknownEventTypeError("t.v9"), Code.FAILED_PRECONDITION, "UNKNOWN_EVENT_TYPE", {"type": "t.v9"}),
     (BlobMissingError("ab"), Code.DATA_LOSS, "LOG_DAMAGED", {"blob": "ab"}),
 ]
 
