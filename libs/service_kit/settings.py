@@ -309,11 +309,13 @@ class ValidatorSettings(_Block):
 
 class TransferSettings(_Block):
     """Seconds without a byte after which a transfer is ended; seconds that files in flight get when the engine ends;
-    and the jobs in work in all, beyond the one that each equipment may always have."""
+    the jobs in work in all, beyond the one that each equipment may always have; and, where several engines share a
+    log, the seconds after which one that can't reach it ends its work."""
 
     stall_timeout: float = Field(default=300, gt=0)
     drain_timeout: float = Field(default=15, ge=0)
     max_parallel: int = Field(default=16, ge=1, le=1024)
+    lease_seconds: float = Field(default=30, ge=1)
 
 
 class ReadmeField(_Block):

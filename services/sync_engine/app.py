@@ -19,6 +19,7 @@ from libs.event_log.projection import AppliedEvent, ProjectionRunner
 from libs.event_log.published import publish_event_log
 from libs.run_tree.creation_json import DEFAULT_LOCK_TIMEOUT
 from libs.service_kit.run import Composition, ServiceEnvironment
+from libs.service_kit.settings import SQLITE
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.destinations import open_destinations
 from services.sync_engine.engine_log import EngineLog
@@ -36,6 +37,7 @@ from services.sync_engine.jobs.enqueue_many import EnqueueMany
 from services.sync_engine.jobs.gate_watch import GateWatch
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.news import JobNews
+from services.sync_engine.jobs.ownership import LeasedOwnership, LeaseTerms, Ownership, SoleOwnership
 from services.sync_engine.jobs.progress import ProgressBoard
 from services.sync_engine.jobs.queries import JobQueries
 from services.sync_engine.jobs.read_model import (
@@ -112,8 +114,21 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         destinations = open_destinations(settings.equipment, await projections.query(destinations_used))
         watch = DestinationWatch(threads, _now, logger, settings.transfer.stall_timeout)
         resources.push_async_callback(watch.close)
+        engine_id = str(uuid.uuid4())
+        in_hand = WorkInHand(threads, settings.transfer.stall_timeout)
+        slots = {e.id: e.max_parallel for e in settings.equipment}
+        owned: Ownership = SoleOwnership()
+        if settings.event_log.url != SQLITE:
+            owned = LeasedOwnership(
+                store.leases,
+                engine_id,
+                lambda equipment_id: slots.get(equipment_id, 1),
+                lambda job_id: in_hand.stop(job_id, StopReason.LEASE_LOST),
+                logger,
+                LeaseTerms(settings.transfer.lease_seconds),
+            )
         bench = Workbench(
-            engine_id=str(uuid.uuid4()),
+            engine_id=engine_id,
             log=log,
             blobs=blobs,
             locator=locator,
@@ -123,18 +138,18 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             watch=watch,
             board=ProgressBoard(),
             threads=threads,
+            owned=owned,
             jobs_of_run=jobs_of_run,
             clock=_now,
             jitter=lambda: random.uniform(-1, 1),
             logger=logger,
         )
         gates = GateWatch()
-        in_hand = WorkInHand(threads, settings.transfer.stall_timeout)
         runner = Runner(bench, gates, in_hand)
         pauses = await projections.query(paused_equipment)
         scheduler = Scheduler(
             runner.step,
-            {e.id: e.max_parallel for e in settings.equipment},
+            slots,
             _now,
             logger,
             in_all=settings.transfer.max_parallel,

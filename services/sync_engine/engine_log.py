@@ -10,7 +10,15 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from libs.event_log.event import NewEvent, RecordedEvent
-from libs.event_log.store import AppendResult, EventStore, Expected, RequestKey, RevisionConflictError, StreamAppend
+from libs.event_log.store import (
+    AppendResult,
+    EventStore,
+    Expected,
+    LeaseFence,
+    RequestKey,
+    RevisionConflictError,
+    StreamAppend,
+)
 from services.sync_engine.event_types import ENGINE, EVENT_TYPES, job_stream, run_stream
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.job import evolve as evolve_job
@@ -92,7 +100,9 @@ class EngineLog:
                 record = evolve_run(record, payload)
         return record
 
-    async def append(self, cause: Cause, *changes: Change, request: RequestKey | None = None) -> AppendResult:
+    async def append(
+        self, cause: Cause, *changes: Change, request: RequestKey | None = None, fence: LeaseFence | None = None
+    ) -> AppendResult:
         """Appends all changes or none. Errors: libs.event_log.store."""
         return await self.store.append(
             [
@@ -101,11 +111,12 @@ class EngineLog:
                 if c.payloads
             ],
             request,
+            fence,
         )
 
-    async def append_to_job(self, cause: Cause, job: Job, *payloads: Message) -> Job:
+    async def append_to_job(self, cause: Cause, job: Job, *payloads: Message, fence: LeaseFence | None = None) -> Job:
         """Appends to one job and returns it as it is then."""
-        result = await self.append(cause, job_change(job, *payloads))
+        result = await self.append(cause, job_change(job, *payloads), fence=fence)
         for event, payload in zip(result.events, payloads, strict=True):
             job = evolve_job(job, payload, recorded_at(event))
         return job

@@ -32,6 +32,9 @@ _FULL_PAUSES = (timedelta(minutes=1), timedelta(minutes=2), timedelta(minutes=10
 GATE_PAUSE = timedelta(seconds=30)
 """A closed gate opens without an event when somebody renames the offending file: it is looked at again this often."""
 
+ANOTHERS_PAUSE = timedelta(seconds=10)
+"""A job that another engine works on is looked at again after this long, in case that engine died."""
+
 SWEEP_PAUSE = timedelta(minutes=5)
 """Temporary files of a cancelled job that could not be removed are looked at again after this long."""
 

@@ -8,11 +8,11 @@ from collections.abc import Awaitable
 from datetime import datetime
 
 from labferry.events.v1 import job_events_pb2 as events
-from libs.event_log.store import EventStoreError, RevisionConflictError
-from services.sync_engine.engine_log import BY_ITSELF
+from libs.event_log.store import EventStoreError, LeaseLostError, RevisionConflictError
 from services.sync_engine.jobs.failure import Failure, failure_message
 from services.sync_engine.jobs.gate_watch import GateWatch
 from services.sync_engine.jobs.job import PROVEN_STATES, UNPROVEN_STATES, Job, JobState
+from services.sync_engine.jobs.retry import ANOTHERS_PAUSE
 from services.sync_engine.jobs.seal_step import SealStep
 from services.sync_engine.jobs.sweep_step import SweepStep
 from services.sync_engine.jobs.transfer_step import TransferStep
@@ -36,6 +36,20 @@ class Runner:
 
     async def step(self, job_id: str) -> datetime | None:
         """Brings the job as far as it can go now. Returns when to look again although no event will say so."""
+        bench = self._bench
+        known = await bench.log.job(job_id)
+        if known is None:
+            return None
+        async with bench.owned.over(job_id, known.equipment_id) as mine:
+            if not mine:
+                return bench.clock() + ANOTHERS_PAUSE
+            try:
+                return await self._steps(job_id)
+            except LeaseLostError:
+                # Whatever this engine thought of the job, another may have it by now.
+                return bench.clock() + ANOTHERS_PAUSE
+
+    async def _steps(self, job_id: str) -> datetime | None:
         bench = self._bench
         again: datetime | None = None
         while not self._stopping:
@@ -84,13 +98,20 @@ class Runner:
         self._bench.logger.info("jobs_drained")
 
     async def recover(self, job: Job) -> None:
-        """A job that was running when its engine died is queued again; nothing it landed is lost."""
-        await self._bench.log.append_to_job(BY_ITSELF, job, events.JobRequeued(cause="engine_restarted"))
+        """A job that was running when its engine died is queued again; nothing it landed is lost. One that another
+        engine works on stays its own."""
+        async with self._bench.owned.over(job.job_id, job.equipment_id) as mine:
+            if mine:
+                await self._bench.append(job, events.JobRequeued(cause="engine_restarted"))
 
     async def _one(self, job: Job) -> datetime | None:
         match job.state:
             case JobState.QUEUED:
                 return await self._transfer.take(job)
+            case JobState.RUNNING:
+                # It is this engine's now, so the one that began it has lost it.
+                await self._bench.append(job, events.JobRequeued(cause="lease_expired"))
+                return self._bench.clock()
             case JobState.AWAITING_VERIFY:
                 return await self._verify.take(job)
             case JobState.CANCELLED:

@@ -145,8 +145,8 @@ class TransferStep:
             case StopReason.GATE_CLOSED:
                 detail = "an override ended while files were being copied; no further file was started"
                 await bench.hold(job, WaitCondition.GATE, detail, bench.clock())
-            case StopReason.PAUSED | StopReason.CANCELLED:
-                # The operator's command stands in the log already.
+            case StopReason.PAUSED | StopReason.CANCELLED | StopReason.LEASE_LOST:
+                # The operator's command stands in the log already; a job of another engine is its business.
                 return None
             case _:
                 await bench.conclude(job, events.JobRequeued(cause=reason.value))

@@ -18,6 +18,7 @@ from services.sync_engine.event_types import job_stream, run_stream
 from services.sync_engine.jobs.destination_watch import DestinationWatch
 from services.sync_engine.jobs.failure import Failure, failure_of_transfer
 from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobState, WaitCondition, evolve
+from services.sync_engine.jobs.ownership import Ownership
 from services.sync_engine.jobs.progress import ProgressBoard
 from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.jobs.retry import SEAL_PAUSE, after_failure, unreachable, waiting
@@ -46,6 +47,7 @@ class Workbench:
     watch: DestinationWatch
     board: ProgressBoard
     threads: WorkThreads
+    owned: Ownership
     jobs_of_run: Callable[[str], Awaitable[Sequence[Job]]]
     clock: Callable[[], datetime]
     jitter: Callable[[], float]
@@ -66,7 +68,7 @@ class Workbench:
         """
         while True:
             try:
-                return await self.log.append_to_job(BY_ITSELF, job, payload)
+                return await self.log.append_to_job(BY_ITSELF, job, payload, fence=self.owned.fence(job.job_id))
             except RevisionConflictError:
                 job = await self._present(job)
 
@@ -81,7 +83,8 @@ class Workbench:
                 after = evolve(after, payload, self.clock())
             record, change = await self.status_after(after)
             try:
-                await self.log.append(BY_ITSELF, job_change(job, *payloads), run_change(record, *change))
+                changes = job_change(job, *payloads), run_change(record, *change)
+                await self.log.append(BY_ITSELF, *changes, fence=self.owned.fence(job.job_id))
             except RevisionConflictError as conflict:
                 if conflict.stream.startswith("job-"):
                     job = await self._present(job)

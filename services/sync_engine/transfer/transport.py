@@ -74,6 +74,7 @@ class StopReason(StrEnum):
     CANCELLED = "cancelled"
     STALLED = "stalled"
     EQUIPMENT_PAUSED = "equipment_paused"
+    LEASE_LOST = "lease_lost"
 
 
 class TransferStoppedError(Exception):

@@ -1,0 +1,144 @@
+"""Which engine works on a job, where several share one log: leases that end, and fences (ARCHITECTURE §4)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from libs.event_log.lease import Lease, Leases
+from libs.event_log.store import LeaseFence, LeaseLostError, LogUnavailableError
+from libs.service_kit.telemetry import Logger
+
+_AGAIN_SECONDS = 1.0
+
+
+class Ownership(Protocol):
+    """Says whether this engine may work on a job now, and under which fence it appends."""
+
+    def over(self, job_id: str, equipment_id: str) -> AbstractAsyncContextManager[bool]:
+        """A block in which the job is this engine's alone; it gets False while another engine has the job, or as many
+        of the equipment's jobs as may be in work."""
+        ...
+
+    def fence(self, job_id: str) -> LeaseFence | None:
+        """For appends to a job in work; None where no other engine can be."""
+
+
+class SoleOwnership:
+    """One engine alone keeps the log: every job is its own."""
+
+    @asynccontextmanager
+    async def over(self, job_id: str, equipment_id: str) -> AsyncIterator[bool]:
+        yield True
+
+    def fence(self, job_id: str) -> LeaseFence | None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTerms:
+    """A holder that could not renew for `lasts` seconds ends its work; another may take over `grace` seconds later."""
+
+    lasts: float
+
+    @property
+    def grace(self) -> float:
+        """Long enough for work that was told to end to have ended."""
+        return self.lasts / 2
+
+    @property
+    def renew_every(self) -> float:
+        return self.lasts / 3
+
+
+class LeasedOwnership:
+    """Several engines share the log. `on_lost` hears of each job whose lease could not be renewed in time: its work is
+    to be ended at once."""
+
+    def __init__(
+        self,
+        leases: Leases,
+        engine_id: str,
+        max_parallel: Callable[[str], int],
+        on_lost: Callable[[str], None],
+        logger: Logger,
+        terms: LeaseTerms,
+    ) -> None:
+        self._leases = leases
+        self._engine_id = engine_id
+        self._max_parallel = max_parallel
+        self._on_lost = on_lost
+        self._logger = logger
+        self._terms = terms
+        self._held: dict[str, Lease] = {}
+
+    def fence(self, job_id: str) -> LeaseFence | None:
+        lease = self._held.get(job_id)
+        # A job without a lease is nobody's to append to: a fence that no lease ever had is refused.
+        return lease.fence if lease is not None else LeaseFence(_job_lease(job_id), 0)
+
+    @asynccontextmanager
+    async def over(self, job_id: str, equipment_id: str) -> AsyncIterator[bool]:
+        async with AsyncExitStack() as held:
+            job = await self._acquire(held, _job_lease(job_id))
+            slot = None
+            for number in range(self._max_parallel(equipment_id) if job is not None else 0):
+                # The equipment's slots are the same for all engines that serve it.
+                slot = await self._acquire(held, f"slot-{equipment_id}-{number}", self._slot_holder(job_id))
+                if slot is not None:
+                    break
+            if job is None or slot is None:
+                yield False
+                return
+            self._held[job_id] = job
+            renewing = asyncio.create_task(self._renew(job_id, [job, slot]), name=f"leases of job {job_id}")
+            try:
+                yield True
+            finally:
+                renewing.cancel()
+                await asyncio.wait([renewing])
+                del self._held[job_id]
+
+    def _slot_holder(self, job_id: str) -> str:
+        # A slot is the job's, not the engine's: two jobs of one engine must not share it.
+        return f"{self._engine_id} {job_id}"
+
+    async def _acquire(self, held: AsyncExitStack, name: str, holder: str = "") -> Lease | None:
+        terms = self._terms
+        lease = await self._leases.acquire(name, holder or self._engine_id, terms.lasts + terms.grace)
+        if lease is not None:
+            held.push_async_callback(self._release, lease)
+        return lease
+
+    async def _release(self, lease: Lease) -> None:
+        try:
+            await self._leases.release(lease)
+        except (LogUnavailableError, LeaseLostError) as error:
+            # It ends by itself.
+            self._logger.warning("lease_not_released", lease=lease.name, problem=str(error))
+
+    async def _renew(self, job_id: str, leases: list[Lease]) -> None:
+        terms, pause = self._terms, self._terms.renew_every
+        while True:
+            left = min(lease.believed_until for lease in leases) - terms.grace - time.monotonic()
+            try:
+                async with asyncio.timeout(left):
+                    await asyncio.sleep(pause)
+                    leases = [await self._leases.renew(lease, terms.lasts + terms.grace) for lease in leases]
+            except LogUnavailableError:
+                pause = _AGAIN_SECONDS
+                continue
+            except (LeaseLostError, TimeoutError):
+                self._logger.warning("lease_lost", job=job_id)
+                self._on_lost(job_id)
+                return
+            self._held[job_id] = leases[0]
+            pause = terms.renew_every
+
+
+def _job_lease(job_id: str) -> str:
+    return f"job-{job_id}"
