@@ -14,7 +14,8 @@ import aiosqlite
 from libs.event_log.event import RecordedEvent
 from libs.event_log.sqlite_batch import RecordedRequest, request_name
 from libs.event_log.sqlite_schema import BUSY_TIMEOUT_MS, EVENT_COLUMNS, event_from_row
-from libs.event_log.store import LogClosedError, LogDamagedError, LogUnavailableError, RequestKey, RequestRecord
+from libs.event_log.sqlite_stream_reads import SqliteStreamReads, read_failure
+from libs.event_log.store import LogClosedError, LogDamagedError, RequestKey, RequestRecord
 
 PAGE_EVENTS = 1_000
 _FIRST_PAGE_EVENTS = 100
@@ -43,9 +44,11 @@ class SqliteReader:
         self._path = path
         self._all: list[aiosqlite.Connection] = []
         self._free: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
+        self._streams = SqliteStreamReads(path)
         self._closed = False
 
     async def open(self) -> None:
+        await self._streams.open()
         for _ in range(_CONNECTIONS):
             connection = await aiosqlite.connect(self._path, isolation_level=None)
             self._all.append(connection)
@@ -55,6 +58,7 @@ class SqliteReader:
 
     async def close(self) -> None:
         self._closed = True
+        await self._streams.close()
         while self._all:
             await self._all.pop().close()
 
@@ -95,9 +99,7 @@ class SqliteReader:
 
     async def stream(self, stream: str, upto: int) -> Sequence[RecordedEvent]:
         """A whole stream up to a position, oldest first."""
-        return await self._events(
-            f"SELECT {EVENT_COLUMNS} FROM events WHERE stream = ? AND position <= ? ORDER BY revision", (stream, upto)
-        )
+        return await self._streams.read(stream, upto)
 
     async def range(self, first: int, last: int) -> Sequence[RecordedEvent]:
         """Events from one position to another, both inclusive."""
@@ -159,9 +161,7 @@ class SqliteReader:
             connection.row_factory = None
             yield connection
         except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                raise LogDamagedError(0, str(error)) from error
-            raise LogUnavailableError(f"the event log can't be read: {error}") from error
+            raise read_failure(error) from error
         finally:
             self._free.put_nowait(connection)
 
