@@ -7,7 +7,9 @@ import hashlib
 import io
 import json
 import os
+import signal
 import subprocess
+import sys
 import tarfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -343,6 +345,29 @@ async def test_an_interrupted_restore_leaves_nothing(
             restore(backup, elsewhere)
     assert not elsewhere.database.exists()
     assert not (elsewhere.service / "restoring").exists()
+    restore(backup, elsewhere)
+    async with serving(elsewhere) as served:
+        assert (await served.verify()).intact
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from libs.event_log.restore import Restore
+from libs.event_log.sqlite_restore import NewSqliteLog
+archive, sha256, state, method = sys.argv[1:]
+setattr(NewSqliteLog, method, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+begin = lambda work_folder: NewSqliteLog(Path(state) / "events.sqlite3", work_folder)
+Restore("sync_engine", "2.0.0", 1).run(Path(archive), sha256, Path(state), begin)
+"""
+
+
+@pytest.mark.parametrize("method", ["add_events", "add_requests", "place"])
+async def test_a_restore_that_is_killed(backup: Backup, elsewhere: Place, method: str) -> None:
+    arguments = [str(backup.path), backup.sha256, str(elsewhere.service), method]
+    killed = subprocess.run([sys.executable, "-c", _KILLED, *arguments], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not elsewhere.database.exists()
     restore(backup, elsewhere)
     async with serving(elsewhere) as served:
         assert (await served.verify()).intact
