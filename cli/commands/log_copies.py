@@ -87,7 +87,11 @@ def restore(
         def run() -> RestoredLog:
             wanted = sha256 or _sum_beside(file)
             return Restore(service, LABFERRY_VERSION, time.time_ns()).run(
-                file, wanted, state_dir, lambda work_folder: begin_new_log(url, service, state_dir, work_folder)
+                file,
+                wanted,
+                state_dir,
+                lambda work_folder: begin_new_log(url, service, state_dir, work_folder),
+                settings.blobs_of(service),
             )
 
         try:

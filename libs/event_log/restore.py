@@ -74,8 +74,12 @@ class Restore:
         self._now_ns = now_ns
         self._hash = FIRST_PREVIOUS_HASH
 
-    def run(self, archive: Path, sha256: str, state_dir: Path, begin: NewLogMaker) -> RestoredLog:
+    def run(
+        self, archive: Path, sha256: str, state_dir: Path, begin: NewLogMaker, blobs: Path | None = None
+    ) -> RestoredLog:
         """Restores into a service's state folder. Whatever goes wrong, the folder is as it was.
+
+        `blobs` is the folder of the service's blobs; absent: in the state folder.
 
         BackupError for an archive that isn't whole and sound; LogLocationError, LogInUseError, OSError for the place.
         """
@@ -85,7 +89,7 @@ class Restore:
         try:
             log = begin(work_folder)
             try:
-                return self._fill(log, archive, sha256, work_folder / "blobs", state_dir / "blobs")
+                return self._fill(log, archive, sha256, work_folder / "blobs", blobs or state_dir / "blobs")
             finally:
                 log.discard()
         finally:

@@ -223,9 +223,14 @@ class CheckpointSettings(_Block):
 
 
 class EventLogSettings(_Block):
-    """`url`: "sqlite", one file a service in its state folder; or a PostgreSQL database, a schema a service."""
+    """`url`: "sqlite", one file a service in its state folder; or a PostgreSQL database, a schema a service.
+
+    `blob_folder`: where larger evidence lies, a subfolder a service; absent, in each service's state folder. Engines
+    that share a log share this folder too.
+    """
 
     url: str = SQLITE
+    blob_folder: Path | None = None
     checkpoints: CheckpointSettings = CheckpointSettings()
 
     @field_validator("url")
@@ -378,6 +383,11 @@ class Settings(_Block):
     readme: ReadmeSettings = ReadmeSettings()
     orchestrator: OrchestratorSettings = OrchestratorSettings()
     logging: LoggingSettings = LoggingSettings()
+
+    def blobs_of(self, service: str) -> Path:
+        """The folder of a service's blobs."""
+        shared = self.event_log.blob_folder
+        return self.state_dir / service / "blobs" if shared is None else shared / service
 
     @field_validator("state_dir")
     @classmethod

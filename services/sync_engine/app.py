@@ -88,7 +88,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
                 store, environment.name, environment.state_dir, settings.event_log.checkpoints, environment.logger
             )
         )
-        blobs = BlobStore(environment.state_dir / "blobs")
+        blobs = BlobStore(settings.blobs_of(environment.name))
         log = EngineLog(store)
         projections = ProjectionRunner(
             store,

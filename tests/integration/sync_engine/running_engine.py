@@ -52,16 +52,17 @@ def creation_document(**fields: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Site:
-    """One workstation with its NAS."""
+    """One workstation with its NAS. `home` holds both where another machine shares them; else the lab's own folder."""
 
     lab: Lab
+    home: Path | None = None
 
     @property
     def local_root(self) -> Path:
-        return self.lab.folder / "lab"
+        return (self.home or self.lab.folder) / "lab"
 
     def nas(self, equipment: str = EQUIPMENT, destination: str = "nas") -> Path:
-        return self.lab.folder / destination / equipment
+        return (self.home or self.lab.folder) / destination / equipment
 
     def local(self, run: str) -> Path:
         return self.local_root / run

@@ -58,9 +58,9 @@ async def test_each_event_of_the_run_is_one_line_in_order(engine: Engine) -> Non
 async def test_killed_and_started_again_no_line_comes_twice_and_none_is_lacking(site: Site) -> None:
     run = site.make_run({f"{n}.tif": b"x" * 50_000 for n in range(100)})
     engine = await start_engine(site)
-    await engine.enqueue(run)
-    for _ in range(4):
-        await asyncio.sleep(0.3)
+    stream = f"job-{(await engine.enqueue(run)).job.job_id}"
+    for event in ("started", "copied"):
+        await engine.until_event(stream, f"sync.job.{event}.v1")
         await engine.kill()
         engine = await start_engine(site)
     (job,) = (await engine.run(run)).jobs

@@ -11,8 +11,8 @@ import pytest
 
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.incoming import INCOMING
-from services.sync_engine.transfer.transport import TargetTraits
 from services.sync_engine.transfer.target_probe import probe_target
+from services.sync_engine.transfer.transport import TargetTraits
 
 
 @pytest.fixture
