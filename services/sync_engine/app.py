@@ -89,7 +89,8 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             )
         )
         blobs = BlobStore(settings.blobs_of(environment.name))
-        log = EngineLog(store)
+        shared = settings.event_log.url != SQLITE
+        log = EngineLog(store, shared=shared)
         projections = ProjectionRunner(
             store,
             EVENT_TYPES,
@@ -118,7 +119,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         in_hand = WorkInHand(threads, settings.transfer.stall_timeout)
         slots = {e.id: e.max_parallel for e in settings.equipment}
         owned: Ownership = SoleOwnership()
-        if settings.event_log.url != SQLITE:
+        if shared:
             owned = LeasedOwnership(
                 store.leases,
                 engine_id,

@@ -20,6 +20,7 @@ from libs.event_log.store import (
     StreamAppend,
 )
 from services.sync_engine.event_types import ENGINE, EVENT_TYPES, job_stream, run_stream
+from services.sync_engine.folded_streams import FoldedStreams
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.job import evolve as evolve_job
 from services.sync_engine.runs.run import RunRecord
@@ -83,36 +84,57 @@ async def decided_anew(attempt: Callable[[], Awaitable[T]]) -> T:
 class EngineLog:
     """Loads jobs and runs as they are now, or were at a position, and appends what happened to them."""
 
-    def __init__(self, store: EventStore) -> None:
+    def __init__(self, store: EventStore, *, shared: bool = False) -> None:
+        """`shared`: other processes append to this log too."""
         self.store = store
+        self._shared = shared
+        self._jobs = FoldedStreams[Job](lambda job: job.revision, _evolved_job)
+        self._runs = FoldedStreams[RunRecord](lambda run: run.revision, _evolved_run)
 
     async def job(self, job_id: str, *, upto_position: int | None = None) -> Job | None:
         """The job; None when there was none yet."""
-        events = await self.store.read_stream(job_stream(job_id), upto_position=upto_position)
-        return fold_job(events)
+        stream = job_stream(job_id)
+        if upto_position is not None:
+            return fold_job(await self.store.read_stream(stream, upto_position=upto_position))
+        known = self._jobs.get(stream)
+        if known is not None:
+            return known
+        with self._jobs.reading(stream) as mark:
+            job = fold_job(await self.store.read_stream(stream))
+            if job is not None and mark.clean and not self._shared:
+                self._jobs.keep(stream, job)
+        return job
 
     async def run(self, run: str, *, upto_position: int | None = None) -> RunRecord:
         """What the log knows about a run; an empty record when it knows nothing."""
-        record = RunRecord(run)
-        for event in await self.store.read_stream(run_stream(run), upto_position=upto_position):
-            payload = EVENT_TYPES.decode(event)
-            if payload is not None:
-                record = evolve_run(record, payload)
+        stream = run_stream(run)
+        if upto_position is not None:
+            return fold_run(run, await self.store.read_stream(stream, upto_position=upto_position))
+        known = self._runs.get(stream)
+        if known is not None:
+            return known
+        with self._runs.reading(stream) as mark:
+            record = fold_run(run, await self.store.read_stream(stream))
+            if mark.clean and not self._shared:
+                self._runs.keep(stream, record)
         return record
 
     async def append(
         self, cause: Cause, *changes: Change, request: RequestKey | None = None, fence: LeaseFence | None = None
     ) -> AppendResult:
         """Appends all changes or none. Errors: libs.event_log.store."""
-        return await self.store.append(
-            [
-                StreamAppend(c.stream, c.expected, [_new_event(p, cause) for p in c.payloads])
-                for c in changes
-                if c.payloads
-            ],
-            request,
-            fence,
-        )
+        appends = [
+            StreamAppend(c.stream, c.expected, [_new_event(p, cause) for p in c.payloads])
+            for c in changes
+            if c.payloads
+        ]
+        streams = [a.stream for a in appends]
+        with self._jobs.appending(streams), self._runs.appending(streams):
+            result = await self.store.append(appends, request, fence)
+        if not result.repeated:
+            self._jobs.appended(result.events)
+            self._runs.appended(result.events)
+        return result
 
     async def append_to_job(self, cause: Cause, job: Job, *payloads: Message, fence: LeaseFence | None = None) -> Job:
         """Appends to one job and returns it as it is then."""
@@ -134,3 +156,21 @@ def fold_job(events: Sequence[RecordedEvent]) -> Job | None:
 
 def _new_event(payload: Message, cause: Cause) -> NewEvent:
     return EVENT_TYPES.new_event(payload, actor=cause.actor, reason=cause.reason, correlation_id=cause.correlation_id)
+
+
+def fold_run(run: str, events: Sequence[RecordedEvent]) -> RunRecord:
+    """What these events of its stream make of a run."""
+    record = RunRecord(run)
+    for event in events:
+        record = _evolved_run(record, event)
+    return record
+
+
+def _evolved_job(job: Job, event: RecordedEvent) -> Job:
+    payload = EVENT_TYPES.decode(event)
+    return job if payload is None else evolve_job(job, payload, recorded_at(event))
+
+
+def _evolved_run(record: RunRecord, event: RecordedEvent) -> RunRecord:
+    payload = EVENT_TYPES.decode(event)
+    return record if payload is None else evolve_run(record, payload)

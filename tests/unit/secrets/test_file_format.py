@@ -39,10 +39,10 @@ def test_no_altered_byte_goes_unnoticed(data: st.DataObject) -> None:
     altered[position] ^= data.draw(st.integers(1, 255))
     try:
         envelope = file_format.decode_envelope(bytes(altered))
-        if envelope.salt == SALT and envelope.token != file_format.decode_envelope(whole).token:
-            with pytest.raises(file_format.KeyMismatchError):
-                file_format.decrypt(envelope, KEY)
-    except (file_format.FormatError, file_format.OtherVersionError):
+        if envelope.salt == SALT:
+            # Base64 has spellings of the same bytes: what still opens holds what was put in.
+            assert file_format.decrypt(envelope, KEY)["lims"].reveal() == "value"
+    except (file_format.FormatError, file_format.OtherVersionError, file_format.KeyMismatchError):
         pass
 
 
