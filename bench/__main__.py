@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import uvloop
 
-from bench import append_group, catch_up, replay, rpc_read, startup, transfer_small
+from bench import append_group, catch_up, enqueue, idle, many_runs, replay, rpc_read, startup, transfer_small
 from bench.rpc_write import RPC_WRITE
 from bench.table import Result, Row, format_table, note_result, run_row
 
@@ -20,6 +20,9 @@ ROWS: Sequence[Row] = (
     replay.ROW,
     catch_up.ROW,
     startup.ROW,
+    many_runs.ROW,
+    enqueue.ROW,
+    idle.ROW,
     transfer_small.ROW,
 )
 

@@ -39,16 +39,22 @@ class EngineFolder:
     def log(self) -> Path:
         return self.folder / "state" / "sync_engine" / "events.sqlite3"
 
-    def prepare(self) -> None:
-        """An empty state, and a configuration with the equipment that `write_large_log` names."""
+    def prepare(self, **settings: object) -> None:
+        """An empty state, and a configuration with the equipment that `write_large_log` names, and `settings`."""
         self.remove()
         self.log.parent.mkdir(parents=True, mode=0o700)
-        settings = {
+        configuration = {
             "state_dir": str(self.folder / "state"),
             "listen": dict.fromkeys(("secrets", "lims_gateway", "sync_engine"), "127.0.0.1:0"),
             "equipment": self._equipment(),
+            **settings,
         }
-        (self.folder / "labferry.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+        (self.folder / "labferry.yaml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
+
+    def forget(self) -> None:
+        """The state is as before the first start; the lab's folders stay."""
+        shutil.rmtree(self.folder / "state", ignore_errors=True)
+        self.log.parent.mkdir(parents=True, mode=0o700)
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -133,7 +133,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             log=log,
             blobs=blobs,
             locator=locator,
-            gate=PreSyncGate(log, files, scan, threads),
+            gate=PreSyncGate(log, files, locator, scan, threads),
             files=files,
             destinations=destinations,
             watch=watch,
@@ -158,7 +158,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         )
         watch.on_back(scheduler.wake_destination)
         held = EquipmentPauses(pauses, _pausing(scheduler, in_hand))
-        keeper = CreationKeeper(files, locator, logger)
+        keeper = CreationKeeper(log, files, locator, logger)
         news = JobNews(projections)
         resources.push_async_callback(news.close)
         news.listen(lambda placed: scheduler.notice(work_of(placed, _now())))

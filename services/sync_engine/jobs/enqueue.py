@@ -72,15 +72,15 @@ class Enqueue:
             earlier = await bench.log.store.find_request(request)
             if earlier is not None:
                 return await self._first_answer(earlier.events)
-        located = await bench.locate(run)
         # A job may move, or somebody else queue the run, at the same moment.
-        return await decided_anew(lambda: self._try(located, cause, request))
+        return await decided_anew(lambda: self._try(run, cause, request))
 
-    async def _try(self, located: LocatedRun, cause: Cause, request: RequestKey | None) -> Enqueued:
+    async def _try(self, run: str, cause: Cause, request: RequestKey | None) -> Enqueued:
         bench = self._bench
-        view = await bench.gate.look(located, bench.clock())
+        view = await bench.gate.look(run, bench.clock())
+        located = view.located
         if not view.is_open:
-            return await self._refuse(located, view, view.blocking, cause)
+            return await self._refuse(view, view.blocking, cause)
         latest = latest_by_destination(await bench.jobs_of_run(located.identity))
         since = await self._since_proven(located, latest.values())
         refused = {
@@ -89,12 +89,12 @@ class Enqueue:
             for change in changes.refused(view.run.accepted_at(name))
         }
         if refused:
-            return await self._refuse(located, view, in_order(refused.values()), cause)
+            return await self._refuse(view, in_order(refused.values()), cause)
         destinations = bench.destinations[located.path.equipment_id]
         plans = [self._plan(located, d, latest.get(d.name), since.get(d.name)) for d in destinations]
         if any(p.change is not None for p in plans):
             await self._append(view.run, plans, cause, request)
-            await self._keeper.project(located)
+            await self._keeper.project(located, view.creation)
         jobs = [job for p in plans if (job := await bench.log.job(p.job_id)) is not None]
         return Enqueued(_overall([p.outcome for p in plans]), jobs)
 
@@ -137,7 +137,7 @@ class Enqueue:
         for job in latest:
             if job.state not in PROVEN_STATES or job.files_blob is None:
                 continue
-            key = (job.files_blob, job.state is JobState.CLEANED)
+            key = (job.files_blob, job.deletion_begun)
             if key not in by_list:
                 by_list[key] = await self._compare(located, *key)
             since[job.destination] = by_list[key]
@@ -147,15 +147,15 @@ class Enqueue:
         proven = decode_copied(await self._bench.blobs.read(files_blob))
         return await self._bench.threads.run(lambda: what_changed_since(located, proven, cleaned=cleaned))
 
-    async def _refuse(self, located: LocatedRun, view: GateView, blocking: Sequence[Finding], cause: Cause) -> Enqueued:
+    async def _refuse(self, view: GateView, blocking: Sequence[Finding], cause: Cause) -> Enqueued:
         refused = run_events_pb2.RunEnqueueBlocked(
-            run=located.identity,
+            run=view.run.run,
             findings=[finding_message(f) for f in blocking[:_MOST_FINDINGS]],
             finding_count=len(blocking),
         )
         status = status_change(view.run, status_after_refusal(view.run))
         await self._bench.log.append(cause, run_change(view.run, refused, *status))
-        await self._keeper.project(located)
+        await self._keeper.project(view.located, view.creation)
         return Enqueued(EnqueueOutcome.BLOCKED, blocking=blocking)
 
     async def _first_answer(self, events: Sequence[RecordedEvent]) -> Enqueued:

@@ -51,8 +51,8 @@ class TransferStep:
         if destination is None:
             return await bench.hold_without_destination(job)
         try:
-            located = await bench.locate(job.run)
-            view = await bench.gate.look(located, bench.clock())
+            view = await bench.gate.look(job.run, bench.clock())
+            located = view.located
             if not view.is_open:
                 return await self._hold_at_gate(job, refusal(view))
             accepted = view.run.accepted_at(job.destination)
@@ -83,7 +83,7 @@ class TransferStep:
                     job.job_id, control, progress, lambda: copy_run(errand, journal, control, progress)
                 )
             job = journal.job
-            view = await bench.gate.look(errand.located, bench.clock())
+            view = await bench.gate.look(job.run, bench.clock())
             if not view.is_open:
                 return await self._hold_at_gate(job, refusal(view))
             await self._close_manifest(job, copied)
@@ -107,7 +107,7 @@ class TransferStep:
         if amended is None or amended.files_blob is None:
             raise JobHistoryError(f"job {job.job_id} amends {job.amends_job_id}, which proved nothing")
         proven = decode_copied(await bench.blobs.read(amended.files_blob))
-        cleaned = amended.state is JobState.CLEANED
+        cleaned = amended.deletion_begun
         return await bench.threads.run(lambda: what_changed_since(located, proven, cleaned=cleaned))
 
     async def _close_manifest(self, job: Job, copied: Sequence[CopiedFile]) -> None:
@@ -158,6 +158,10 @@ class TransferStep:
 
 def _verified_files_changed(since: ChangesSince, accepted: Sequence[AcceptedChange]) -> str:
     refused = since.refused(accepted)
-    first = refused[0].path.decode(errors="replace")
+    first = refused[0]
+    path, now = first.path.decode(errors="replace"), first.new_sha256 or "missing"
     more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
-    return f"verified_file_changed: {first}{more}; AcceptChange lets each be superseded"
+    return (
+        f"verified_file_changed: {path} (proven as {first.old_sha256}, now {now}){more};"
+        " AcceptChange lets each be superseded"
+    )

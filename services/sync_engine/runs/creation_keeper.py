@@ -8,19 +8,27 @@ from collections.abc import Iterable, Sequence
 
 from libs.event_log.projection import AppliedEvent
 from libs.run_tree.creation_errors import CreationError
+from libs.run_tree.creation_record import CreationRecord, SyncStatus
 from libs.service_kit.errors import LabferryError
 from libs.service_kit.telemetry import Logger
+from services.sync_engine.engine_log import EngineLog
 from services.sync_engine.runs.creation_projection import CreationFiles
 from services.sync_engine.runs.location import LocatedRun, RunLocator
+from services.sync_engine.runs.run import RunRecord
 
 _RETRY_SECONDS = (1.0, 5.0, 30.0, 60.0)
+_MOST_REMEMBERED = 10_000
+
+_Shown = tuple[SyncStatus | None, tuple[str | None, ...]]
 
 
 class CreationKeeper:
     """Owns the task that writes files behind the log. A file that can't be written now is written later."""
 
-    def __init__(self, files: CreationFiles, locator: RunLocator, logger: Logger) -> None:
+    def __init__(self, log: EngineLog, files: CreationFiles, locator: RunLocator, logger: Logger) -> None:
+        self._log = log
         self._files = files
+        self._in_step: dict[str, _Shown] = {}
         self._locator = locator
         self._logger = logger
         self._due: dict[str, int] = {}
@@ -49,19 +57,26 @@ class CreationKeeper:
                 self._due[event.stream.removeprefix("run-")] = 0
                 self._wake.set()
 
-    async def project(self, located: LocatedRun) -> None:
-        """Brings one file into step now. A file that can't be written is a warning here, and is tried again."""
+    async def project(self, located: LocatedRun, read: CreationRecord | None = None) -> None:
+        """Brings one file into step now. A file that can't be written is a warning here, and is tried again.
+
+        `read`: the file as it was a moment ago, if it was read then.
+        """
         try:
-            await self._one(located)
+            await self._one(located, read)
         except CreationError as error:
             self._logger.warning("creation_file_behind", run=located.identity, problem=error.message)
             self._due.setdefault(located.identity, 0)
             self._wake.set()
 
-    async def _one(self, located: LocatedRun) -> None:
+    async def _one(self, located: LocatedRun, read: CreationRecord | None = None) -> None:
         turn = self._turns.setdefault(located.identity, asyncio.Lock())
         async with turn:
-            await self._files.project(located)
+            logged = await self._log.run(located.identity)
+            await self._files.project(located, read)
+            if len(self._in_step) >= _MOST_REMEMBERED:
+                self._in_step.clear()
+            self._in_step[located.identity] = _what_the_file_holds(logged)
 
     async def _work(self) -> None:
         while True:
@@ -73,6 +88,9 @@ class CreationKeeper:
                 await self._try(run, tries)
 
     async def _try(self, run: str, tries: int) -> None:
+        if self._in_step.get(run) == _what_the_file_holds(await self._log.run(run)):
+            # Nothing that the file shows has changed since it was written.
+            return
         try:
             await self._one(await asyncio.to_thread(self._locator.locate, run))
         except LabferryError as error:
@@ -91,3 +109,7 @@ class CreationKeeper:
 
         handle = asyncio.get_running_loop().call_later(pause, now)
         self._retries.add(handle)
+
+
+def _what_the_file_holds(logged: RunRecord) -> _Shown:
+    return logged.sync_status, tuple(entry.id for entry in logged.entries)

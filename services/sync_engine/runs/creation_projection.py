@@ -33,14 +33,21 @@ class CreationFiles:
     async def import_foreign(self, located: LocatedRun) -> CreationRecord:
         """Records entries that other programs wrote. Takes the lock only when there are any."""
         record = await self.read(located)
-        known = {e.id for e in (await self._log.run(located.identity)).entries}
-        if all(e.id in known for e in record.overrides):
+        if self.knows(await self._log.run(located.identity), record):
             return record
         return await self._under_lock(located, write=False)
 
-    async def project(self, located: LocatedRun) -> CreationRecord:
-        """Makes status and overrides in the file what the log says. Nothing is written when they are that already."""
-        record = await self.read(located)
+    def knows(self, logged: RunRecord, record: CreationRecord) -> bool:
+        """Whether the log holds every override that the file does."""
+        known = {e.id for e in logged.entries}
+        return all(e.id in known for e in record.overrides)
+
+    async def project(self, located: LocatedRun, read: CreationRecord | None = None) -> CreationRecord:
+        """Makes status and overrides in the file what the log says. Nothing is written when they are that already.
+
+        `read`: the file as it was a moment ago, if it was read then.
+        """
+        record = read if read is not None else await self.read(located)
         logged = await self._log.run(located.identity)
         if _in_step(record, logged):
             return record

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from libs.run_tree.creation_json import creation_path, read_creation
 from libs.run_tree.creation_record import CreationRecord, SyncStatus
 from libs.run_tree.overrides import ActiveOverrides, active_overrides
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.engine_log import EngineLog
 from services.sync_engine.runs.creation_projection import CreationFiles
-from services.sync_engine.runs.location import LocatedRun
+from services.sync_engine.runs.location import LocatedRun, RunLocator
 from services.sync_engine.runs.run import RunRecord
 from services.sync_engine.validation.finding import Finding
 from services.sync_engine.validation.gate import blocking_findings, judged
@@ -22,6 +23,7 @@ from services.sync_engine.validation.walk import ContentScan, audit_run
 class GateView:
     """What the gate saw at one moment. Closed while `blocking` isn't empty."""
 
+    located: LocatedRun
     run: RunRecord
     creation: CreationRecord
     findings: tuple[Finding, ...]
@@ -34,31 +36,44 @@ class GateView:
 
     def with_overrides(self, run: RunRecord, now: datetime) -> GateView:
         """The same walk, judged by the overrides as they are now."""
-        return _view(run, self.creation, self.findings, now)
+        return _view(self.located, run, self.creation, self.findings, now)
 
 
 class PreSyncGate:
     """Looks at runs as they lie on disk."""
 
-    def __init__(self, log: EngineLog, files: CreationFiles, scan: ContentScan, threads: WorkThreads) -> None:
-        self._threads = threads
+    def __init__(
+        self, log: EngineLog, files: CreationFiles, locator: RunLocator, scan: ContentScan, threads: WorkThreads
+    ) -> None:
         self._log = log
         self._files = files
+        self._locator = locator
         self._scan = scan
+        self._threads = threads
 
-    async def look(self, located: LocatedRun, now: datetime) -> GateView:
-        """A fresh walk. WalkError, and the errors of `read_creation`."""
-        creation = await self._files.import_foreign(located)
-        root, path = located.equipment.local_root, located.path
-        findings = await self._threads.run(lambda: audit_run(root, path, self._scan, creation))
-        return _view(await self._log.run(located.identity), creation, findings, now)
+    async def look(self, run: str, now: datetime) -> GateView:
+        """A fresh walk. The errors of the run's place, WalkError, and those of `read_creation`."""
+        located, creation, findings = await self._threads.run(lambda: self._walk(run))
+        record = await self._log.run(located.identity)
+        if not self._files.knows(record, creation):
+            creation = await self._files.import_foreign(located)
+            record = await self._log.run(located.identity)
+        return _view(located, record, creation, findings, now)
+
+    def _walk(self, run: str) -> tuple[LocatedRun, CreationRecord, Sequence[Finding]]:
+        # One visit to a thread for all that touches the disk.
+        located = self._locator.locate(run)
+        creation = read_creation(creation_path(located.folder))
+        return located, creation, audit_run(located.equipment.local_root, located.path, self._scan, creation)
 
 
-def _view(run: RunRecord, creation: CreationRecord, findings: Sequence[Finding], now: datetime) -> GateView:
+def _view(
+    located: LocatedRun, run: RunRecord, creation: CreationRecord, findings: Sequence[Finding], now: datetime
+) -> GateView:
     active = active_overrides(run.entries, now)
     status = run.sync_status or SyncStatus.PENDING
     seen = judged(findings, active_classes=active.classes, sync_status=status)
-    return GateView(run, creation, tuple(seen), tuple(blocking_findings(seen, active.classes)), active)
+    return GateView(located, run, creation, tuple(seen), tuple(blocking_findings(seen, active.classes)), active)
 
 
 def refusal(view: GateView) -> str:
