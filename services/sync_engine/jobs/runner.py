@@ -13,6 +13,7 @@ from services.sync_engine.jobs.failure import Failure, failure_message
 from services.sync_engine.jobs.gate_watch import GateWatch
 from services.sync_engine.jobs.job import PROVEN_STATES, UNPROVEN_STATES, Job, JobState
 from services.sync_engine.jobs.retry import ANOTHERS_PAUSE
+from services.sync_engine.jobs.scheduler import StepEnd
 from services.sync_engine.jobs.seal_step import SealStep
 from services.sync_engine.jobs.sweep_step import SweepStep
 from services.sync_engine.jobs.transfer_step import TransferStep
@@ -34,28 +35,26 @@ class Runner:
         self._sweep = SweepStep(bench)
         self._stopping = False
 
-    async def step(self, job_id: str) -> datetime | None:
-        """Brings the job as far as it can go now. Returns when to look again although no event will say so."""
+    async def step(self, job_id: str) -> StepEnd:
+        """Brings the job as far as it can go now."""
         bench = self._bench
         known = await bench.log.job(job_id)
         if known is None:
-            return None
+            return StepEnd(-1)
         async with bench.owned.over(job_id, known.equipment_id) as mine:
             if not mine:
-                return bench.clock() + ANOTHERS_PAUSE
+                return StepEnd(known.revision, bench.clock() + ANOTHERS_PAUSE)
             try:
-                return await self._steps(job_id)
+                return await self._steps(known)
             except LeaseLostError:
                 # Whatever this engine thought of the job, another may have it by now.
-                return bench.clock() + ANOTHERS_PAUSE
+                return StepEnd(known.revision, bench.clock() + ANOTHERS_PAUSE)
 
-    async def _steps(self, job_id: str) -> datetime | None:
-        bench = self._bench
+    async def _steps(self, job: Job) -> StepEnd:
+        bench, job_id = self._bench, job.job_id
         again: datetime | None = None
         while not self._stopping:
-            job = await bench.log.job(job_id)
-            if job is None:
-                return None
+            job = await bench.log.job(job_id) or job
             try:
                 again = await self._one(job)
             except RevisionConflictError:
@@ -65,11 +64,11 @@ class Runner:
                 raise
             except Exception as error:  # noqa: BLE001 -- a defect ends this attempt and is told, not the engine
                 await self._end_by_defect(job_id, error)
-                return None
-            after = await bench.log.job(job_id)
-            if after is None or after.revision == job.revision or not _has_more(after):
-                return again
-        return None
+                return StepEnd(job.revision)
+            after = await bench.log.job(job_id) or job
+            if after.revision == job.revision or not _has_more(after):
+                return StepEnd(after.revision, again)
+        return StepEnd(job.revision)
 
     def heed(self, job: Job) -> None:
         """Ends the work of a job that an operator took out of the engine's hands."""

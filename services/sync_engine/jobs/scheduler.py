@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
 
@@ -41,8 +41,17 @@ class _Queue:
     in_work: set[str] = field(default_factory=set)
 
 
-Step = Callable[[str], Awaitable[datetime | None]]
-"""Does a job's next step. Returns when to look at it again although no event says so; None: when an event comes."""
+@dataclass(frozen=True, slots=True)
+class StepEnd:
+    """`revision` is the job's when its step ended. `again`: when to look at it although no event says so; None: when an
+    event comes."""
+
+    revision: int
+    again: datetime | None = None
+
+
+Step = Callable[[str], Awaitable[StepEnd]]
+"""Does a job's next step."""
 
 
 class Scheduler:
@@ -226,26 +235,32 @@ class Scheduler:
             entry.woken = True
 
     async def _do(self, entry: _Entry, queue: _Queue) -> None:
-        again: datetime | None = None
-        revision = entry.work.revision
+        before = entry.work.revision
+        end = StepEnd(before)
         try:
-            again = await self._step(entry.work.job_id)
+            end = await self._step(entry.work.job_id)
         except Exception as error:
             self._logger.error("job_step_failed", job=entry.work.job_id, exc_info=error)
-            again = self._clock() + _AFTER_DEFECT
+            end = StepEnd(before, self._clock() + _AFTER_DEFECT)
         finally:
             entry.task = None
             queue.in_work.discard(entry.work.job_id)
-            self._settle(entry, again, moved=entry.work.revision != revision)
+            self._settle(entry, end, moved=entry.work.revision != before)
             self._wake.set()
 
-    def _settle(self, entry: _Entry, again: datetime | None, *, moved: bool) -> None:
+    def _settle(self, entry: _Entry, end: StepEnd, *, moved: bool) -> None:
         work, now = entry.work, asyncio.get_running_loop().time()
+        # The news of what the step itself did may still be on its way; older news must not begin it anew.
+        behind = work.revision < end.revision
+        if behind:
+            entry.work = replace(work, revision=end.revision)
         if entry.woken:
             entry.woken = False
             self._ready(entry)
-        elif again is not None:
-            self._hold_until(entry, now + max(0.001, (again - self._clock()).total_seconds()))
+        elif end.again is not None:
+            self._hold_until(entry, now + max(0.001, (end.again - self._clock()).total_seconds()))
+        elif behind:
+            entry.not_before = _NEVER
         elif work.over:
             self._forget(work)
         elif moved:

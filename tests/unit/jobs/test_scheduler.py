@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from services.sync_engine.jobs.scheduler import Scheduler
+from services.sync_engine.jobs.scheduler import Scheduler, StepEnd
 from services.sync_engine.jobs.work import Work
 
 
@@ -42,14 +42,14 @@ class Steps:
         self.known: dict[str, Work] = {}
         self.scheduler: Scheduler | None = None
 
-    async def step(self, job_id: str) -> datetime | None:
+    async def step(self, job_id: str) -> StepEnd:
         async with self.began:
             self.begun.append(job_id)
             self.began.notify_all()
         await self.gates.setdefault(job_id, asyncio.Event()).wait()
         assert self.scheduler is not None
         self.scheduler.notice(replace(self.known[job_id], revision=1, over=True))
-        return None
+        return StepEnd(1)
 
     def tell(self, work: Work) -> None:
         assert self.scheduler is not None
@@ -224,14 +224,14 @@ async def test_what_happens_while_a_step_looks_makes_it_look_again() -> None:
     looking, looked_again = asyncio.Event(), asyncio.Event()
     go_on = asyncio.Event()
 
-    async def step(job_id: str) -> datetime | None:
+    async def step(job_id: str) -> StepEnd:
         nonlocal looks
         looks += 1
         if looks == 2:
             looked_again.set()
         looking.set()
         await go_on.wait()
-        return _now() + timedelta(hours=1)
+        return StepEnd(0, _now() + timedelta(hours=1))
 
     scheduler = Scheduler(step, {"E": 1}, _now, structlog.get_logger(), in_all=1)
     work = _work("a", 1)
@@ -244,16 +244,51 @@ async def test_what_happens_while_a_step_looks_makes_it_look_again() -> None:
     await scheduler.stop()
 
 
+async def test_news_that_is_older_than_what_the_step_did_does_not_begin_it_anew() -> None:
+    """A step records that the job began and then that it waits; the news of the first comes late."""
+    begun: list[str] = []
+    ended = asyncio.Event()
+    scheduler: Scheduler
+
+    async def step(job_id: str) -> StepEnd:
+        begun.append(job_id)
+        scheduler.notice(replace(work, revision=1))
+        ended.set()
+        return StepEnd(2)
+
+    scheduler = Scheduler(step, {"E": 1}, _now, structlog.get_logger(), in_all=1)
+    work = _work("a", 1)
+    scheduler.start([work])
+    async with asyncio.timeout(10):
+        await ended.wait()
+        while scheduler.jobs_in_work("E"):
+            await asyncio.sleep(0)
+    scheduler.notice(replace(work, revision=1))
+    scheduler.notice(replace(work, revision=2, pause=3600.0))
+    next_try = scheduler.next_try("a")
+    assert next_try is not None
+    assert next_try > _now() + timedelta(minutes=59)
+    # Whatever was ready has begun by the time another job has.
+    other = _work("b", 2, "E")
+    begun_both = asyncio.Event()
+    ended = begun_both
+    scheduler.notice(other)
+    async with asyncio.timeout(10):
+        await begun_both.wait()
+    await scheduler.stop()
+    assert begun == ["a", "b"]
+
+
 async def test_a_defect_in_one_step_ends_no_other() -> None:
     begun: list[str] = []
     second = asyncio.Event()
 
-    async def step(job_id: str) -> datetime | None:
+    async def step(job_id: str) -> StepEnd:
         begun.append(job_id)
         if job_id == "bad":
             raise ZeroDivisionError("a defect")
         second.set()
-        return None
+        return StepEnd(0)
 
     scheduler = Scheduler(step, {"E": 1}, _now, structlog.get_logger(), in_all=1)
     scheduler.start([_work("bad", 1), _work("good", 2)])
