@@ -75,6 +75,11 @@ class CheckpointKeeper:
         self._task = asyncio.create_task(self._run(), name="checkpoints")
 
     @property
+    def key(self) -> CheckpointKey:
+        """What signs for this service."""
+        return self._key
+
+    @property
     def trusted(self) -> frozenset[bytes]:
         """Raw public keys whose checkpoints count."""
         return self._key.trusted

@@ -282,10 +282,14 @@ class LimsSettings(_Block):
 
 
 class CleanupSettings(_Block):
+    """When local data is deleted. `max_files` and `max_bytes`: a run with more is not cleaned."""
+
     enabled: bool = False
-    min_verify_passes: int = Field(default=2, ge=1)
-    min_age_hours: float = Field(default=24, ge=0)
+    min_verify_passes: int = Field(default=2, ge=1, le=100)
+    min_age_hours: float = Field(default=24, ge=0, allow_inf_nan=False)
     retain_cache: bool = True
+    max_files: int = Field(default=1_000_000, ge=1)
+    max_bytes: int = Field(default=16 << 40, ge=1)
 
 
 class VerifySettings(_Block):

@@ -21,6 +21,7 @@ from libs.run_tree.creation_json import DEFAULT_LOCK_TIMEOUT
 from libs.service_kit.run import Composition, ServiceEnvironment
 from libs.service_kit.settings import SQLITE
 from libs.service_kit.work_threads import WorkThreads
+from services.sync_engine.after_proof import after_proof
 from services.sync_engine.destinations import open_destinations
 from services.sync_engine.engine_log import EngineLog
 from services.sync_engine.equipment import servicer as equipment_servicer
@@ -56,6 +57,7 @@ from services.sync_engine.jobs.watch import JobWatch
 from services.sync_engine.jobs.work import all_work, work_of
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
+from services.sync_engine.receipts.issue import ReceiptIssuer
 from services.sync_engine.run_log.keeper import RunLogKeeper
 from services.sync_engine.runs import servicer as runs_servicer
 from services.sync_engine.runs.adopt import AdoptRun
@@ -140,6 +142,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             board=ProgressBoard(),
             threads=threads,
             owned=owned,
+            receipts=ReceiptIssuer(log, checkpoints.key.private, destinations, jobs_of_run, _now),
             jobs_of_run=jobs_of_run,
             clock=_now,
             jitter=lambda: random.uniform(-1, 1),
@@ -205,6 +208,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             jobs=JobQueries(log, projections),
             runs=queries,
             waiting=waiting,
+            proof=await resources.enter_async_context(after_proof(bench, settings, projections, news)),
         )
         equipment = equipment_servicer.EquipmentServicer(
             EquipmentStatuses(projections, locator, destinations, watch, threads, _now),

@@ -110,6 +110,11 @@ class DestinationUnusableError(UnavailableError):
     reason = _reason(reasons.ERROR_REASON_DESTINATION_UNUSABLE)
 
 
+class ReceiptNotFoundError(LabferryError):
+    code = grpc.StatusCode.NOT_FOUND
+    reason = _reason(reasons.ERROR_REASON_RECEIPT_NOT_FOUND)
+
+
 class SourceUnreadableError(LabferryError):
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = _reason(reasons.ERROR_REASON_SOURCE_UNREADABLE)

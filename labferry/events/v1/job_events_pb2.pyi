@@ -3,10 +3,12 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from labferry.sync.v1 import job_pb2 as _job_pb2
 from labferry.sync.v1 import run_pb2 as _run_pb2
 from labferry.sync.v1 import sync_service_pb2 as _sync_service_pb2
@@ -228,7 +230,9 @@ class JobVerified(_message.Message):
     evidence_blob: _builtins.str
     """Blob: JSON Lines, one file a line: path, size, sha256, grade."""
     occasion: _builtins.str
-    """"transfer", or "request" for VerifyRun."""
+    """"transfer"; "request" for VerifyRun; "audit" for a repeated pass; "cleanup" for the reading back right before local data
+    is deleted, which is no pass of its own.
+    """
     def __init__(
         self,
         *,
@@ -260,10 +264,10 @@ class JobVerificationFailed(_message.Message):
     REPORT_FIELD_NUMBER: _builtins.int
     OCCASION_FIELD_NUMBER: _builtins.int
     occasion: _builtins.str
-    """"transfer" or "request"."""
+    """As in JobVerified; "scrub" for a portion of the scrub."""
     @_builtins.property
     def report(self) -> _sync_service_pb2.VerifyReport:
-        """What was found."""
+        """What was found. Of a pass that could not check, expected is 0 and note says why."""
 
     def __init__(
         self,
@@ -280,6 +284,90 @@ class JobVerificationFailed(_message.Message):
 Global___JobVerificationFailed: _TypeAlias = JobVerificationFailed  # noqa: Y015
 
 @_typing.final
+class JobFilesScrubbed(_message.Message):
+    """sync.job.files_scrubbed.v1: a portion of the files of a proven copy was read back again, and matched."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVIDENCE_BLOB_FIELD_NUMBER: _builtins.int
+    FILE_COUNT_FIELD_NUMBER: _builtins.int
+    BYTE_COUNT_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    GRADE_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    OLDEST_EVIDENCE_TIME_FIELD_NUMBER: _builtins.int
+    evidence_blob: _builtins.str
+    """Blob: JSON Lines, one file a line: path, size, sha256, grade."""
+    file_count: _builtins.int
+    """Files in it."""
+    byte_count: _builtins.int
+    """Their bytes."""
+    method: _builtins.str
+    """How they were read."""
+    grade: _builtins.str
+    """E4 or better."""
+    host: _builtins.str
+    """Host that hashed."""
+    note: _builtins.str
+    """Note beside the grade."""
+    @_builtins.property
+    def oldest_evidence_time(self) -> _timestamp_pb2.Timestamp:
+        """When the file of this copy that was not read for longest was read last, after this portion."""
+
+    def __init__(
+        self,
+        *,
+        evidence_blob: _builtins.str = ...,
+        file_count: _builtins.int = ...,
+        byte_count: _builtins.int = ...,
+        method: _builtins.str = ...,
+        grade: _builtins.str = ...,
+        host: _builtins.str = ...,
+        note: _builtins.str = ...,
+        oldest_evidence_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_evidence_time", b"oldest_evidence_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_count", b"byte_count", "evidence_blob", b"evidence_blob", "file_count", b"file_count", "grade", b"grade", "host", b"host", "method", b"method", "note", b"note", "oldest_evidence_time", b"oldest_evidence_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobFilesScrubbed: _TypeAlias = JobFilesScrubbed  # noqa: Y015
+
+@_typing.final
+class JobCopyRepaired(_message.Message):
+    """sync.job.copy_repaired.v1: files of a proven copy that rotted are about to be put in place anew, from the local files that
+    still equal the manifest. What the destination held of them was set aside.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_BLOB_FIELD_NUMBER: _builtins.int
+    FILE_COUNT_FIELD_NUMBER: _builtins.int
+    BYTE_COUNT_FIELD_NUMBER: _builtins.int
+    batch_blob: _builtins.str
+    """Blob: JSON Lines, one file a line, as in JobFilesLanding."""
+    file_count: _builtins.int
+    """Files in it."""
+    byte_count: _builtins.int
+    """Their bytes."""
+    def __init__(
+        self,
+        *,
+        batch_blob: _builtins.str = ...,
+        file_count: _builtins.int = ...,
+        byte_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_blob", b"batch_blob", "byte_count", b"byte_count", "file_count", b"file_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobCopyRepaired: _TypeAlias = JobCopyRepaired  # noqa: Y015
+
+@_typing.final
 class JobSealed(_message.Message):
     """sync.job.sealed.v1: the destination holds the final changing files and the manifest, compared."""
 
@@ -288,26 +376,92 @@ class JobSealed(_message.Message):
     SNAPSHOT_BLOB_FIELD_NUMBER: _builtins.int
     FILE_COUNT_FIELD_NUMBER: _builtins.int
     SYNC_STATUS_FIELD_NUMBER: _builtins.int
+    RECEIPT_BLOB_FIELD_NUMBER: _builtins.int
     snapshot_blob: _builtins.str
     """Blob: JSON Lines, one file a line: path relative to the equipment folder, size, sha256."""
     file_count: _builtins.int
     """Files in it."""
     sync_status: _run_pb2.SyncStatus.ValueType
     """The run's sync_status that the sealed creation.json holds."""
+    receipt_blob: _builtins.str
+    """Blob: the signed receipt, as it lies beside the data. Empty in logs of before receipts."""
     def __init__(
         self,
         *,
         snapshot_blob: _builtins.str = ...,
         file_count: _builtins.int = ...,
         sync_status: _run_pb2.SyncStatus.ValueType = ...,
+        receipt_blob: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_count", b"file_count", "snapshot_blob", b"snapshot_blob", "sync_status", b"sync_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_count", b"file_count", "receipt_blob", b"receipt_blob", "snapshot_blob", b"snapshot_blob", "sync_status", b"sync_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobSealed: _TypeAlias = JobSealed  # noqa: Y015
+
+@_typing.final
+class JobCleanupHeld(_message.Message):
+    """sync.job.cleanup_held.v1: the local data was to be deleted and is not, because interlocks don't hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERLOCKS_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    detail: _builtins.str
+    """What each of them says, one plain sentence."""
+    @_builtins.property
+    def interlocks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their names."""
+
+    def __init__(
+        self,
+        *,
+        interlocks: _abc.Iterable[_builtins.str] | None = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "interlocks", b"interlocks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobCleanupHeld: _TypeAlias = JobCleanupHeld  # noqa: Y015
+
+@_typing.final
+class JobCleanupEligible(_message.Message):
+    """sync.job.cleanup_eligible.v1: every interlock held, and the deletion of the run's local data begins."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobCleanupEligible: _TypeAlias = JobCleanupEligible  # noqa: Y015
+
+@_typing.final
+class JobCleaned(_message.Message):
+    """sync.job.cleaned.v1: the local data that this job proved at its destination was deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobCleaned: _TypeAlias = JobCleaned  # noqa: Y015
 
 @_typing.final
 class JobWaiting(_message.Message):

@@ -23,29 +23,38 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from labferry.events.v1 import blob_pb2 as labferry_dot_events_dot_v1_dot_blob__pb2
 from labferry.sync.v1 import finding_pb2 as labferry_dot_sync_dot_v1_dot_finding__pb2
 from labferry.sync.v1 import run_pb2 as labferry_dot_sync_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#labferry/events/v1/run_events.proto\x12\x12labferry.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1elabferry/sync/v1/finding.proto\x1a\x1alabferry/sync/v1/run.proto\"\xbe\x01\n\nRunAdopted\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x14\n\x0c\x65quipment_id\x18\x02 \x01(\t\x12\x0f\n\x07project\x18\x03 \x01(\t\x12+\n\x08run_kind\x18\x04 \x01(\x0e\x32\x19.labferry.sync.v1.RunKind\x12\x15\n\rsource_folder\x18\x05 \x01(\t\x12\x12\n\nfile_count\x18\x06 \x01(\x03\x12\x12\n\nbyte_count\x18\x07 \x01(\x03\x12\x10\n\x08operator\x18\x08 \x01(\t\"d\n\x11RunEnqueueBlocked\x12\x0b\n\x03run\x18\x01 \x01(\t\x12+\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x19.labferry.sync.v1.Finding\x12\x15\n\rfinding_count\x18\x03 \x01(\x03\"\x82\x01\n\x14RunSyncStatusChanged\x12\x0b\n\x03run\x18\x01 \x01(\t\x12.\n\x08previous\x18\x02 \x01(\x0e\x32\x1c.labferry.sync.v1.SyncStatus\x12-\n\x07\x63urrent\x18\x03 \x01(\x0e\x32\x1c.labferry.sync.v1.SyncStatus\"\xe9\x01\n\x13RunOverrideRecorded\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x13\n\x0boverride_id\x18\x02 \x01(\t\x12-\n\rproblem_class\x18\x03 \x01(\x0e\x32\x16.labferry.sync.v1.Rule\x12\x10\n\x08operator\x18\x04 \x01(\t\x12/\n\x0brecorded_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9f\x01\n\x12RunOverrideRevoked\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x14\n\x0ctombstone_id\x18\x02 \x01(\t\x12\x13\n\x0boverride_id\x18\x03 \x01(\t\x12\x10\n\x08operator\x18\x04 \x01(\t\x12/\n\x0brecorded_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x06 \x01(\t\"_\n\x13RunOverrideImported\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x13\n\x0boverride_id\x18\x02 \x01(\t\x12\x12\n\nentry_json\x18\x03 \x01(\t\x12\x12\n\nfile_index\x18\x04 \x01(\x05\"\x91\x01\n\x11RunChangeAccepted\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x12\n\nold_sha256\x18\x04 \x01(\t\x12\x12\n\nnew_sha256\x18\x05 \x01(\t\x12\x10\n\x08operator\x18\x06 \x01(\t\x12\x12\n\npath_bytes\x18\x07 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#labferry/events/v1/run_events.proto\x12\x12labferry.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlabferry/events/v1/blob.proto\x1a\x1elabferry/sync/v1/finding.proto\x1a\x1alabferry/sync/v1/run.proto\"\xbe\x01\n\nRunAdopted\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x14\n\x0c\x65quipment_id\x18\x02 \x01(\t\x12\x0f\n\x07project\x18\x03 \x01(\t\x12+\n\x08run_kind\x18\x04 \x01(\x0e\x32\x19.labferry.sync.v1.RunKind\x12\x15\n\rsource_folder\x18\x05 \x01(\t\x12\x12\n\nfile_count\x18\x06 \x01(\x03\x12\x12\n\nbyte_count\x18\x07 \x01(\x03\x12\x10\n\x08operator\x18\x08 \x01(\t\"d\n\x11RunEnqueueBlocked\x12\x0b\n\x03run\x18\x01 \x01(\t\x12+\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x19.labferry.sync.v1.Finding\x12\x15\n\rfinding_count\x18\x03 \x01(\x03\"\x82\x01\n\x14RunSyncStatusChanged\x12\x0b\n\x03run\x18\x01 \x01(\t\x12.\n\x08previous\x18\x02 \x01(\x0e\x32\x1c.labferry.sync.v1.SyncStatus\x12-\n\x07\x63urrent\x18\x03 \x01(\x0e\x32\x1c.labferry.sync.v1.SyncStatus\"\xe9\x01\n\x13RunOverrideRecorded\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x13\n\x0boverride_id\x18\x02 \x01(\t\x12-\n\rproblem_class\x18\x03 \x01(\x0e\x32\x16.labferry.sync.v1.Rule\x12\x10\n\x08operator\x18\x04 \x01(\t\x12/\n\x0brecorded_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9f\x01\n\x12RunOverrideRevoked\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x14\n\x0ctombstone_id\x18\x02 \x01(\t\x12\x13\n\x0boverride_id\x18\x03 \x01(\t\x12\x10\n\x08operator\x18\x04 \x01(\t\x12/\n\x0brecorded_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x06 \x01(\t\"_\n\x13RunOverrideImported\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x13\n\x0boverride_id\x18\x02 \x01(\t\x12\x12\n\nentry_json\x18\x03 \x01(\t\x12\x12\n\nfile_index\x18\x04 \x01(\x05\"\x91\x01\n\x11RunChangeAccepted\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x12\n\nold_sha256\x18\x04 \x01(\t\x12\x12\n\nnew_sha256\x18\x05 \x01(\t\x12\x10\n\x08operator\x18\x06 \x01(\t\x12\x12\n\npath_bytes\x18\x07 \x01(\x0c\"H\n\x0f\x43leanupEvidence\x12\x13\n\x0b\x64\x65stination\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x10\n\x08position\x18\x03 \x01(\x03\"\xac\x01\n\x0fRunCleanupBegun\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x19\n\x0bticket_blob\x18\x02 \x01(\tB\x04\xa8\xed\x18\x01\x12\x12\n\nfile_count\x18\x03 \x01(\x03\x12\x12\n\nbyte_count\x18\x04 \x01(\x03\x12\x35\n\x08\x65vidence\x18\x05 \x03(\x0b\x32#.labferry.events.v1.CleanupEvidence\x12\x12\n\nwith_cache\x18\x06 \x01(\x08\"\x87\x02\n\x0fRunCleanupEnded\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0f\n\x07\x63leaned\x18\x02 \x01(\x08\x12\x12\n\nfile_count\x18\x03 \x01(\x03\x12\x12\n\nbyte_count\x18\x04 \x01(\x03\x12\x35\n\x08\x65vidence\x18\x05 \x03(\x0b\x32#.labferry.events.v1.CleanupEvidence\x12\x32\n\tremaining\x18\x06 \x03(\x0b\x32\x1f.labferry.sync.v1.RemainingFile\x12\x17\n\x0fremaining_count\x18\x07 \x01(\x03\x12\x13\n\x0binterrupted\x18\x08 \x01(\x08\x12\x15\n\rcache_deleted\x18\t \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'labferry.events.v1.run_events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNADOPTED']._serialized_start=153
-  _globals['_RUNADOPTED']._serialized_end=343
-  _globals['_RUNENQUEUEBLOCKED']._serialized_start=345
-  _globals['_RUNENQUEUEBLOCKED']._serialized_end=445
-  _globals['_RUNSYNCSTATUSCHANGED']._serialized_start=448
-  _globals['_RUNSYNCSTATUSCHANGED']._serialized_end=578
-  _globals['_RUNOVERRIDERECORDED']._serialized_start=581
-  _globals['_RUNOVERRIDERECORDED']._serialized_end=814
-  _globals['_RUNOVERRIDEREVOKED']._serialized_start=817
-  _globals['_RUNOVERRIDEREVOKED']._serialized_end=976
-  _globals['_RUNOVERRIDEIMPORTED']._serialized_start=978
-  _globals['_RUNOVERRIDEIMPORTED']._serialized_end=1073
-  _globals['_RUNCHANGEACCEPTED']._serialized_start=1076
-  _globals['_RUNCHANGEACCEPTED']._serialized_end=1221
+  _globals['_RUNCLEANUPBEGUN'].fields_by_name['ticket_blob']._loaded_options = None
+  _globals['_RUNCLEANUPBEGUN'].fields_by_name['ticket_blob']._serialized_options = b'\250\355\030\001'
+  _globals['_RUNADOPTED']._serialized_start=184
+  _globals['_RUNADOPTED']._serialized_end=374
+  _globals['_RUNENQUEUEBLOCKED']._serialized_start=376
+  _globals['_RUNENQUEUEBLOCKED']._serialized_end=476
+  _globals['_RUNSYNCSTATUSCHANGED']._serialized_start=479
+  _globals['_RUNSYNCSTATUSCHANGED']._serialized_end=609
+  _globals['_RUNOVERRIDERECORDED']._serialized_start=612
+  _globals['_RUNOVERRIDERECORDED']._serialized_end=845
+  _globals['_RUNOVERRIDEREVOKED']._serialized_start=848
+  _globals['_RUNOVERRIDEREVOKED']._serialized_end=1007
+  _globals['_RUNOVERRIDEIMPORTED']._serialized_start=1009
+  _globals['_RUNOVERRIDEIMPORTED']._serialized_end=1104
+  _globals['_RUNCHANGEACCEPTED']._serialized_start=1107
+  _globals['_RUNCHANGEACCEPTED']._serialized_end=1252
+  _globals['_CLEANUPEVIDENCE']._serialized_start=1254
+  _globals['_CLEANUPEVIDENCE']._serialized_end=1326
+  _globals['_RUNCLEANUPBEGUN']._serialized_start=1329
+  _globals['_RUNCLEANUPBEGUN']._serialized_end=1501
+  _globals['_RUNCLEANUPENDED']._serialized_start=1504
+  _globals['_RUNCLEANUPENDED']._serialized_end=1767
 # @@protoc_insertion_point(module_scope)

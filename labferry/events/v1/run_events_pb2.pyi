@@ -306,3 +306,135 @@ class RunChangeAccepted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunChangeAccepted: _TypeAlias = RunChangeAccepted  # noqa: Y015
+
+@_typing.final
+class CleanupEvidence(_message.Message):
+    """The reading back of one copy that allows a deletion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    destination: _builtins.str
+    """Name of the destination."""
+    job_id: _builtins.str
+    """The job whose manifest was compared."""
+    position: _builtins.int
+    """Position of the sync.job.verified event."""
+    def __init__(
+        self,
+        *,
+        destination: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "job_id", b"job_id", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleanupEvidence: _TypeAlias = CleanupEvidence  # noqa: Y015
+
+@_typing.final
+class RunCleanupBegun(_message.Message):
+    """sync.run.cleanup_begun.v1: the files of this ticket, and no others, are about to be deleted on this machine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    TICKET_BLOB_FIELD_NUMBER: _builtins.int
+    FILE_COUNT_FIELD_NUMBER: _builtins.int
+    BYTE_COUNT_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    WITH_CACHE_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """The run."""
+    ticket_blob: _builtins.str
+    """Blob: the ticket, JSON Lines, one file a line, as in JobFilesLanding."""
+    file_count: _builtins.int
+    """Files in it."""
+    byte_count: _builtins.int
+    """Their bytes."""
+    with_cache: _builtins.bool
+    """The cache folder is to be deleted too (retain_cache false)."""
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___CleanupEvidence]:
+        """What allows it, one a destination."""
+
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        ticket_blob: _builtins.str = ...,
+        file_count: _builtins.int = ...,
+        byte_count: _builtins.int = ...,
+        evidence: _abc.Iterable[Global___CleanupEvidence] | None = ...,
+        with_cache: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_count", b"byte_count", "evidence", b"evidence", "file_count", b"file_count", "run", b"run", "ticket_blob", b"ticket_blob", "with_cache", b"with_cache"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunCleanupBegun: _TypeAlias = RunCleanupBegun  # noqa: Y015
+
+@_typing.final
+class RunCleanupEnded(_message.Message):
+    """sync.run.cleanup_ended.v1: what became of a ticket."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    CLEANED_FIELD_NUMBER: _builtins.int
+    FILE_COUNT_FIELD_NUMBER: _builtins.int
+    BYTE_COUNT_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    REMAINING_COUNT_FIELD_NUMBER: _builtins.int
+    INTERRUPTED_FIELD_NUMBER: _builtins.int
+    CACHE_DELETED_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """The run."""
+    cleaned: _builtins.bool
+    """Every file of the ticket is gone, and no other data file is left."""
+    file_count: _builtins.int
+    """Files deleted."""
+    byte_count: _builtins.int
+    """Their bytes."""
+    remaining_count: _builtins.int
+    """How many there are."""
+    interrupted: _builtins.bool
+    """The engine ended in the middle; a later one looked what was left."""
+    cache_deleted: _builtins.bool
+    """The cache folder was deleted too."""
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___CleanupEvidence]:
+        """What allowed it, one a destination."""
+
+    @_builtins.property
+    def remaining(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.RemainingFile]:
+        """Files that are still there, with the reason; at most 100."""
+
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        cleaned: _builtins.bool = ...,
+        file_count: _builtins.int = ...,
+        byte_count: _builtins.int = ...,
+        evidence: _abc.Iterable[Global___CleanupEvidence] | None = ...,
+        remaining: _abc.Iterable[_run_pb2.RemainingFile] | None = ...,
+        remaining_count: _builtins.int = ...,
+        interrupted: _builtins.bool = ...,
+        cache_deleted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_count", b"byte_count", "cache_deleted", b"cache_deleted", "cleaned", b"cleaned", "evidence", b"evidence", "file_count", b"file_count", "interrupted", b"interrupted", "remaining", b"remaining", "remaining_count", b"remaining_count", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunCleanupEnded: _TypeAlias = RunCleanupEnded  # noqa: Y015

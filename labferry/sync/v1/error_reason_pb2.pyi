@@ -71,6 +71,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: no destination of the run is known to hold the old content in the place of the new one.
     Metadata: run, path.
     """
+    ERROR_REASON_RECEIPT_NOT_FOUND: _ErrorReason.ValueType  # 20
+    """NOT_FOUND: no destination of the run, or not this one, is sealed with a receipt. Metadata: run, destination."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of the sync engine's services, in google.rpc.ErrorInfo.reason without the prefix, domain "sync.labferry"."""
@@ -117,4 +119,6 @@ ERROR_REASON_NO_SUCH_CHANGE: ErrorReason.ValueType  # 19
 """FAILED_PRECONDITION: no destination of the run is known to hold the old content in the place of the new one.
 Metadata: run, path.
 """
+ERROR_REASON_RECEIPT_NOT_FOUND: ErrorReason.ValueType  # 20
+"""NOT_FOUND: no destination of the run, or not this one, is sealed with a receipt. Metadata: run, destination."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

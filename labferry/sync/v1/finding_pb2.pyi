@@ -39,6 +39,8 @@ class _RuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rule.ValueType],
     """Hard: a file that was verified has changed, or is missing before cleanup. Accepted per file and hash, never overridden."""
     RULE_DESTINATION_FILE_DIFFERS: _Rule.ValueType  # 7
     """Hard: the destination holds a different file that this job did not write. Accepted per file and hash, never overridden."""
+    RULE_COPY_ROTTED: _Rule.ValueType  # 8
+    """Soft: a pass over a proven copy found files missing or differing, or could not check. Never overridden."""
 
 class Rule(_Rule, metaclass=_RuleEnumTypeWrapper):
     """A validation rule. Its short name (the spec's) is the enum name without the prefix, in lower case."""
@@ -59,6 +61,8 @@ RULE_VERIFIED_FILE_CHANGED: Rule.ValueType  # 6
 """Hard: a file that was verified has changed, or is missing before cleanup. Accepted per file and hash, never overridden."""
 RULE_DESTINATION_FILE_DIFFERS: Rule.ValueType  # 7
 """Hard: the destination holds a different file that this job did not write. Accepted per file and hash, never overridden."""
+RULE_COPY_ROTTED: Rule.ValueType  # 8
+"""Soft: a pass over a proven copy found files missing or differing, or could not check. Never overridden."""
 Global___Rule: _TypeAlias = Rule  # noqa: Y015
 
 class _Tier:

@@ -175,6 +175,8 @@ class _WaitConditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitCon
     """The equipment is not in the present configuration."""
     WAIT_CONDITION_EQUIPMENT_PAUSED: _WaitCondition.ValueType  # 9
     """An operator holds every job of the equipment."""
+    WAIT_CONDITION_CLEANUP_INTERLOCK: _WaitCondition.ValueType  # 10
+    """The data is proven; cleanup of the local data is held back by the interlocks that detail names."""
 
 class WaitCondition(_WaitCondition, metaclass=_WaitConditionEnumTypeWrapper):
     """What a job waits for."""
@@ -199,6 +201,8 @@ WAIT_CONDITION_EQUIPMENT_NOT_CONFIGURED: WaitCondition.ValueType  # 8
 """The equipment is not in the present configuration."""
 WAIT_CONDITION_EQUIPMENT_PAUSED: WaitCondition.ValueType  # 9
 """An operator holds every job of the equipment."""
+WAIT_CONDITION_CLEANUP_INTERLOCK: WaitCondition.ValueType  # 10
+"""The data is proven; cleanup of the local data is held back by the interlocks that detail names."""
 Global___WaitCondition: _TypeAlias = WaitCondition  # noqa: Y015
 
 class _ProgressPhase:

@@ -16,10 +16,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -241,3 +241,33 @@ class AsOf(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_moment) -> _WhichOneofReturnType_moment | None: ...
 
 Global___AsOf: _TypeAlias = AsOf  # noqa: Y015
+
+@_typing.final
+class RemainingFile(_message.Message):
+    """A local file that a cleanup did not delete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    PATH_BYTES_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Path relative to the run."""
+    path_bytes: _builtins.bytes
+    """The path's bytes, where they aren't UTF-8; path then shows replacement characters."""
+    why: _builtins.str
+    """Why it is still there, one plain sentence."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        path_bytes: _builtins.bytes = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "path_bytes", b"path_bytes", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemainingFile: _TypeAlias = RemainingFile  # noqa: Y015

@@ -913,3 +913,317 @@ class VerifyReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VerifyReport: _TypeAlias = VerifyReport  # noqa: Y015
+
+@_typing.final
+class CleanRunRequest(_message.Message):
+    """Which run to clean."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """Path relative to the equipment's local_root."""
+    dry_run: _builtins.bool
+    """Only look: nothing is read back, recorded or deleted."""
+    reason: _builtins.str
+    """Why. Required unless dry_run."""
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "reason", b"reason", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleanRunRequest: _TypeAlias = CleanRunRequest  # noqa: Y015
+
+@_typing.final
+class Interlock(_message.Message):
+    """One condition of cleanup, as it was at that moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SATISFIED_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name: "enabled", "copies_verified", "verify_passes", "age", "sealed", "destinations_answer", "no_recent_tombstone",
+    "gate_open", "local_files_unchanged", "within_limits", "fresh_read_back".
+    """
+    satisfied: _builtins.bool
+    """It holds."""
+    detail: _builtins.str
+    """What was found, one plain sentence."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        satisfied: _builtins.bool = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "name", b"name", "satisfied", b"satisfied"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Interlock: _TypeAlias = Interlock  # noqa: Y015
+
+@_typing.final
+class CleanRunResponse(_message.Message):
+    """What became of a cleanup."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLEANED_FIELD_NUMBER: _builtins.int
+    INTERLOCKS_FIELD_NUMBER: _builtins.int
+    FILE_COUNT_FIELD_NUMBER: _builtins.int
+    BYTE_COUNT_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    cleaned: _builtins.bool
+    """The run's local data is gone, now or since an earlier cleanup."""
+    file_count: _builtins.int
+    """Files deleted; with dry_run, files that would be."""
+    byte_count: _builtins.int
+    """Their bytes."""
+    @_builtins.property
+    def interlocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Interlock]:
+        """Every interlock, in the order in which they are looked at. Empty when the run was cleaned before."""
+
+    @_builtins.property
+    def remaining(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.RemainingFile]:
+        """Files that are still there although a deletion was begun; at most 100."""
+
+    def __init__(
+        self,
+        *,
+        cleaned: _builtins.bool = ...,
+        interlocks: _abc.Iterable[Global___Interlock] | None = ...,
+        file_count: _builtins.int = ...,
+        byte_count: _builtins.int = ...,
+        remaining: _abc.Iterable[_run_pb2.RemainingFile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_count", b"byte_count", "cleaned", b"cleaned", "file_count", b"file_count", "interlocks", b"interlocks", "remaining", b"remaining"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleanRunResponse: _TypeAlias = CleanRunResponse  # noqa: Y015
+
+@_typing.final
+class GetReceiptRequest(_message.Message):
+    """Which receipt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """Path relative to the equipment's local_root."""
+    destination: _builtins.str
+    """Name of the destination. Absent: the first in the configuration that has one."""
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        destination: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_destination", b"_destination", "destination", b"destination"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_destination", b"_destination", "destination", b"destination", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__destination: _TypeAlias = _typing.Literal["destination"]  # noqa: Y015
+    _WhichOneofArgType__destination: _TypeAlias = _typing.Literal["_destination", b"_destination"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__destination) -> _WhichOneofReturnType__destination | None: ...
+
+Global___GetReceiptRequest: _TypeAlias = GetReceiptRequest  # noqa: Y015
+
+@_typing.final
+class Receipt(_message.Message):
+    """A signed receipt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    MANIFEST_SHA256_FIELD_NUMBER: _builtins.int
+    ISSUED_TIME_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """The run."""
+    destination: _builtins.str
+    """Name of the destination."""
+    content: _builtins.bytes
+    """The file as it lies in the run's cache folder there, receipt.<destination>.json; JSON in UTF-8."""
+    manifest_sha256: _builtins.str
+    """SHA-256 of the manifest that it vouches for."""
+    @_builtins.property
+    def issued_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was issued."""
+
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        destination: _builtins.str = ...,
+        content: _builtins.bytes = ...,
+        manifest_sha256: _builtins.str = ...,
+        issued_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["issued_time", b"issued_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "destination", b"destination", "issued_time", b"issued_time", "manifest_sha256", b"manifest_sha256", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class ListEvidenceRequest(_message.Message):
+    """Whose evidence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """Path relative to the equipment's local_root."""
+    destination: _builtins.str
+    """Name of the destination. Absent: every destination with a verified job."""
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        destination: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_destination", b"_destination", "destination", b"destination"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_destination", b"_destination", "destination", b"destination", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__destination: _TypeAlias = _typing.Literal["destination"]  # noqa: Y015
+    _WhichOneofArgType__destination: _TypeAlias = _typing.Literal["_destination", b"_destination"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__destination) -> _WhichOneofReturnType__destination | None: ...
+
+Global___ListEvidenceRequest: _TypeAlias = ListEvidenceRequest  # noqa: Y015
+
+@_typing.final
+class Evidence(_message.Message):
+    """What is known of one file of one copy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    PATH_BYTES_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    GRADE_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    SYMLINK_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Path relative to the run."""
+    path_bytes: _builtins.bytes
+    """The path's bytes, where they aren't UTF-8; path then shows replacement characters."""
+    size: _builtins.int
+    """Bytes read; of a symlink the length of its target."""
+    sha256: _builtins.str
+    """SHA-256 of what was read, lower-case hex; of a symlink that of its target."""
+    grade: _builtins.str
+    """E0 to E5."""
+    method: _builtins.str
+    """How it was read: "uncached_read", …"""
+    host: _builtins.str
+    """Host that hashed."""
+    destination: _builtins.str
+    """Name of the destination."""
+    note: _builtins.str
+    """Note beside the grade. Empty: none."""
+    symlink: _builtins.bool
+    """The file is a symlink."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was recorded."""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        path_bytes: _builtins.bytes = ...,
+        size: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+        grade: _builtins.str = ...,
+        method: _builtins.str = ...,
+        host: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        destination: _builtins.str = ...,
+        note: _builtins.str = ...,
+        symlink: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "grade", b"grade", "host", b"host", "method", b"method", "note", b"note", "path", b"path", "path_bytes", b"path_bytes", "sha256", b"sha256", "size", b"size", "symlink", b"symlink", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evidence: _TypeAlias = Evidence  # noqa: Y015
+
+@_typing.final
+class GetManifestRequest(_message.Message):
+    """Whose manifest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """Path relative to the equipment's local_root."""
+    destination: _builtins.str
+    """Name of the destination. Absent: the first in the configuration with a verified job."""
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        destination: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_destination", b"_destination", "destination", b"destination"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_destination", b"_destination", "destination", b"destination", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__destination: _TypeAlias = _typing.Literal["destination"]  # noqa: Y015
+    _WhichOneofArgType__destination: _TypeAlias = _typing.Literal["_destination", b"_destination"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__destination) -> _WhichOneofReturnType__destination | None: ...
+
+Global___GetManifestRequest: _TypeAlias = GetManifestRequest  # noqa: Y015
+
+@_typing.final
+class ManifestPiece(_message.Message):
+    """A piece of a manifest; the pieces in order are the file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    content: _builtins.bytes
+    """Bytes."""
+    def __init__(
+        self,
+        *,
+        content: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ManifestPiece: _TypeAlias = ManifestPiece  # noqa: Y015

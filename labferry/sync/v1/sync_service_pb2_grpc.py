@@ -107,6 +107,26 @@ class SyncServiceStub(object):
                 request_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.VerifyRunRequest.SerializeToString,
                 response_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.VerifyUpdate.FromString,
                 _registered_method=True)
+        self.CleanRun = channel.unary_unary(
+                '/labferry.sync.v1.SyncService/CleanRun',
+                request_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.CleanRunRequest.SerializeToString,
+                response_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.CleanRunResponse.FromString,
+                _registered_method=True)
+        self.GetReceipt = channel.unary_unary(
+                '/labferry.sync.v1.SyncService/GetReceipt',
+                request_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.GetReceiptRequest.SerializeToString,
+                response_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.Receipt.FromString,
+                _registered_method=True)
+        self.ListEvidence = channel.unary_stream(
+                '/labferry.sync.v1.SyncService/ListEvidence',
+                request_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.ListEvidenceRequest.SerializeToString,
+                response_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.Evidence.FromString,
+                _registered_method=True)
+        self.GetManifest = channel.unary_stream(
+                '/labferry.sync.v1.SyncService/GetManifest',
+                request_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.GetManifestRequest.SerializeToString,
+                response_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.ManifestPiece.FromString,
+                _registered_method=True)
 
 
 class SyncServiceServicer(object):
@@ -221,6 +241,38 @@ class SyncServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CleanRun(self, request, context):
+        """Deletes the local data of a run whose copies are proven, if every interlock holds at that moment; each copy is read back
+        once more for it. The answer names every interlock; one that doesn't hold is an answer, not an error, and nothing is
+        deleted then. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReceipt(self, request, context):
+        """The signed receipt of a run at a destination, as it lies beside the data there. NOT_FOUND before it is sealed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvidence(self, request, context):
+        """What is known of each file of each proven copy: when it was read back last, how, and by whom. FAILED_PRECONDITION for a
+        run without a verified job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetManifest(self, request, context):
+        """The manifest of a run as the engine keeps it, whatever the copy in the run's folder says; sha256sum reads it. Errors as
+        ListEvidence.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SyncServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -293,6 +345,26 @@ def add_SyncServiceServicer_to_server(servicer, server):
                     servicer.VerifyRun,
                     request_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.VerifyRunRequest.FromString,
                     response_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.VerifyUpdate.SerializeToString,
+            ),
+            'CleanRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.CleanRun,
+                    request_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.CleanRunRequest.FromString,
+                    response_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.CleanRunResponse.SerializeToString,
+            ),
+            'GetReceipt': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReceipt,
+                    request_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.GetReceiptRequest.FromString,
+                    response_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.Receipt.SerializeToString,
+            ),
+            'ListEvidence': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListEvidence,
+                    request_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.ListEvidenceRequest.FromString,
+                    response_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.Evidence.SerializeToString,
+            ),
+            'GetManifest': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetManifest,
+                    request_deserializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.GetManifestRequest.FromString,
+                    response_serializer=labferry_dot_sync_dot_v1_dot_sync__service__pb2.ManifestPiece.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -674,6 +746,114 @@ class SyncService(object):
             '/labferry.sync.v1.SyncService/VerifyRun',
             labferry_dot_sync_dot_v1_dot_sync__service__pb2.VerifyRunRequest.SerializeToString,
             labferry_dot_sync_dot_v1_dot_sync__service__pb2.VerifyUpdate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CleanRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/labferry.sync.v1.SyncService/CleanRun',
+            labferry_dot_sync_dot_v1_dot_sync__service__pb2.CleanRunRequest.SerializeToString,
+            labferry_dot_sync_dot_v1_dot_sync__service__pb2.CleanRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReceipt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/labferry.sync.v1.SyncService/GetReceipt',
+            labferry_dot_sync_dot_v1_dot_sync__service__pb2.GetReceiptRequest.SerializeToString,
+            labferry_dot_sync_dot_v1_dot_sync__service__pb2.Receipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvidence(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/labferry.sync.v1.SyncService/ListEvidence',
+            labferry_dot_sync_dot_v1_dot_sync__service__pb2.ListEvidenceRequest.SerializeToString,
+            labferry_dot_sync_dot_v1_dot_sync__service__pb2.Evidence.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetManifest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/labferry.sync.v1.SyncService/GetManifest',
+            labferry_dot_sync_dot_v1_dot_sync__service__pb2.GetManifestRequest.SerializeToString,
+            labferry_dot_sync_dot_v1_dot_sync__service__pb2.ManifestPiece.FromString,
             options,
             channel_credentials,
             insecure,

@@ -81,6 +81,21 @@ class SyncServiceStub:
     """
     VerifyRun: _grpc.UnaryStreamMultiCallable[_sync_service_pb2.VerifyRunRequest, _sync_service_pb2.VerifyUpdate]
     """Reads back what a destination holds and compares it with the manifest, now, without moving any job. Operators."""
+    CleanRun: _grpc.UnaryUnaryMultiCallable[_sync_service_pb2.CleanRunRequest, _sync_service_pb2.CleanRunResponse]
+    """Deletes the local data of a run whose copies are proven, if every interlock holds at that moment; each copy is read back
+    once more for it. The answer names every interlock; one that doesn't hold is an answer, not an error, and nothing is
+    deleted then. Operators.
+    """
+    GetReceipt: _grpc.UnaryUnaryMultiCallable[_sync_service_pb2.GetReceiptRequest, _sync_service_pb2.Receipt]
+    """The signed receipt of a run at a destination, as it lies beside the data there. NOT_FOUND before it is sealed."""
+    ListEvidence: _grpc.UnaryStreamMultiCallable[_sync_service_pb2.ListEvidenceRequest, _sync_service_pb2.Evidence]
+    """What is known of each file of each proven copy: when it was read back last, how, and by whom. FAILED_PRECONDITION for a
+    run without a verified job.
+    """
+    GetManifest: _grpc.UnaryStreamMultiCallable[_sync_service_pb2.GetManifestRequest, _sync_service_pb2.ManifestPiece]
+    """The manifest of a run as the engine keeps it, whatever the copy in the run's folder says; sha256sum reads it. Errors as
+    ListEvidence.
+    """
 
 @_typing.type_check_only
 class SyncServiceAsyncStub(SyncServiceStub):
@@ -133,6 +148,21 @@ class SyncServiceAsyncStub(SyncServiceStub):
     """
     VerifyRun: _aio.UnaryStreamMultiCallable[_sync_service_pb2.VerifyRunRequest, _sync_service_pb2.VerifyUpdate]  # type: ignore[assignment]
     """Reads back what a destination holds and compares it with the manifest, now, without moving any job. Operators."""
+    CleanRun: _aio.UnaryUnaryMultiCallable[_sync_service_pb2.CleanRunRequest, _sync_service_pb2.CleanRunResponse]  # type: ignore[assignment]
+    """Deletes the local data of a run whose copies are proven, if every interlock holds at that moment; each copy is read back
+    once more for it. The answer names every interlock; one that doesn't hold is an answer, not an error, and nothing is
+    deleted then. Operators.
+    """
+    GetReceipt: _aio.UnaryUnaryMultiCallable[_sync_service_pb2.GetReceiptRequest, _sync_service_pb2.Receipt]  # type: ignore[assignment]
+    """The signed receipt of a run at a destination, as it lies beside the data there. NOT_FOUND before it is sealed."""
+    ListEvidence: _aio.UnaryStreamMultiCallable[_sync_service_pb2.ListEvidenceRequest, _sync_service_pb2.Evidence]  # type: ignore[assignment]
+    """What is known of each file of each proven copy: when it was read back last, how, and by whom. FAILED_PRECONDITION for a
+    run without a verified job.
+    """
+    GetManifest: _aio.UnaryStreamMultiCallable[_sync_service_pb2.GetManifestRequest, _sync_service_pb2.ManifestPiece]  # type: ignore[assignment]
+    """The manifest of a run as the engine keeps it, whatever the copy in the run's folder says; sha256sum reads it. Errors as
+    ListEvidence.
+    """
 
 class SyncServiceServicer(metaclass=_abc_1.ABCMeta):
     """Queues runs, shows and steers their jobs, proves what arrived."""
@@ -266,5 +296,44 @@ class SyncServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_sync_service_pb2.VerifyUpdate], _abc.AsyncIterator[_sync_service_pb2.VerifyUpdate]]:
         """Reads back what a destination holds and compares it with the manifest, now, without moving any job. Operators."""
+
+    @_abc_1.abstractmethod
+    def CleanRun(
+        self,
+        request: _sync_service_pb2.CleanRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sync_service_pb2.CleanRunResponse, _abc.Awaitable[_sync_service_pb2.CleanRunResponse]]:
+        """Deletes the local data of a run whose copies are proven, if every interlock holds at that moment; each copy is read back
+        once more for it. The answer names every interlock; one that doesn't hold is an answer, not an error, and nothing is
+        deleted then. Operators.
+        """
+
+    @_abc_1.abstractmethod
+    def GetReceipt(
+        self,
+        request: _sync_service_pb2.GetReceiptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sync_service_pb2.Receipt, _abc.Awaitable[_sync_service_pb2.Receipt]]:
+        """The signed receipt of a run at a destination, as it lies beside the data there. NOT_FOUND before it is sealed."""
+
+    @_abc_1.abstractmethod
+    def ListEvidence(
+        self,
+        request: _sync_service_pb2.ListEvidenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_sync_service_pb2.Evidence], _abc.AsyncIterator[_sync_service_pb2.Evidence]]:
+        """What is known of each file of each proven copy: when it was read back last, how, and by whom. FAILED_PRECONDITION for a
+        run without a verified job.
+        """
+
+    @_abc_1.abstractmethod
+    def GetManifest(
+        self,
+        request: _sync_service_pb2.GetManifestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_sync_service_pb2.ManifestPiece], _abc.AsyncIterator[_sync_service_pb2.ManifestPiece]]:
+        """The manifest of a run as the engine keeps it, whatever the copy in the run's folder says; sha256sum reads it. Errors as
+        ListEvidence.
+        """
 
 def add_SyncServiceServicer_to_server(servicer: SyncServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

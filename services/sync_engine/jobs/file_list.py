@@ -34,6 +34,7 @@ class _EvidenceLine(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _COPIED = msgspec.json.Decoder(_CopiedLine)
+_EVIDENCE = msgspec.json.Decoder(_EvidenceLine)
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -88,6 +89,19 @@ def encode_evidence(evidence: Iterable[FileEvidence]) -> bytes:
             for e in evidence
         ]
     )
+
+
+def decode_evidence(blob: bytes) -> Sequence[FileEvidence]:
+    return [
+        FileEvidence(
+            path=line.path.encode() if line.path_base64 is None else base64.b64decode(line.path_base64),
+            size=line.size,
+            sha256=line.sha256,
+            grade=line.grade,
+            kind=line.kind,
+        )
+        for line in _EVIDENCE.decode_lines(blob)
+    ]
 
 
 def _base64_unless_text(path: bytes) -> str | None:

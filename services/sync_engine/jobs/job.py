@@ -39,6 +39,7 @@ class WaitCondition(StrEnum):
     OPERATOR = "operator"
     EQUIPMENT_NOT_CONFIGURED = "equipment_not_configured"
     EQUIPMENT_PAUSED = "equipment_paused"
+    CLEANUP_INTERLOCK = "cleanup_interlock"
 
 
 JOB_STATES = ProtoNames(JobState, job_pb2.JobState, "JOB_STATE")
@@ -49,6 +50,11 @@ PROVEN_STATES = frozenset({JobState.VERIFIED, JobState.CLEANUP_ELIGIBLE, JobStat
 ENDED_STATES = frozenset({JobState.FAILED, JobState.CANCELLED, JobState.CLEANED})
 UNPROVEN_STATES = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.AWAITING_VERIFY})
 """On the way to the proof, and neither held nor ended."""
+
+BEFORE_CLEANUP = "cleanup"
+"""Occasion of the reading back right before a deletion: fresh evidence, and no pass that counts (SPEC §4)."""
+
+_MOST_PASSES = 100
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -68,6 +74,8 @@ class Job(msgspec.Struct, frozen=True):
     """The work of bringing one run to one destination, as its events tell it.
 
     `next_attempt` lay `backoff` ahead when it was set, `failed_at`. `paused_from` is where a paused job goes on.
+    `passes`: when the first hundred of the present row of passes matched. `deletion_begun`: cleanup deleted, or was
+    about to delete, local files that this job proved, so that one which is missing here is no change.
     """
 
     job_id: str
@@ -99,6 +107,10 @@ class Job(msgspec.Struct, frozen=True):
     verify_passes: int = 0
     verified: datetime | None = None
     sealed_status: SyncStatus | None = None
+    passes: tuple[datetime, ...] = ()
+    receipt_blob: str = ""
+    cleanup_hold: Wait | None = None
+    deletion_begun: bool = False
 
     @property
     def sealed(self) -> bool:
@@ -106,7 +118,9 @@ class Job(msgspec.Struct, frozen=True):
 
     def seal_is_due(self, run_status: SyncStatus) -> bool:
         """Proven data whose destination doesn't hold the run's final changing files yet (SPEC §4 sealing)."""
-        return self.state in PROVEN_STATES and self.sealed_status is not run_status
+        # After cleanup the destination's copy may be the only one: nothing is written there any more.
+        final = run_status is SyncStatus.CLEANED
+        return self.state in PROVEN_STATES and self.sealed_status is not run_status and not (final and self.sealed)
 
 
 class JobStateError(Exception):
@@ -151,6 +165,11 @@ _ALLOWED: dict[type[Message], frozenset[JobState]] = {
     events.JobCancelled: UNPROVEN_STATES | {JobState.PAUSED, JobState.FAILED},
     events.JobSwept: frozenset({JobState.CANCELLED}),
     events.JobPriorityChanged: frozenset(JobState) - ENDED_STATES,
+    events.JobFilesScrubbed: PROVEN_STATES,
+    events.JobCopyRepaired: PROVEN_STATES,
+    events.JobCleanupHeld: frozenset({JobState.VERIFIED, JobState.CLEANUP_ELIGIBLE}),
+    events.JobCleanupEligible: frozenset({JobState.VERIFIED, JobState.CLEANUP_ELIGIBLE}),
+    events.JobCleaned: frozenset({JobState.CLEANUP_ELIGIBLE}),
 }
 
 
@@ -184,14 +203,24 @@ def _after(job: Job, event: Message, at: datetime) -> Job:
                 byte_count=event.byte_count,
             )
         case events.JobVerified():
-            state = JobState.VERIFIED if job.state is JobState.AWAITING_VERIFY else job.state
-            passes = job.verify_passes + 1
-            return replace(job, state=state, verify_passes=passes, verified=at, failure=None, wait=None)
+            return _verified(job, event, at)
         case events.JobVerificationFailed():
             mismatches = job.mismatches + (1 if job.state is JobState.AWAITING_VERIFY else 0)
-            return replace(job, verify_passes=0, mismatches=mismatches, failure=_failed_pass(event))
+            state = JobState.VERIFIED if job.state is JobState.CLEANUP_ELIGIBLE else job.state
+            return replace(
+                job, state=state, verify_passes=0, passes=(), mismatches=mismatches, failure=_failed_pass(event)
+            )
         case events.JobSealed():
-            return replace(job, sealed_status=SYNC_STATUSES.from_proto(event.sync_status), wait=None)
+            sealed = SYNC_STATUSES.from_proto(event.sync_status)
+            return replace(job, sealed_status=sealed, receipt_blob=event.receipt_blob, wait=None)
+        case events.JobFilesScrubbed() | events.JobCopyRepaired():
+            return job
+        case events.JobCleanupHeld():
+            return _held_from_cleanup(job, event, at)
+        case events.JobCleanupEligible():
+            return replace(job, state=JobState.CLEANUP_ELIGIBLE, cleanup_hold=None, deletion_begun=True)
+        case events.JobCleaned():
+            return replace(job, state=JobState.CLEANED, cleanup_hold=None)
         case events.JobWaiting():
             return _waiting(job, event, at)
         case events.JobAttemptFailed():
@@ -225,6 +254,26 @@ def _after(job: Job, event: Message, at: datetime) -> Job:
             raise JobHistoryError(f"no rule for {type(event).__name__}")
 
 
+def _verified(job: Job, event: events.JobVerified, at: datetime) -> Job:
+    if event.occasion == BEFORE_CLEANUP:
+        return job
+    state = JobState.VERIFIED if job.state is JobState.AWAITING_VERIFY else job.state
+    return replace(
+        job,
+        state=state,
+        verify_passes=job.verify_passes + 1,
+        passes=(*job.passes, at)[:_MOST_PASSES],
+        verified=at,
+        failure=None,
+        wait=None,
+    )
+
+
+def _held_from_cleanup(job: Job, event: events.JobCleanupHeld, at: datetime) -> Job:
+    hold = Wait(WaitCondition.CLEANUP_INTERLOCK, at, f"{', '.join(event.interlocks)}: {event.detail}")
+    return replace(job, state=JobState.VERIFIED, cleanup_hold=hold)
+
+
 def _waiting(job: Job, event: events.JobWaiting, at: datetime) -> Job:
     condition = WAIT_CONDITIONS.from_proto(event.condition)
     same = job.wait is not None and job.wait.condition is condition
@@ -242,6 +291,8 @@ def _waiting(job: Job, event: events.JobWaiting, at: datetime) -> Job:
 
 def _failed_pass(event: events.JobVerificationFailed) -> Failure:
     report = event.report
+    if not report.expected and event.occasion != "transfer":
+        return Failure(FailureKind.HASH_MISMATCH, f"a pass could not check: {report.note}")
     return Failure(
         FailureKind.HASH_MISMATCH,
         f"read back from the destination: {len(report.missing)} of {report.expected} files missing,"

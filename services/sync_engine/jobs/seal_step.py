@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +13,7 @@ from labferry.events.v1 import job_events_pb2 as events
 from libs.run_tree.atomic_file import write_atomically
 from libs.run_tree.creation_errors import CreationError
 from libs.run_tree.manifest import CACHE_FOLDER, MANIFEST_PATH, is_changing_file, never_travels
+from libs.run_tree.receipt import receipt_file_name
 from libs.service_kit.errors import LabferryError
 from services.sync_engine.jobs.job import SYNC_STATUSES, Job, JobHistoryError, WaitCondition
 from services.sync_engine.jobs.read_model import latest_by_destination
@@ -59,7 +61,8 @@ class SealStep:
             located = await bench.locate(job.run)
             # A lock that another program holds for long is waited for: the seal must say what the log says.
             await bench.files.project(located)
-            snapshot = await bench.threads.run(lambda: _snapshot(located, manifest))
+            receipt = await bench.receipts.issue(job)
+            snapshot = await bench.threads.run(lambda: changing_files(located, manifest, {job.destination: receipt}))
             progress.begin(ProgressPhase.SEALING, len(snapshot), sum(len(f.content) for f in snapshot))
             control = TransferControl()
             await self._in_hand.do(job.job_id, control, progress, lambda: destination.transport.seal(snapshot))
@@ -83,16 +86,24 @@ class SealStep:
                 snapshot_blob=await bench.blobs.put(msgspec.json.Encoder().encode_lines(lines)),
                 file_count=len(snapshot),
                 sync_status=SYNC_STATUSES.to_proto(record.sync_status),
+                receipt_blob=await bench.blobs.put(receipt),
             ),
         )
         return None
 
 
-def _snapshot(located: LocatedRun, manifest: bytes) -> list[SealedFile]:
-    """The run's changing files, the manifest, and the cache files of the folders above the run, as they are now."""
+def changing_files(
+    located: LocatedRun, manifest: bytes, receipts: Mapping[str, bytes] | None = None
+) -> list[SealedFile]:
+    """The run's changing files, the manifest, and the cache files of the folders above the run, as they are now.
+
+    The manifest and the `receipts`, by destination, are put into the run's cache folder first.
+    """
     local_manifest = located.folder / MANIFEST_PATH.decode()
     if not local_manifest.exists() or local_manifest.read_bytes() != manifest:
         write_atomically(local_manifest, manifest, mode=0o600)
+    for destination, receipt in (receipts or {}).items():
+        write_atomically(local_manifest.with_name(receipt_file_name(destination)), receipt, mode=0o600)
     files: list[SealedFile] = []
     folder = PurePosixPath()
     local = located.equipment.local_root / located.path.equipment_id

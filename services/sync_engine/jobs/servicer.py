@@ -25,6 +25,7 @@ from services.sync_engine.jobs.steer import SteerJobs
 from services.sync_engine.jobs.verify_run import VerifyRun
 from services.sync_engine.jobs.waiting import WaitingOn, recorded_waits
 from services.sync_engine.jobs.watch import JobWatch, WatchedJob
+from services.sync_engine.proof_methods import ProofMethods, ProofParts
 from services.sync_engine.requests import Fields, cause, request_key
 from services.sync_engine.runs.adopt import Adoption, AdoptRun
 from services.sync_engine.runs.queries import RunQueries
@@ -42,7 +43,7 @@ _MOST_RUNS = 10_000
 _OUTCOMES = ProtoNames(EnqueueOutcome, sync_service_pb2.EnqueueOutcome, "ENQUEUE_OUTCOME")
 
 
-class SyncServicer(sync_service_pb2_grpc.SyncServiceServicer):
+class SyncServicer(ProofMethods):
     """Queueing, showing, watching and verifying."""
 
     def __init__(
@@ -58,7 +59,9 @@ class SyncServicer(sync_service_pb2_grpc.SyncServiceServicer):
         jobs: JobQueries,
         runs: RunQueries,
         waiting: WaitingOn,
+        proof: ProofParts,
     ) -> None:
+        super().__init__(proof)
         self._enqueue = enqueue
         self._enqueue_many = enqueue_many
         self._adopt = adopt
@@ -314,6 +317,10 @@ def publish(servicer: SyncServicer) -> PublishedService:
             "SteerJobs": OPERATORS,
             "AcceptChange": OPERATORS,
             "VerifyRun": OPERATORS,
+            "CleanRun": OPERATORS,
+            "GetReceipt": READERS,
+            "ListEvidence": READERS,
+            "GetManifest": READERS,
         },
-        unbounded=frozenset({"AdoptRun", "EnqueueRun", "AcceptChange"}),
+        unbounded=frozenset({"AdoptRun", "EnqueueRun", "AcceptChange", "CleanRun"}),
     )

@@ -12,12 +12,16 @@ from google.protobuf.message import Message
 from labferry.events.v1 import job_events_pb2 as events
 from labferry.sync.v1 import sync_service_pb2
 from libs.run_tree.run_path import RunPath
+from services.sync_engine.jobs.failure import failure_of_transfer
 from services.sync_engine.jobs.file_list import decode_copied, encode_evidence
-from services.sync_engine.jobs.job import Job, JobHistoryError
+from services.sync_engine.jobs.job import BEFORE_CLEANUP, Job, JobHistoryError, evolve
+from services.sync_engine.jobs.retry import after_failure
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.transport import (
+    CopiedFile,
+    EvidenceGrade,
     FailureKind,
     Progress,
     TransferControl,
@@ -27,6 +31,7 @@ from services.sync_engine.transfer.transport import (
 )
 
 _MOST_PATHS = 100
+_GOOD_ENOUGH = frozenset({EvidenceGrade.E4, EvidenceGrade.E5})
 
 
 class Occasion(StrEnum):
@@ -34,6 +39,9 @@ class Occasion(StrEnum):
 
     TRANSFER = "transfer"
     REQUEST = "request"
+    AUDIT = "audit"
+    SCRUB = "scrub"
+    CLEANUP = BEFORE_CLEANUP
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,8 @@ async def verify_destination(
     target = RunPath.parse(job.run).below_equipment
     outcome = await do(lambda: destination.transport.verify(target, expected, control=control, progress=progress))
     report = verify_report(job, outcome, bench.clock())
-    if not outcome.proven:
+    if not outcome.proven or not read_back_whole(outcome, expected):
+        report.passed = False
         return Verification(outcome, report, events.JobVerificationFailed(report=report, occasion=occasion.value))
     passed = events.JobVerified(
         manifest_sha256=job.manifest_blob,
@@ -76,6 +85,13 @@ async def verify_destination(
         occasion=occasion.value,
     )
     return Verification(outcome, report, passed)
+
+
+def read_back_whole(outcome: VerifyOutcome, expected: Sequence[CopiedFile]) -> bool:
+    """Whether there is evidence of every file, each read from behind the cache or hashed by the far host (E4), and each
+    with the hash that was sent: nothing less is verified (ARCHITECTURE §4)."""
+    read = {e.path: (e.size, e.sha256) for e in outcome.evidence if e.grade in _GOOD_ENOUGH}
+    return all(read.get(file.path) == (file.size, file.sha256) for file in expected)
 
 
 def verify_report(job: Job, outcome: VerifyOutcome, at: datetime) -> sync_service_pb2.VerifyReport:
@@ -131,9 +147,12 @@ class VerifyStep:
             return await bench.fail(job, error, destination)
         finally:
             bench.board.close(job.job_id)
-        job = await bench.conclude(job, found.event)
-        if not found.outcome.proven:
-            return await bench.fail(job, _what_is_wrong(found.outcome))
+        follows: Sequence[Message] = ()
+        if not found.report.passed:
+            # Recorded together: after a crash in between, the same pass would be counted twice.
+            now, failure = bench.clock(), failure_of_transfer(_what_is_wrong(found.outcome))
+            follows = (after_failure(evolve(job, found.event, now), failure, now, bench.jitter()),)
+        await bench.conclude(job, found.event, *follows)
         return None
 
 

@@ -20,6 +20,7 @@ WHO_CAN_CLEAR = {
     WaitCondition.OPERATOR: "operator",
     WaitCondition.EQUIPMENT_NOT_CONFIGURED: "it",
     WaitCondition.EQUIPMENT_PAUSED: "operator",
+    WaitCondition.CLEANUP_INTERLOCK: "operator",
 }
 
 
@@ -32,6 +33,8 @@ def recorded_waits(job: Job) -> Sequence[Wait]:
     if job.state is JobState.QUEUED and job.next_attempt is not None:
         why = job.failure.message if job.failure is not None else "the last attempt failed"
         return (Wait(WaitCondition.BACKOFF, job.failed_at or job.enqueued, why, job.next_attempt),)
+    if job.cleanup_hold is not None and job.state is JobState.VERIFIED:
+        return (job.cleanup_hold,)
     return ()
 
 

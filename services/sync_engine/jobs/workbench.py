@@ -22,6 +22,7 @@ from services.sync_engine.jobs.ownership import Ownership
 from services.sync_engine.jobs.progress import ProgressBoard
 from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.jobs.retry import SEAL_PAUSE, after_failure, unreachable, waiting
+from services.sync_engine.receipts.issue import ReceiptIssuer
 from services.sync_engine.runs.creation_projection import CreationFiles
 from services.sync_engine.runs.location import LocatedRun, RunLocator
 from services.sync_engine.runs.run import RunRecord, status_by_jobs, status_change
@@ -48,6 +49,7 @@ class Workbench:
     board: ProgressBoard
     threads: WorkThreads
     owned: Ownership
+    receipts: ReceiptIssuer
     jobs_of_run: Callable[[str], Awaitable[Sequence[Job]]]
     clock: Callable[[], datetime]
     jitter: Callable[[], float]

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Iterable, Sequence
 
 from libs.event_log.projection import AppliedEvent
-from libs.run_tree.creation_errors import CreationError
+from libs.run_tree.creation_errors import CreationError, CreationMissingError
 from libs.run_tree.creation_record import CreationRecord, SyncStatus
 from libs.service_kit.errors import LabferryError
 from libs.service_kit.telemetry import Logger
@@ -97,9 +97,15 @@ class CreationKeeper:
             # The folder or its equipment is gone; the log keeps what is to be written, should it come back.
             self._logger.warning("creation_file_gone", run=run, problem=error.message)
         except CreationError as error:
+            if isinstance(error, CreationMissingError) and await self._is_cleaned(run):
+                # It went with the run's cache folder, and doesn't come back.
+                return
             self._logger.warning("creation_file_behind", run=run, problem=error.message)
             pause = _RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)]
             self._again(run, tries + 1, pause)
+
+    async def _is_cleaned(self, run: str) -> bool:
+        return (await self._log.run(run)).sync_status is SyncStatus.CLEANED
 
     def _again(self, run: str, tries: int, pause: float) -> None:
         def now() -> None:

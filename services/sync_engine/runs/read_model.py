@@ -5,13 +5,16 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+import msgspec
 from google.protobuf.message import Message
 
 from libs.event_log.event import RecordedEvent
 from libs.run_tree.creation_record import SyncStatus
 from libs.run_tree.json_value import decode_json, encode_json
 from libs.run_tree.overrides import OverrideEntry
-from services.sync_engine.runs.run import AcceptedChange, LoggedOverride, RunRecord, evolve
+from services.sync_engine.runs.run import AcceptedChange, LoggedOverride, OpenCleanup, RunRecord, evolve
+
+_OPEN = msgspec.json.Decoder(OpenCleanup)
 
 
 class RunsProjection:
@@ -23,8 +26,9 @@ class RunsProjection:
     def create(self, connection: sqlite3.Connection) -> None:
         connection.execute(
             "CREATE TABLE runs (run TEXT PRIMARY KEY, sync_status TEXT, revision INTEGER NOT NULL,"
-            " last_position INTEGER NOT NULL) WITHOUT ROWID"
+            " last_position INTEGER NOT NULL, open_cleanup BLOB) WITHOUT ROWID"
         )
+        connection.execute("CREATE INDEX runs_in_cleanup ON runs (run) WHERE open_cleanup IS NOT NULL")
         connection.execute(
             "CREATE TABLE overrides (run TEXT NOT NULL, place INTEGER NOT NULL, entry BLOB NOT NULL,"
             " imported INTEGER NOT NULL, PRIMARY KEY (run, place)) WITHOUT ROWID"
@@ -41,8 +45,8 @@ class RunsProjection:
         before = run_record(connection, event.stream.removeprefix("run-"))
         after = evolve(before, payload)
         connection.execute(
-            "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)",
-            (after.run, after.sync_status, after.revision, event.position),
+            "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)",
+            (after.run, after.sync_status, after.revision, event.position, _open(after)),
         )
         if after.overrides != before.overrides:
             connection.execute("DELETE FROM overrides WHERE run = ?", (after.run,))
@@ -61,9 +65,13 @@ class RunsProjection:
             )
 
 
+def _open(record: RunRecord) -> bytes | None:
+    return None if record.open_cleanup is None else msgspec.json.encode(record.open_cleanup)
+
+
 def run_record(connection: sqlite3.Connection, run: str) -> RunRecord:
     """What the log knows about a run; an empty record when it knows nothing."""
-    row = connection.execute("SELECT sync_status, revision FROM runs WHERE run = ?", (run,)).fetchone()
+    row = connection.execute("SELECT sync_status, revision, open_cleanup FROM runs WHERE run = ?", (run,)).fetchone()
     if row is None:
         return RunRecord(run)
     entries = connection.execute("SELECT entry, imported FROM overrides WHERE run = ? ORDER BY place", (run,))
@@ -75,6 +83,7 @@ def run_record(connection: sqlite3.Connection, run: str) -> RunRecord:
         sync_status=SyncStatus(row[0]) if row[0] else None,
         overrides=tuple(_logged(entry, imported) for entry, imported in entries.fetchall()),
         accepted=tuple(AcceptedChange(*change) for change in changes.fetchall()),
+        open_cleanup=None if row[2] is None else _OPEN.decode(row[2]),
         revision=row[1],
     )
 
@@ -89,3 +98,8 @@ def _logged(entry: bytes, imported: int) -> LoggedOverride:
 def runs_known(connection: sqlite3.Connection) -> list[str]:
     """Every run that the log says anything about."""
     return [row[0] for row in connection.execute("SELECT run FROM runs ORDER BY run").fetchall()]
+
+
+def runs_in_cleanup(connection: sqlite3.Connection) -> list[str]:
+    """Runs whose deletion was begun and not ended."""
+    return [row[0] for row in connection.execute("SELECT run FROM runs WHERE open_cleanup IS NOT NULL ORDER BY run")]

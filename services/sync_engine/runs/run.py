@@ -40,6 +40,15 @@ class AcceptedChange:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenCleanup:
+    """A deletion that was begun and not ended: the blob of its ticket, and the verifications that allow it as
+    (destination, job, position)."""
+
+    ticket_blob: str
+    evidence: tuple[tuple[str, str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """`sync_status` None: Labferry never said anything about this run, so its file is left as it is."""
 
@@ -47,6 +56,7 @@ class RunRecord:
     sync_status: SyncStatus | None = None
     overrides: tuple[LoggedOverride, ...] = ()
     accepted: tuple[AcceptedChange, ...] = ()
+    open_cleanup: OpenCleanup | None = None
     revision: int = -1
 
     @property
@@ -91,6 +101,11 @@ def _after(record: RunRecord, event: Message) -> RunRecord:
             path = event.path_bytes or event.path.encode()
             change = AcceptedChange(event.destination, path, event.old_sha256, event.new_sha256)
             return replace(record, accepted=(*record.accepted, change))
+        case events.RunCleanupBegun():
+            evidence = tuple((e.destination, e.job_id, e.position) for e in event.evidence)
+            return replace(record, open_cleanup=OpenCleanup(event.ticket_blob, evidence))
+        case events.RunCleanupEnded():
+            return replace(record, open_cleanup=None)
         case events.RunOverrideImported():
             raw = decode_json(event.entry_json.encode())
             if not isinstance(raw, dict):

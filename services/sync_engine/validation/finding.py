@@ -24,11 +24,12 @@ class Rule(StrEnum):
     MODE_PREFIX_MISMATCH = "mode_prefix_mismatch"
     VERIFIED_FILE_CHANGED = "verified_file_changed"
     DESTINATION_FILE_DIFFERS = "destination_file_differs"
+    COPY_ROTTED = "copy_rotted"
 
     @property
     def tier(self) -> Tier:
-        """Every rule so far is hard; the soft ones come with the whole table."""
-        return Tier.HARD
+        """A soft one blocks nothing."""
+        return Tier.SOFT if self is Rule.COPY_ROTTED else Tier.HARD
 
     @property
     def can_be_overridden(self) -> bool:

@@ -211,6 +211,70 @@ _HELD = [
     Fact(job_stream(_HELD_JOB), job.JobCancelled(), reason="the wrong run"),
     Fact(job_stream(_HELD_JOB), job.JobSwept(), actor="service:sync_engine"),
 ]
+_EVIDENCE = [run.CleanupEvidence(destination="nas", job_id=_CARRIED, position=7)]
+_PROOF_KEPT = [
+    Fact(job_stream(_CARRIED), job.JobQueued(job_id=_CARRIED, destination="nas", **_PLACE)),
+    *_carried(
+        _attempt(1),
+        _landing(1),
+        _copied(1),
+        _verified("transfer"),
+        job.JobSealed(
+            snapshot_blob=_SNAPSHOT,
+            file_count=5,
+            sync_status=run_pb2.SYNC_STATUS_SYNCED,
+            receipt_blob="7" * 64,
+        ),
+        _verified("audit"),
+        job.JobFilesScrubbed(
+            evidence_blob=_FILES,
+            file_count=2,
+            byte_count=4000,
+            method="uncached_read",
+            grade="E4",
+            host="workstation-1",
+            note="memory",
+            oldest_evidence_time=_LATER,
+        ),
+        job.JobVerificationFailed(
+            report=sync_service_pb2.VerifyReport(run=_RUN, destination="nas", note="network: it went away"),
+            occasion="audit",
+        ),
+        job.JobCopyRepaired(batch_blob=_BATCH, file_count=1, byte_count=96),
+        _verified("audit"),
+        job.JobCleanupHeld(interlocks=["age", "gate_open"], detail="24 h are wanted"),
+        _verified("audit"),
+        _verified("cleanup"),
+    ),
+    Fact(
+        run_stream(_RUN),
+        run.RunCleanupBegun(
+            run=_RUN, ticket_blob=_FILES, file_count=3, byte_count=4096, evidence=_EVIDENCE, with_cache=True
+        ),
+        reason="the disk is full",
+    ),
+    *_carried(job.JobCleanupEligible(), job.JobCleanupHeld(interlocks=["files_left"], detail="still here: a.tif")),
+    Fact(
+        run_stream(_RUN),
+        run.RunCleanupEnded(
+            run=_RUN,
+            file_count=2,
+            byte_count=4000,
+            evidence=_EVIDENCE,
+            remaining=[run_pb2.RemainingFile(path="gr\ufffd.tif", path_bytes=b"gr\xff.tif", why="it appeared later")],
+            remaining_count=1,
+            interrupted=True,
+        ),
+    ),
+    *_carried(job.JobCleanupEligible(), job.JobCleaned()),
+    Fact(
+        run_stream(_RUN),
+        run.RunCleanupEnded(
+            run=_RUN, cleaned=True, file_count=1, byte_count=96, evidence=_EVIDENCE, cache_deleted=True
+        ),
+    ),
+    Fact(run_stream(_RUN), _status(run_pb2.SYNC_STATUS_SYNCED, run_pb2.SYNC_STATUS_CLEANED)),
+]
 FIRST_RELEASE = Scenario("first-release", (*_RUN_BEFORE, *_JOBS, *_HELD, *LOG_COPIES))
 
 
@@ -240,4 +304,5 @@ def _state(folded: Job | RunRecord) -> Json:
     return msgspec.json.decode(msgspec.json.encode(folded))
 
 
-SYNC_ENGINE = GoldenService("sync_engine", EVENT_TYPES, (FIRST_RELEASE,), _state_after, _read_models)
+PROOF_KEPT = Scenario("proof-kept", (*_PROOF_KEPT,))
+SYNC_ENGINE = GoldenService("sync_engine", EVENT_TYPES, (FIRST_RELEASE, PROOF_KEPT), _state_after, _read_models)

@@ -1,0 +1,77 @@
+"""Deletes a cleaned run's cache folder, last of all: after what it holds was sealed and compared everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from libs.run_tree.manifest import CACHE_FOLDER, never_travels
+from services.sync_engine.cleanup.deletion import Remaining, delete_files
+from services.sync_engine.cleanup.local_files import in_cache, proven_everywhere
+from services.sync_engine.jobs.file_list import decode_copied
+from services.sync_engine.jobs.job import Job
+from services.sync_engine.jobs.seal_step import changing_files
+from services.sync_engine.jobs.workbench import Workbench
+from services.sync_engine.runs.location import LocatedRun
+from services.sync_engine.transfer.source_file import copied_from
+from services.sync_engine.transfer.transport import EntryKind, SealedFile, SourceEntry, TransferError
+
+
+class CacheFolder:
+    """The cache folders of runs whose data is deleted (`retain_cache` false)."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+
+    async def delete(self, located: LocatedRun, jobs: Sequence[Job]) -> Sequence[Remaining]:
+        """What is still there, and why; empty when the folder is gone. Another program may write there meanwhile: only
+        files whose very content every destination holds are deleted."""
+        bench = self._bench
+        lists = [decode_copied(await bench.blobs.read(job.files_blob)) for job in jobs if job.files_blob is not None]
+        known = {p: files[0].sha256 for p, files in proven_everywhere(lists).items() if in_cache(p)}
+        manifests = [job.manifest_blob for job in jobs if job.manifest_blob is not None]
+        manifest = await bench.blobs.read(manifests[0])
+        try:
+            snapshot = _of_run(located, await bench.threads.run(partial(changing_files, located, manifest)))
+            for job in jobs:
+                place = bench.destination(job)
+                if place is None:
+                    return [Remaining(CACHE_FOLDER, f"{job.destination} is not in the configuration")]
+                await bench.threads.run(partial(place.transport.seal, list(snapshot.values())))
+            known |= {path: hashlib.sha256(file.content).hexdigest() for path, file in snapshot.items()}
+            return await bench.threads.run(partial(_delete, located.folder, known))
+        except (TransferError, OSError) as error:
+            return [Remaining(CACHE_FOLDER, f"its sealed copy could not be compared: {error}")]
+
+
+def _of_run(located: LocatedRun, files: Sequence[SealedFile]) -> Mapping[bytes, SealedFile]:
+    """The files of the run's own cache folder, by path relative to the run."""
+    below = os.fsencode(located.path.below_equipment) + b"/"
+    return {f.path.removeprefix(below): f for f in files if f.path.startswith(below + CACHE_FOLDER + b"/")}
+
+
+def _delete(run_folder: Path, known: Mapping[bytes, str]) -> Sequence[Remaining]:
+    root = os.fsencode(run_folder)
+    files, others, locks = [], [], []
+    for path in _names(root):
+        status = os.lstat(root + b"/" + path)
+        entry = SourceEntry(path, EntryKind.FILE, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        if path in known:
+            files.append(copied_from(entry, known[path]))
+        elif never_travels(path) and path.endswith(b".lock") and status.st_size == 0:
+            locks.append(copied_from(entry, hashlib.sha256(b"").hexdigest()))
+        else:
+            others.append(Remaining(path, "no destination holds it"))
+    remaining = [*others, *delete_files(run_folder, files).remaining]
+    # The locks go last: as long as anything stays, programs may need them.
+    return remaining or delete_files(run_folder, locks).remaining
+
+
+def _names(root: bytes) -> list[bytes]:
+    found = []
+    for folder, _, names in os.walk(root + b"/" + CACHE_FOLDER):
+        found += [os.path.relpath(os.path.join(folder, name), root) for name in names]
+    return sorted(found)

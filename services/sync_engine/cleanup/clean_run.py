@@ -1,0 +1,225 @@
+"""CleanRun: deletes a run's local data when every interlock holds, or says which ones don't (SPEC §4, Cleanup)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from labferry.events.v1 import job_events_pb2
+from libs.event_log.store import RevisionConflictError
+from libs.run_tree.creation_record import SyncStatus
+from libs.service_kit.errors import UnavailableError
+from services.sync_engine.audits.pass_over_copy import pass_over_copy
+from services.sync_engine.cleanup.deletion import Remaining
+from services.sync_engine.cleanup.execution import Execution
+from services.sync_engine.cleanup.facts import CleanupLook
+from services.sync_engine.cleanup.interlocks import (
+    CleanupFacts,
+    CleanupRules,
+    Interlock,
+    InterlockName,
+    all_hold,
+    standing_interlocks,
+)
+from services.sync_engine.engine_log import BY_ITSELF, Cause, decided_anew, job_change
+from services.sync_engine.jobs.job import Job, JobState
+from services.sync_engine.jobs.progress import JobProgressMeter
+from services.sync_engine.jobs.read_model import latest_by_destination
+from services.sync_engine.jobs.verify_step import Occasion
+from services.sync_engine.jobs.workbench import Workbench
+from services.sync_engine.runs.location import LocatedRun
+from services.sync_engine.transfer.destination import Destination
+from services.sync_engine.transfer.transport import TransferControl
+
+_TRIES = 3
+_NOT_YET = Interlock(InterlockName.FRESH_READ_BACK, False, "every copy is read back once all the others hold")
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What became of the wish. Counts are of files deleted; of a dry run, of files that would be."""
+
+    cleaned: bool
+    interlocks: Sequence[Interlock] = ()
+    file_count: int = 0
+    byte_count: int = 0
+    remaining: Sequence[Remaining] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Fresh:
+    """Reading back right now: the positions of the events that say so, by destination; or what went wrong."""
+
+    interlock: Interlock
+    began: float
+    positions: Mapping[str, int]
+
+
+class CleanRun:
+    """The command, for operators and for the reaper. Owns the deletions that it began: a caller that goes away ends
+    none of them."""
+
+    def __init__(self, bench: Workbench, rules: CleanupRules, execution: Execution) -> None:
+        self._bench = bench
+        self._rules = rules
+        self._execution = execution
+        self._look = CleanupLook(bench)
+        self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._tasks: set[asyncio.Task[Cleaned]] = set()
+
+    async def look(self, run: str) -> Cleaned:
+        """A dry run: every interlock as it is now. RunNotFoundError, EquipmentNotConfiguredError."""
+        located = await self._bench.locate(run)
+        if await self._is_cleaned(located):
+            return Cleaned(True)
+        facts = await self._look.facts(located)
+        facts = await self._look.facts(located, await self._look.local(located, facts.copies))
+        interlocks = [*standing_interlocks(facts, self._rules), _NOT_YET]
+        ticket = facts.local.ticket
+        return Cleaned(False, interlocks, ticket.file_count, ticket.byte_count)
+
+    async def clean(self, run: str, cause: Cause) -> Cleaned:
+        """Errors as `look`; UnavailableError while another engine works on the run."""
+        located = await self._bench.locate(run)
+        task = asyncio.create_task(self._in_turn(located, cause), name=f"cleanup of {run}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Ends deletions after the files in work; what they came to is recorded."""
+        self._execution.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _in_turn(self, located: LocatedRun, cause: Cause) -> Cleaned:
+        turn = self._turns.setdefault(located.identity, asyncio.Lock())
+        async with turn:
+            if await self._is_cleaned(located):
+                return Cleaned(True)
+            lead = await self._lead(located)
+            if lead is None:
+                return await self._held(cause, await self._look.facts(located))
+            async with self._bench.owned.over(lead.job_id, lead.equipment_id) as mine:
+                if not mine:
+                    raise UnavailableError(f"another engine works on {located.path.equipment_id} now")
+                return await self._clean(located, lead, cause)
+
+    async def _clean(self, located: LocatedRun, lead: Job, cause: Cause) -> Cleaned:
+        bench = self._bench
+        await self._execution.finish_interrupted(located, lead)
+        for _ in range(_TRIES):
+            facts = await self._look.facts(located)
+            if not all_hold(_besides_files(standing_interlocks(facts, self._rules))):
+                return await self._held(cause, facts)
+            facts = await self._look.facts(located, await self._look.local(located, facts.copies))
+            if not all_hold(standing_interlocks(facts, self._rules)):
+                return await self._held(cause, facts)
+            record = await bench.log.run(located.identity)
+            fresh = await self._read_back(located, facts, lead)
+            # What was gathered before the reading is old by now; the files get their own last look.
+            facts = await self._look.facts(located, facts.local)
+            interlocks = [*standing_interlocks(facts, self._rules), fresh.interlock]
+            if not all_hold(interlocks):
+                return await self._held(cause, facts, fresh.interlock)
+            try:
+                begun = await self._execution.begin(
+                    record,
+                    [c.job for c in facts.copies if c.job is not None],
+                    fresh.positions,
+                    facts.local,
+                    lead,
+                    cause,
+                )
+            except RevisionConflictError:
+                # Something happened to the run or one of its jobs meanwhile.
+                continue
+            done = await self._execution.carry_out(located, begun, facts.local.ticket, fresh.began, lead, cause)
+            return Cleaned(done.cleaned, interlocks, done.file_count, done.byte_count, done.remaining)
+        raise UnavailableError(f"{located.identity} changes all the time")
+
+    async def _read_back(self, located: LocatedRun, facts: CleanupFacts, lead: Job) -> _Fresh:
+        began = time.monotonic()
+        places = {p.name: p for p in self._bench.destinations[located.path.equipment_id]}
+        positions: dict[str, int] = {}
+        wrong = []
+        for copy in facts.copies:
+            if copy.job is None:
+                raise AssertionError("an interlock asks for a job at every destination")
+            passed, position = await self._read_copy(copy.job, places[copy.destination], lead)
+            positions[copy.destination] = position
+            if not passed:
+                wrong.append(copy.destination)
+        detail = "every copy was read back and matches"
+        if wrong:
+            detail = f"reading back failed at {', '.join(wrong)}; the run's problems say what was found"
+        return _Fresh(Interlock(InterlockName.FRESH_READ_BACK, not wrong, detail), began, positions)
+
+    async def _read_copy(self, job: Job, place: Destination, lead: Job) -> tuple[bool, int]:
+        bench = self._bench
+        control, meter = TransferControl(), JobProgressMeter(lambda: None)
+        reading = pass_over_copy(bench, job, place, Occasion.CLEANUP, bench.threads.run, control, meter)
+        found = await reading
+
+        async def record() -> int:
+            present = await bench.log.job(job.job_id) or job
+            result = await bench.log.append(
+                BY_ITSELF, job_change(present, found.event), fence=bench.owned.fence(lead.job_id)
+            )
+            return result.events[0].position
+
+        return found.report.passed, await decided_anew(record)
+
+    async def _held(self, cause: Cause, facts: CleanupFacts, fresh: Interlock = _NOT_YET) -> Cleaned:
+        """Names the interlocks in the state of each verified job; nothing is recorded when they are named there."""
+        interlocks = [*standing_interlocks(facts, self._rules), fresh]
+        lacking = [i for i in _besides_unasked(interlocks) if not i.satisfied]
+        held = job_events_pb2.JobCleanupHeld(
+            interlocks=[i.name.value for i in lacking], detail="; ".join(i.detail for i in lacking)
+        )
+        names = ", ".join(held.interlocks)
+        for copy in facts.copies:
+            job = copy.job
+            if job is None or job.state not in (JobState.VERIFIED, JobState.CLEANUP_ELIGIBLE):
+                continue
+            if job.cleanup_hold is not None and job.cleanup_hold.detail.startswith(f"{names}: "):
+                continue
+            await decided_anew(partial(self._record_held, job.job_id, held, cause))
+        return Cleaned(False, interlocks)
+
+    async def _record_held(self, job_id: str, held: job_events_pb2.JobCleanupHeld, cause: Cause) -> None:
+        present = await self._bench.log.job(job_id)
+        if present is not None and present.state in (JobState.VERIFIED, JobState.CLEANUP_ELIGIBLE):
+            await self._bench.log.append(cause, job_change(present, held))
+
+    async def _lead(self, located: LocatedRun) -> Job | None:
+        """The job whose lease stands for the run: that of the first destination that has one."""
+        latest = latest_by_destination(await self._bench.jobs_of_run(located.identity))
+        places = self._bench.destinations[located.path.equipment_id]
+        return next((latest[p.name] for p in places if p.name in latest), None)
+
+    async def _is_cleaned(self, located: LocatedRun) -> bool:
+        record = await self._bench.log.run(located.identity)
+        if record.sync_status is not SyncStatus.CLEANED or record.open_cleanup is not None:
+            return False
+        latest = latest_by_destination(await self._bench.jobs_of_run(located.identity))
+        return all(job.state is JobState.CLEANED for job in latest.values())
+
+
+def _besides_files(interlocks: Sequence[Interlock]) -> Sequence[Interlock]:
+    """Those that can be told without reading the run's files."""
+    return [i for i in interlocks if i.name is not InterlockName.LOCAL_FILES_UNCHANGED]
+
+
+def _besides_unasked(interlocks: Sequence[Interlock]) -> Sequence[Interlock]:
+    """Files and copies that were not looked at because others don't hold are not what holds the cleanup back."""
+    costly = (InterlockName.LOCAL_FILES_UNCHANGED, InterlockName.FRESH_READ_BACK)
+    cheap = [i for i in interlocks if i.name not in costly]
+    if not all_hold(cheap):
+        return cheap
+    local = [i for i in interlocks if i.name is not InterlockName.FRESH_READ_BACK]
+    return interlocks if all_hold(local) else local

@@ -1,0 +1,127 @@
+"""Gathers what the interlocks ask about a run: from the log, from its destinations, and from this machine's disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+
+from google.protobuf.message import Message
+
+from labferry.events.v1 import job_events_pb2, run_events_pb2
+from libs.event_log.event import RecordedEvent
+from libs.run_tree.creation_errors import CreationError
+from libs.run_tree.json_value import decode_json
+from libs.run_tree.overrides import OverrideEntry
+from libs.service_kit.errors import LabferryError
+from services.sync_engine.cleanup.interlocks import CleanupFacts, CopyFacts, LocalFacts
+from services.sync_engine.cleanup.local_files import look_at_local_files, proven_everywhere
+from services.sync_engine.cleanup.ticket import Ticket
+from services.sync_engine.event_types import EVENT_TYPES, job_stream, run_stream
+from services.sync_engine.jobs.file_list import decode_copied
+from services.sync_engine.jobs.job import BEFORE_CLEANUP, PROVEN_STATES, Job, JobState
+from services.sync_engine.jobs.read_model import latest_by_destination
+from services.sync_engine.jobs.workbench import Workbench
+from services.sync_engine.runs.location import LocatedRun
+from services.sync_engine.transfer.destination import Destination
+from services.sync_engine.transfer.transport import TransferError
+from services.sync_engine.validation.presync_gate import refusal
+from services.sync_engine.validation.walk import WalkError
+
+_NOT_LOOKED_AT = LocalFacts(Ticket(()), problem="not looked at: other interlocks don't hold")
+
+
+class CleanupLook:
+    """Looks at one run at a time; changes nothing but importing overrides that other programs wrote, as every look of
+    the gate does."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+
+    async def facts(self, located: LocatedRun, local: LocalFacts | None = None) -> CleanupFacts:
+        """`local`: how the files were found; absent, they are not looked at. Errors of the log."""
+        bench = self._bench
+        places = bench.destinations[located.path.equipment_id]
+        jobs = latest_by_destination(await bench.jobs_of_run(located.identity))
+        latest = {name: await bench.log.job(job.job_id) for name, job in jobs.items()}
+        problems = await asyncio.gather(*(self._ask(located.path.equipment_id, place) for place in places))
+        names = {place.name for place in places}
+        return CleanupFacts(
+            now=bench.clock(),
+            copies=[CopyFacts(p.name, latest.get(p.name), q) for p, q in zip(places, problems, strict=True)],
+            elsewhere=[n for n, job in latest.items() if n not in names and job is not None and _may_still_move(job)],
+            recent_tombstones=await self._recent_tombstones(located.identity, [latest.get(p.name) for p in places]),
+            gate=await self._gate(located),
+            local=local or _NOT_LOOKED_AT,
+        )
+
+    async def local(self, located: LocatedRun, copies: Sequence[CopyFacts]) -> LocalFacts:
+        """Hashes the run's files here."""
+        lists = []
+        for copy in copies:
+            if copy.job is None or copy.job.state not in PROVEN_STATES or copy.job.files_blob is None:
+                return LocalFacts(Ticket(()), problem=f"{copy.destination} holds no verified copy to compare with")
+            lists.append(decode_copied(await self._bench.blobs.read(copy.job.files_blob)))
+        return await self._bench.threads.run(partial(look_at_local_files, located, proven_everywhere(lists)))
+
+    async def _ask(self, equipment_id: str, place: Destination) -> str:
+        try:
+            failure = await self._bench.watch.ask(equipment_id, place)
+        except TransferError as error:
+            return error.message
+        return "" if failure is None else failure.message
+
+    async def _gate(self, located: LocatedRun) -> str:
+        try:
+            view = await self._bench.gate.look(located.identity, self._bench.clock())
+        except (LabferryError, CreationError, WalkError) as error:
+            return f"the gate can't look: {error}"
+        return "" if view.is_open else refusal(view)
+
+    async def _recent_tombstones(self, run: str, jobs: Sequence[Job | None]) -> Sequence[str]:
+        """Ids of tombstones recorded after a copy was last verified: by the log's order or their own time."""
+        store = self._bench.log.store
+        verified = [await self._last_pass(job) for job in jobs if job is not None]
+        if not verified:
+            return ()
+        behind, since = min(p for p, _ in verified), min(t for _, t in verified)
+        recent = []
+        for event in await store.read_stream(run_stream(run)):
+            entry = _tombstone(event)
+            if entry is not None and (event.position > behind or _is_recent(entry, since)):
+                recent.append(entry.id or "without id")
+        return recent
+
+    async def _last_pass(self, job: Job) -> tuple[int, datetime]:
+        position = 0
+        for event in await self._bench.log.store.read_stream(job_stream(job.job_id)):
+            payload = EVENT_TYPES.decode(event)
+            if isinstance(payload, job_events_pb2.JobVerified) and payload.occasion != BEFORE_CLEANUP:
+                position = event.position
+        return position, job.verified or job.enqueued
+
+
+def _may_still_move(job: Job) -> bool:
+    return job.state not in PROVEN_STATES and job.state is not JobState.CANCELLED
+
+
+def _tombstone(event: RecordedEvent) -> OverrideEntry | None:
+    payload: Message | None = EVENT_TYPES.decode(event)
+    match payload:
+        case run_events_pb2.RunOverrideRevoked():
+            return OverrideEntry({"id": payload.tombstone_id, "recorded_at": payload.recorded_at.ToJsonString()})
+        case run_events_pb2.RunOverrideImported():
+            raw = decode_json(payload.entry_json.encode())
+            entry = OverrideEntry(raw) if isinstance(raw, dict) else None
+            return entry if entry is not None and entry.revoked else None
+        case _:
+            return None
+
+
+def _is_recent(entry: OverrideEntry, verified: datetime) -> bool:
+    """By the time that its author wrote, in whole seconds; a malformed one counts as recent."""
+    recorded = entry.recorded_at
+    if recorded is None or recorded.tzinfo is None:
+        return True
+    return recorded >= verified.replace(microsecond=0)

@@ -1,0 +1,196 @@
+"""The conditions under which local data may be deleted: all of them, at one moment (SPEC §4, Cleanup). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from services.sync_engine.cleanup.ticket import Limits, Ticket
+from services.sync_engine.jobs.job import PROVEN_STATES, Job
+
+
+class InterlockName(StrEnum):
+    """In the order in which they are looked at: the cheap ones first, what reads all data last."""
+
+    ENABLED = "enabled"
+    COPIES_VERIFIED = "copies_verified"
+    VERIFY_PASSES = "verify_passes"
+    AGE = "age"
+    SEALED = "sealed"
+    DESTINATIONS_ANSWER = "destinations_answer"
+    NO_RECENT_TOMBSTONE = "no_recent_tombstone"
+    GATE_OPEN = "gate_open"
+    LOCAL_FILES_UNCHANGED = "local_files_unchanged"
+    WITHIN_LIMITS = "within_limits"
+    FRESH_READ_BACK = "fresh_read_back"
+
+
+@dataclass(frozen=True, slots=True)
+class Interlock:
+    """One condition as it was found. `detail` is one plain sentence."""
+
+    name: InterlockName
+    satisfied: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupRules:
+    """`nas_cleanup` of the configuration."""
+
+    enabled: bool
+    min_verify_passes: int
+    min_age: timedelta
+    retain_cache: bool
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFacts:
+    """One configured destination: its last job, and what it says instead of answering (empty: it answers)."""
+
+    destination: str
+    job: Job | None
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFacts:
+    """The run as it lies on this machine, compared with what was proven at every destination.
+
+    `changed` and `added` are for people; `problem` says why the files could not be looked at.
+    """
+
+    ticket: Ticket
+    changed: Sequence[str] = ()
+    added: Sequence[str] = ()
+    missing: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupFacts:
+    """Everything but the fresh reading back. `elsewhere` are destinations of unended jobs that the configuration
+    doesn't name; `recent_tombstones` were recorded since a copy was last verified; `gate` says what closes it."""
+
+    now: datetime
+    copies: Sequence[CopyFacts]
+    elsewhere: Sequence[str]
+    recent_tombstones: Sequence[str]
+    gate: str
+    local: LocalFacts
+
+
+def standing_interlocks(facts: CleanupFacts, rules: CleanupRules) -> list[Interlock]:
+    """Every interlock but `fresh_read_back`, which is asked for last because it costs a reading of all data."""
+    return [
+        Interlock(
+            InterlockName.ENABLED,
+            rules.enabled,
+            "nas_cleanup.enabled is true" if rules.enabled else "nas_cleanup.enabled is false",
+        ),
+        _copies_verified(facts),
+        _passes(facts, rules),
+        _age(facts, rules),
+        _none_of(
+            InterlockName.SEALED,
+            [c.destination for c in facts.copies if c.job is None or not c.job.sealed],
+            "every copy is sealed",
+            "not sealed",
+        ),
+        _answering(facts),
+        _none_of(
+            InterlockName.NO_RECENT_TOMBSTONE,
+            facts.recent_tombstones,
+            "no override was revoked since the last verification",
+            "overrides revoked since the last verification",
+        ),
+        Interlock(InterlockName.GATE_OPEN, not facts.gate, facts.gate or "no hard finding without an active override"),
+        _local(facts.local),
+        within_limits(facts.local.ticket, rules.limits),
+    ]
+
+
+def all_hold(interlocks: Iterable[Interlock]) -> bool:
+    """Whether nothing holds the deletion back."""
+    return all(interlock.satisfied for interlock in interlocks)
+
+
+def _copies_verified(facts: CleanupFacts) -> Interlock:
+    lacking = [c.destination for c in facts.copies if c.job is None or c.job.state not in PROVEN_STATES]
+    if not facts.copies:
+        return Interlock(InterlockName.COPIES_VERIFIED, False, "no destination is configured")
+    return _none_of(
+        InterlockName.COPIES_VERIFIED,
+        [*lacking, *facts.elsewhere],
+        f"every destination ({', '.join(c.destination for c in facts.copies)}) holds a verified copy",
+        "without a verified copy",
+    )
+
+
+def _passes(facts: CleanupFacts, rules: CleanupRules) -> Interlock:
+    wanted = rules.min_verify_passes
+    counts = [(c.destination, 0 if c.job is None else c.job.verify_passes) for c in facts.copies]
+    said = ", ".join(f"{name}: {count} of {wanted}" for name, count in counts)
+    return Interlock(
+        InterlockName.VERIFY_PASSES,
+        bool(counts) and all(count >= wanted for _, count in counts),
+        f"passes that matched at {said}" if said else "no destination is configured",
+    )
+
+
+def _age(facts: CleanupFacts, rules: CleanupRules) -> Interlock:
+    reached = [_reached(c.job, rules.min_verify_passes) for c in facts.copies]
+    times = [moment for moment in reached if moment is not None]
+    hours = rules.min_age.total_seconds() / 3600
+    if not times or len(times) < len(reached):
+        return Interlock(InterlockName.AGE, False, f"the {hours:g} h begin with the last pass that is still wanted")
+    since = max(times)
+    return Interlock(
+        InterlockName.AGE,
+        # A time that lies ahead is a clock that was set back: nothing is old enough then.
+        timedelta(0) <= facts.now - since and facts.now - since >= rules.min_age,
+        f"the last pass that was wanted matched at {since:%Y-%m-%dT%H:%M:%SZ}; {hours:g} h are wanted since then",
+    )
+
+
+def _reached(job: Job | None, passes: int) -> datetime | None:
+    """When the pass that reached the number matched; None when it isn't reached."""
+    return None if job is None or len(job.passes) < passes else job.passes[passes - 1]
+
+
+def _answering(facts: CleanupFacts) -> Interlock:
+    silent = [f"{c.destination} ({c.problem})" for c in facts.copies if c.problem]
+    return _none_of(InterlockName.DESTINATIONS_ANSWER, silent, "every destination answers", "not answering")
+
+
+def _local(local: LocalFacts) -> Interlock:
+    name = InterlockName.LOCAL_FILES_UNCHANGED
+    if local.problem:
+        return Interlock(name, False, local.problem)
+    wrong = [f"{path} changed" for path in local.changed] + [f"{path} was never verified" for path in local.added]
+    gone = f"; {local.missing} are not there any more" if local.missing else ""
+    files = local.ticket.file_count
+    return _none_of(name, wrong, f"{files} files have the size, time and hash that was verified{gone}", "here")
+
+
+def within_limits(ticket: Ticket, limits: Limits) -> Interlock:
+    """The breakers on what one deletion may take."""
+    too_much = limits.exceeded_by(ticket)
+    return Interlock(
+        InterlockName.WITHIN_LIMITS,
+        not too_much,
+        too_much or f"{ticket.file_count} files of {ticket.byte_count} bytes are within the limits",
+    )
+
+
+_MOST_NAMED = 5
+
+
+def _none_of(name: InterlockName, wrong: Sequence[str], good: str, bad: str) -> Interlock:
+    if not wrong:
+        return Interlock(name, True, good)
+    more = f" and {len(wrong) - _MOST_NAMED} more" if len(wrong) > _MOST_NAMED else ""
+    return Interlock(name, False, f"{bad}: {', '.join(wrong[:_MOST_NAMED])}{more}")

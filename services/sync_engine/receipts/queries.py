@@ -1,0 +1,112 @@
+"""What is asked about proven copies: receipts, manifests, and the evidence of each file."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from labferry.events.v1 import job_events_pb2
+from libs.run_tree.receipt import Receipt, read_receipt
+from services.sync_engine.engine_log import recorded_at
+from services.sync_engine.errors import DestinationNotFoundError, NothingVerifiedError, ReceiptNotFoundError
+from services.sync_engine.event_types import EVENT_TYPES, job_stream
+from services.sync_engine.jobs.file_list import decode_evidence
+from services.sync_engine.jobs.job import PROVEN_STATES, Job
+from services.sync_engine.jobs.read_model import latest_by_destination
+from services.sync_engine.jobs.workbench import Workbench
+from services.sync_engine.transfer.transport import FileEvidence
+
+_PIECE = 256 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What is known of one file of one copy. `method`, `host` and `note` are those of the reading."""
+
+    destination: str
+    evidence: FileEvidence
+    method: str
+    host: str
+    note: str
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptFile:
+    """A receipt, and its file as it lies beside the data."""
+
+    receipt: Receipt
+    content: bytes
+
+
+class ProofQueries:
+    """Reads the log and the blobs; changes nothing."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+
+    async def receipt(self, run: str, destination: str | None) -> ReceiptFile:
+        """ReceiptNotFoundError before the run is sealed there; DestinationNotFoundError."""
+        sealed = [job for job in await self._jobs(run, destination) if job.receipt_blob]
+        if not sealed:
+            where = destination or "any destination"
+            raise ReceiptNotFoundError(
+                f"run {run} has no receipt of {where}", metadata={"run": run, "destination": destination or ""}
+            )
+        content = await self._bench.blobs.read(sealed[0].receipt_blob)
+        return ReceiptFile(read_receipt(content).receipt, content)
+
+    async def manifest(self, run: str, destination: str | None) -> AsyncGenerator[bytes, None]:
+        """The first job's manifest, in pieces. NothingVerifiedError, DestinationNotFoundError."""
+        job = (await self._proven(run, destination))[0]
+        content = await self._bench.blobs.read(job.manifest_blob or "")
+        for start in range(0, len(content), _PIECE):
+            yield content[start : start + _PIECE]
+
+    async def evidence(self, run: str, destination: str | None) -> AsyncGenerator[Proof, None]:
+        """By destination, then by path. Errors as `manifest`."""
+        for job in await self._proven(run, destination):
+            for proof in await self.proofs(job):
+                yield proof
+
+    async def proofs(self, job: Job) -> Sequence[Proof]:
+        """The last reading of each file of a copy, sorted by path."""
+        known: dict[bytes, Proof] = {}
+        for event in await self._bench.log.store.read_stream(job_stream(job.job_id)):
+            read = EVENT_TYPES.decode(event)
+            if isinstance(read, job_events_pb2.JobVerified | job_events_pb2.JobFilesScrubbed):
+                lines = decode_evidence(await self._bench.blobs.read(read.evidence_blob))
+                found = {p.evidence.path: p for p in _proofs(job, read, lines, recorded_at(event))}
+                known = found if isinstance(read, job_events_pb2.JobVerified) else known | found
+        return [known[path] for path in sorted(known)]
+
+    async def _proven(self, run: str, destination: str | None) -> Sequence[Job]:
+        jobs = [job for job in await self._jobs(run, destination) if job.state in PROVEN_STATES]
+        if not jobs:
+            raise NothingVerifiedError(f"run {run} has no verified job", metadata={"run": run})
+        return jobs
+
+    async def _jobs(self, run: str, destination: str | None) -> Sequence[Job]:
+        """The last job of each configured destination, in the order of the configuration."""
+        bench = self._bench
+        path = bench.locator.parse(run)
+        bench.locator.equipment(path.equipment_id)
+        names = [d.name for d in bench.destinations[path.equipment_id]]
+        if destination is not None and destination not in names:
+            raise DestinationNotFoundError(
+                f"{path.equipment_id} has no destination {destination!r}",
+                metadata={"equipment_id": path.equipment_id, "destination": destination},
+            )
+        latest = latest_by_destination(await bench.jobs_of_run(run))
+        return [latest[name] for name in names if name in latest and destination in (None, name)]
+
+
+def _proofs(
+    job: Job,
+    read: job_events_pb2.JobVerified | job_events_pb2.JobFilesScrubbed,
+    lines: Sequence[FileEvidence],
+    at: datetime,
+) -> Iterator[Proof]:
+    for line in lines:
+        yield Proof(job.destination, line, read.method, read.host, read.note, at)

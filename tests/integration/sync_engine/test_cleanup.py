@@ -1,0 +1,96 @@
+"""CleanRun: the local data goes only while every interlock holds, and whatever holds it back is named (SPEC §4)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labferry.sync.v1 import job_pb2, run_pb2, sync_service_pb2
+from tests.integration.sync_engine.running_engine import (
+    Engine,
+    Site,
+    running_engine,
+    sha256sum_agrees,
+)
+
+ALLOWED = {"enabled": True, "min_verify_passes": 2, "min_age_hours": 0}
+CLEANED, VERIFIED = job_pb2.JOB_STATE_CLEANED, job_pb2.JOB_STATE_VERIFIED
+
+
+@pytest.fixture
+async def allowed(site: Site) -> Site:
+    """A site whose configuration lets local data be deleted after two passes."""
+    site.lab.settings["nas_cleanup"] = dict(ALLOWED)
+    return site
+
+
+async def verify(engine: Engine, run: str) -> bool:
+    request = sync_service_pb2.VerifyRunRequest(run=run, reason="audit")
+    reports = [u.report async for u in engine.sync.VerifyRun(request) if u.HasField("report")]
+    return all(r.passed for r in reports)
+
+
+async def clean(engine: Engine, run: str, **fields: Any) -> sync_service_pb2.CleanRunResponse:
+    request = sync_service_pb2.CleanRunRequest(**{"run": run, "reason": "disk is full", **fields})
+    answer: sync_service_pb2.CleanRunResponse = await engine.sync.CleanRun(request)
+    return answer
+
+
+def lacking(answer: sync_service_pb2.CleanRunResponse) -> set[str]:
+    return {i.name for i in answer.interlocks if not i.satisfied}
+
+
+def data_files(folder: Path) -> set[str]:
+    found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() or p.is_symlink()}
+    return {name for name in found if not name.startswith(".exlab-wizard")}
+
+
+async def until_cleaned(engine: Engine, job_id: str) -> job_pb2.Job:
+    return await engine.until_state(job_id, CLEANED)
+
+
+async def test_the_local_data_goes_after_the_last_pass_and_the_copy_stays(allowed: Site, tmp_path: Path) -> None:
+    allowed.lab.settings["nas_cleanup"]["min_age_hours"] = 1000
+    async with running_engine(allowed) as engine:
+        run = allowed.make_run({"a.tif": b"pixels", "sub/deep/b c.csv": b"1,2\n", b"sub/\xff.bin": b"?"})
+        os.symlink("a.tif", allowed.local(run) / "link")
+        job = await engine.bring(run)
+        dry = await clean(engine, run, dry_run=True)
+        assert [i.name for i in dry.interlocks] == [
+            *("enabled", "copies_verified", "verify_passes", "age", "sealed", "destinations_answer"),
+            *("no_recent_tombstone", "gate_open", "local_files_unchanged", "within_limits", "fresh_read_back"),
+        ]
+        assert lacking(dry) == {"verify_passes", "age", "fresh_read_back"}
+        assert (dry.cleaned, dry.file_count) == (False, 4)
+        assert await verify(engine, run)
+        assert lacking(await clean(engine, run)) >= {"age"}
+        held = await engine.job(job.job_id)
+        assert [w.condition for w in held.waiting_on] == [job_pb2.WAIT_CONDITION_CLEANUP_INTERLOCK]
+        assert held.waiting_on[0].detail.startswith("age: ")
+        assert len(data_files(allowed.local(run))) == 4
+    allowed.lab.settings["nas_cleanup"]["min_age_hours"] = 0
+    async with running_engine(allowed) as engine:
+        await until_cleaned(engine, job.job_id)
+        assert data_files(allowed.local(run)) == set()
+        assert not (allowed.local(run) / "sub").exists()
+        assert len(data_files(allowed.at_nas(run))) == 4
+        assert sha256sum_agrees(allowed.at_nas(run)) == 3
+        await allowed.until_sync_status(run, "cleaned")
+        assert (await engine.run(run)).sync_status == run_pb2.SYNC_STATUS_CLEANED
+        again = await clean(engine, run)
+        assert (again.cleaned, again.file_count) == (True, 0)
+        types = await engine.event_types(f"run-{run}")
+        assert types[-3:] == [
+            *("sync.run.cleanup_begun.v1", "sync.run.cleanup_ended.v1", "sync.run.sync_status_changed.v1")
+        ]
+
+
+async def test_nothing_goes_while_cleanup_is_not_enabled(engine: Engine) -> None:
+    run = engine.site.make_run()
+    await engine.bring(run)
+    assert await verify(engine, run)
+    assert "enabled" in lacking(await clean(engine, run))
+    assert data_files(engine.site.local(run)) == {"a.tif", "sub/b.csv"}

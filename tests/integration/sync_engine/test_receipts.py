@@ -1,0 +1,100 @@
+"""Receipts beside the data, the evidence of each file, and the manifest, through the API (SPEC §4, ARCHITECTURE §4)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import grpc
+
+from labferry.sync.v1 import sync_service_pb2
+from libs.run_tree.receipt import read_receipt
+from libs.run_tree.receipt_check import check_run
+from tests.integration.sync_engine.running_engine import Engine, Site, running_engine
+from tests.integration.sync_engine.test_bad_input import PRECONDITION, refused
+
+NOT_FOUND = grpc.StatusCode.NOT_FOUND
+
+
+async def receipt(engine: Engine, run: str, **fields: Any) -> sync_service_pb2.Receipt:
+    answer: sync_service_pb2.Receipt = await engine.sync.GetReceipt(
+        sync_service_pb2.GetReceiptRequest(run=run, **fields)
+    )
+    return answer
+
+
+async def evidence(engine: Engine, run: str, **fields: Any) -> list[sync_service_pb2.Evidence]:
+    return [e async for e in engine.sync.ListEvidence(sync_service_pb2.ListEvidenceRequest(run=run, **fields))]
+
+
+async def test_the_receipt_lies_beside_the_data_and_vouches_for_it(engine: Engine) -> None:
+    run = engine.site.make_run()
+    nothing_yet = engine.sync.GetReceipt(sync_service_pb2.GetReceiptRequest(run=run))
+    assert (await refused(nothing_yet))[:2] == (NOT_FOUND, "RECEIPT_NOT_FOUND")
+    job = await engine.bring(run)
+    answer = await receipt(engine, run)
+    for folder in (engine.site.local(run), engine.site.at_nas(run)):
+        assert (folder / ".exlab-wizard/receipt.default.json").read_bytes() == answer.content
+        signed = read_receipt(answer.content)
+        assert check_run(signed.receipt, folder) == []
+    said = signed.receipt
+    assert (said.run, said.destination, said.job_id) == (run, "default", job.job_id)
+    assert (said.manifest_sha256, said.file_count, said.byte_count) == (job.manifest_sha256, 2, 10)
+    (copy,) = said.copies
+    assert (copy.grade, copy.expected, copy.hashed, copy.matched) == ("E4", 2, 2, 2)
+    events = {e.position: e for e in await engine.events()}
+    assert events[copy.log_position].type == "sync.job.verified.v1"
+    assert events[copy.log_position].hash.hex() == copy.log_hash
+    public = [p.read_bytes() for p in (engine.site.lab.folder / "state/sync_engine/keys").glob("*.pub")]
+    assert len(public) == 1
+
+
+async def test_each_destination_has_its_own_and_names_the_other(site: Site) -> None:
+    site.lab.settings["equipment"].clear()
+    places = [
+        {
+            "name": name,
+            "required": name == "nas",
+            "transport": {"type": "mounted", "path": str(site.nas(destination=name))},
+        }
+        for name in ("nas", "archive")
+    ]
+    site.nas(destination="archive").mkdir(parents=True)
+    site.equip(destinations=places)
+    async with running_engine(site) as engine:
+        run = site.make_run()
+        answer = await engine.enqueue(run)
+        for job in answer.jobs:
+            await engine.until_sealed(job.job_id)
+        found = {name: await receipt(engine, run, destination=name) for name in ("nas", "archive")}
+        assert {name: json.loads(r.content)["destination"] for name, r in found.items()} == {
+            "nas": "nas",
+            "archive": "archive",
+        }
+        last = max(found.values(), key=lambda r: r.issued_time.ToNanoseconds())
+        assert {c["destination"] for c in json.loads(last.content)["copies"]} == {"nas", "archive"}
+        assert len(await evidence(engine, run)) == 4
+        assert {e.destination for e in await evidence(engine, run, destination="archive")} == {"archive"}
+
+
+async def test_evidence_and_manifest_are_told_file_by_file(engine: Engine) -> None:
+    run = engine.site.make_run({"a.tif": b"pixels", b"\xff.bin": b"raw", "empty": b""})
+    nothing = engine.sync.ListEvidence(sync_service_pb2.ListEvidenceRequest(run=run))
+    try:
+        await anext(aiter(nothing))
+    except grpc.aio.AioRpcError as error:
+        assert error.code() is PRECONDITION
+    else:
+        raise AssertionError("evidence of an unverified run")
+    job = await engine.bring(run)
+    found = {e.path_bytes or e.path.encode(): e for e in await evidence(engine, run)}
+    assert set(found) == {b"a.tif", b"\xff.bin", b"empty"}
+    one = found[b"a.tif"]
+    assert (one.size, one.sha256) == (6, hashlib.sha256(b"pixels").hexdigest())
+    assert (one.grade, one.method, one.destination) == ("E4", "uncached_read", "default")
+    assert one.host
+    assert one.time == job.verified_time
+    (engine.site.local(run) / ".exlab-wizard/checksums.sha256").write_text("overwritten by another program")
+    pieces = [p.content async for p in engine.sync.GetManifest(sync_service_pb2.GetManifestRequest(run=run))]
+    assert hashlib.sha256(b"".join(pieces)).hexdigest() == job.manifest_sha256
