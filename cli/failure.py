@@ -20,7 +20,9 @@ EXIT_NO = 1
 """The call worked and the answer is no: blocked, not verified, not intact."""
 
 EXIT_CONFIGURATION = 3
-_EXIT_GRPC = 64
+EXIT_GRPC = 64
+"""Added to the gRPC status of a refused call."""
+
 _INTERRUPTED = 130
 
 
@@ -30,7 +32,7 @@ def run_command(work: Coroutine[Any, Any, int | None]) -> None:
         status = asyncio.run(work)
     except grpc.aio.AioRpcError as error:
         _explain(error)
-        raise typer.Exit(_EXIT_GRPC + error.code().value[0]) from None
+        raise typer.Exit(EXIT_GRPC + error.code().value[0]) from None
     except (ConfigurationError, NoConfigurationError, TokenFileError) as error:
         note(str(error))
         raise typer.Exit(EXIT_CONFIGURATION) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli.commands import job, log, override, problems, project, run, secret, up
+from cli.commands import equipment, job, log, override, problems, project, run, secret, up, why
 from libs.service_kit.version import LABFERRY_VERSION
 
 _EPILOG = """Exit status: 0 done · 1 the answer is no (blocked, not verified, not intact) · 2 wrong usage ·
@@ -20,11 +20,13 @@ app = typer.Typer(
 )
 app.add_typer(run.app, name="run")
 app.add_typer(job.app, name="job")
+app.add_typer(equipment.app, name="equipment")
 app.add_typer(override.app, name="override")
 app.add_typer(project.app, name="project")
 app.add_typer(secret.app, name="secret")
 app.add_typer(log.app, name="log")
 app.command("problems", epilog="Example: labferry problems --equipment CONFOCAL_01 --tier hard")(problems.problems)
+app.command("why", epilog='Example: labferry why "CONFOCAL_01/Pilot/Runs/Run_2026-04-17T14-32"')(why.why)
 app.command("events", epilog="Example: labferry events --follow --stream job- -o json")(log.events)
 app.command("up", epilog="Example: labferry up --config labferry.yaml")(up.up)
 

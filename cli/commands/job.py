@@ -1,33 +1,25 @@
-"""labferry job: list, watch, retry."""
+"""labferry job: list, show, and the commands of its neighbours job_watch.py and job_control.py."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
-from cli.commands.tables import job_rows
-from cli.failure import EXIT_NO, run_command
+from cli.commands import job_control
+from cli.commands.job_watch import watch
+from cli.commands.tables import job_rows, waiting_rows
+from cli.failure import run_command
 from cli.json_form import short_name
 from cli.options import ConfigOption, OutputOption, TokenOption, connect, enum_number
-from cli.output import OutputFormat, errors, note, print_message, print_messages, print_table
+from cli.output import OutputFormat, console, moment, print_message, print_messages, print_table, size
 from labferry.sync.v1 import job_pb2, sync_service_pb2, sync_service_pb2_grpc
 from libs.service_kit.identity import ServiceName
 
-app = typer.Typer(no_args_is_help=True, help="Jobs: list, watch, retry.")
+app = typer.Typer(no_args_is_help=True, help="Jobs: list, show, watch, and pause, resume, cancel, retry, prioritize.")
 
 _STATE = job_pb2.JobState.DESCRIPTOR
-_GOOD_ENDS = {job_pb2.JOB_STATE_VERIFIED, job_pb2.JOB_STATE_CLEANUP_ELIGIBLE, job_pb2.JOB_STATE_CLEANED}
-_BAD_ENDS = {job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED}
+_KIND = job_pb2.FailureKind.DESCRIPTOR
 
 
 @app.command("list", epilog="Example: labferry job list --state failed --state queued -o json")
@@ -72,104 +64,52 @@ def list_jobs(
     run_command(work())
 
 
-@app.command(epilog="Example: labferry job watch --run EQUIPMENT/project/Runs/Run_2026-04-17T14-32")
-def watch(
-    job_id: Annotated[list[str] | None, typer.Argument(help="Only these jobs.", show_default=False)] = None,
-    run: Annotated[str, typer.Option(help="Only of this run.")] = "",
-    equipment: Annotated[str, typer.Option(help="Only of this equipment.")] = "",
-    until_done: Annotated[
-        bool, typer.Option("--until-done/--forever", help="End when every job shown is sealed, failed or cancelled.")
-    ] = True,
+@app.command(epilog="Example: labferry job show 01990000-0000-7000-8000-000000000000 -o json")
+def show(
+    job_id: Annotated[str, typer.Argument(help="The job.", show_default=False)],
     output: OutputOption = OutputFormat.TABLE,
     config: ConfigOption = None,
     token_file: TokenOption = None,
 ) -> None:
-    """Follow jobs with a progress bar. Exit status 1 when one of them failed."""
-
-    async def work() -> int:
-        request = sync_service_pb2.WatchJobsRequest(job_ids=job_id or (), run=run, equipment_id=equipment)
-        jobs: dict[str, job_pb2.Job] = {}
-        bars: dict[str, TaskID] = {}
-        async with connect(config, token_file).channel(ServiceName.SYNC_ENGINE) as channel:
-            stub = sync_service_pb2_grpc.SyncServiceStub(channel)
-            for one in job_id or ():
-                await stub.GetJob(sync_service_pb2.GetJobRequest(job_id=one))
-            if until_done and not await _any_job(stub, run, equipment):
-                note("there is no such job to wait for; --forever waits until there is one")
-                return EXIT_NO
-            with _progress() as progress:
-                async for update in stub.WatchJobs(request):
-                    jobs[update.job.job_id] = update.job
-                    if output is OutputFormat.JSON:
-                        print_message(update)
-                    _show(progress, bars, update)
-                    if until_done and all(_is_done(j) for j in jobs.values()):
-                        break
-        if output is OutputFormat.TABLE:
-            print_table(*job_rows(jobs.values()))
-        return EXIT_NO if any(j.state in _BAD_ENDS for j in jobs.values()) else 0
-
-    run_command(work())
-
-
-@app.command(epilog='Example: labferry job retry 01990000-0000-7000-8000-000000000000 --reason "NAS is back"')
-def retry(
-    job_id: Annotated[str, typer.Argument(help="The failed job.", show_default=False)],
-    reason: Annotated[str, typer.Option(help="Why; kept in the log.", show_default=False)],
-    output: OutputOption = OutputFormat.TABLE,
-    config: ConfigOption = None,
-    token_file: TokenOption = None,
-) -> None:
-    """Arm a failed job again."""
+    """Show all of one job: where it stands, what it waits on, how it failed."""
 
     async def work() -> None:
-        request = sync_service_pb2.RetryJobRequest(job_id=job_id, reason=reason)
         async with connect(config, token_file).channel(ServiceName.SYNC_ENGINE) as channel:
-            job = await sync_service_pb2_grpc.SyncServiceStub(channel).RetryJob(request)
+            request = sync_service_pb2.GetJobRequest(job_id=job_id)
+            job = await sync_service_pb2_grpc.SyncServiceStub(channel).GetJob(request)
         if output is OutputFormat.JSON:
             print_message(job)
-        else:
-            print_table(*job_rows([job]))
+            return
+        print_table(("field", "value"), _fields(job))
+        if job.waiting_on:
+            console.print()
+            print_table(*waiting_rows(job.waiting_on))
 
     run_command(work())
 
 
-async def _any_job(stub: Any, run: str, equipment: str) -> bool:
-    wanted = sync_service_pb2.ListJobsRequest(run=run, equipment_id=equipment, page_size=1)
-    return bool((await stub.ListJobs(wanted)).jobs)
+def _fields(job: job_pb2.Job) -> list[tuple[str, str]]:
+    fields = [
+        ("job", job.job_id),
+        ("run", job.run),
+        ("equipment", job.equipment_id),
+        ("destination", job.destination),
+        ("state", short_name(_STATE, job.state)),
+        ("sealed", "yes" if job.sealed else "no"),
+        ("attempt", str(job.attempt)),
+        ("priority", str(job.priority)),
+        ("queued", moment(job.enqueue_time)),
+    ]
+    if job.amendment:
+        fields.append(("amendment", f"{job.amendment}, of job {job.amends_job_id}"))
+    if job.file_count:
+        fields.append(("verified", f"{job.verify_passes} passes in a row"))
+        fields.append(("files", f"{job.file_count}, {size(job.byte_count)}"))
+    if job.HasField("failure"):
+        fields.append(("last failure", f"{short_name(_KIND, job.failure.kind)}: {job.failure.message}"))
+        fields += [("", path) for path in job.failure.paths]
+    return fields
 
 
-def _is_done(job: job_pb2.Job) -> bool:
-    return job.state in _BAD_ENDS or (job.state in _GOOD_ENDS and job.sealed)
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=errors,
-    )
-
-
-def _show(progress: Progress, bars: dict[str, TaskID], update: sync_service_pb2.JobUpdate) -> None:
-    job = update.job
-    bar = bars.get(job.job_id)
-    if bar is None:
-        bar = bars[job.job_id] = progress.add_task("", total=None)
-    state = short_name(_STATE, job.state)
-    leaf = job.run.rpartition("/")[2]
-    if update.HasField("progress"):
-        phase = short_name(job_pb2.ProgressPhase.DESCRIPTOR, update.progress.phase)
-        total = update.progress.bytes_total or None
-        progress.update(bar, description=f"{leaf} {phase}", completed=update.progress.bytes_done, total=total)
-    else:
-        ended = _is_done(job)
-        progress.update(
-            bar,
-            description=f"{leaf} {state}{' and sealed' if job.sealed else ''}",
-            completed=job.byte_count if ended else 0,
-            total=job.byte_count if ended else None,
-        )
+app.command("watch", epilog="Example: labferry job watch --run EQUIPMENT/project/Runs/Run_2026-04-17T14-32")(watch)
+job_control.add_to(app)

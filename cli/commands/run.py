@@ -1,4 +1,4 @@
-"""labferry run: adopt, queue, show, verify."""
+"""labferry run: adopt, show, verify; queue and accept are its neighbours run_queue.py and run_accept.py."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from cli.commands.tables import finding_rows, job_rows
+from cli.commands.run_accept import accept
+from cli.commands.run_queue import queue
+from cli.commands.tables import job_rows
 from cli.failure import EXIT_NO, run_command
-from cli.json_form import json_form, short_name
+from cli.json_form import json_form
 from cli.options import ConfigOption, OutputOption, RunArgument, TokenOption, connect, enum_number
 from cli.output import OutputFormat, console, errors, note, print_json, print_message, print_table, visible
 from labferry.sync.v1 import run_pb2, run_service_pb2, run_service_pb2_grpc, sync_service_pb2, sync_service_pb2_grpc
 from libs.service_kit.identity import ServiceName
 
-app = typer.Typer(no_args_is_help=True, help="Runs: adopt, queue, show, verify.")
+app = typer.Typer(no_args_is_help=True, help="Runs: adopt, queue, show, verify, accept changes.")
 
 _RUN_KIND = run_pb2.RunKind.DESCRIPTOR
 
@@ -60,35 +62,6 @@ def adopt(
             print_message(run)
         else:
             console.print(run.run, markup=False)
-
-    run_command(work())
-
-
-@app.command(epilog='Example: labferry run queue "CONFOCAL_01/Cortex Q3 Pilot/Runs/Run_2026-04-17T14-32"')
-def queue(
-    run: RunArgument,
-    reason: Annotated[str, typer.Option(help="Why; kept in the log.")] = "",
-    request_id: Annotated[str, typer.Option(help="A repeat with the same id returns the first answer.")] = "",
-    output: OutputOption = OutputFormat.TABLE,
-    config: ConfigOption = None,
-    token_file: TokenOption = None,
-) -> None:
-    """Queue a run for each of its destinations. Exit status 1 when the gate blocks it."""
-
-    async def work() -> int:
-        request = sync_service_pb2.EnqueueRunRequest(run=run, reason=reason or None, request_id=request_id)
-        async with connect(config, token_file).channel(ServiceName.SYNC_ENGINE) as channel:
-            answer = await sync_service_pb2_grpc.SyncServiceStub(channel).EnqueueRun(request)
-        blocked = answer.outcome == sync_service_pb2.ENQUEUE_OUTCOME_BLOCKED
-        if output is OutputFormat.JSON:
-            print_message(answer)
-        else:
-            console.print(short_name(sync_service_pb2.EnqueueOutcome.DESCRIPTOR, answer.outcome), markup=False)
-            if blocked:
-                print_table(*finding_rows(answer.blocking_findings))
-            else:
-                print_table(*job_rows(answer.jobs))
-        return EXIT_NO if blocked else 0
 
     run_command(work())
 
@@ -151,6 +124,13 @@ def verify(
         return 0 if reports and all(r.passed for r in reports) else EXIT_NO
 
     run_command(work())
+
+
+app.command(epilog='Example: labferry run queue "CONFOCAL_01/Cortex Q3 Pilot/Runs/Run_2026-04-17T14-32"')(queue)
+app.command(
+    epilog='Example: labferry run accept "CONFOCAL_01/Pilot/Runs/Run_2026-04-17T14-32" tile.tif --old SHA256'
+    ' --new SHA256 --operator asmith --reason "recalibrated"'
+)(accept)
 
 
 def _bar() -> Progress:

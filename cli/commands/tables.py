@@ -56,3 +56,18 @@ def finding_rows(findings: Iterable[finding_pb2.Finding]) -> Rows:
         for f in findings
     ]
     return columns, rows
+
+
+def waiting_rows(waiting: Iterable[job_pb2.Waiting]) -> Rows:
+    columns = ("waits on", "since", "who can clear it", "next try", "detail")
+    rows: list[Sequence[str]] = [
+        (
+            short_name(job_pb2.WaitCondition.DESCRIPTOR, w.condition),
+            moment(w.since),
+            w.who_can_clear,
+            moment(w.next_try_time) if w.HasField("next_try_time") else "",
+            w.detail,
+        )
+        for w in waiting
+    ]
+    return columns, rows

@@ -6,63 +6,11 @@ import asyncio
 import json
 import os
 import signal
-import sys
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.integration.secrets.running_service import running
-from tests.integration.sync_engine.running_engine import Site, new_site
-
-BIN = Path(sys.executable).parent
-NO, NOT_FOUND, INVALID, PRECONDITION, UNAVAILABLE = 1, 64 + 5, 64 + 3, 64 + 9, 64 + 14
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command printed, and its exit status."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@dataclass(frozen=True)
-class Operator:
-    """Somebody at a terminal of the workstation."""
-
-    site: Site
-
-    async def __call__(self, *arguments: str, given: str = "") -> Said:
-        process = await asyncio.create_subprocess_exec(
-            *(str(BIN / "labferry"), *arguments),
-            env={**os.environ, "LABFERRY_CONFIG": str(self.site.lab.folder / "labferry.yaml"), "COLUMNS": "200"},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        async with asyncio.timeout(60):
-            out, err = await process.communicate(given.encode())
-        assert b"Traceback" not in err, err.decode()
-        return Said(process.returncode or 0, out.decode(), err.decode())
-
-
-@pytest.fixture
-async def operator() -> AsyncIterator[Operator]:
-    """A workstation with the engine and the secrets service running."""
-    async with new_site() as site:
-        site.equip()
-        site.lab.write_passphrase()
-        site.lab.settings["secrets"]["passphrase_file"] = str(site.lab.passphrase_file)
-        async with running(site.lab, "secrets"), running(site.lab, "sync_engine"):
-            yield Operator(site)
+from tests.e2e.terminal import BIN, INVALID, NO, NOT_FOUND, PRECONDITION, UNAVAILABLE, Operator
 
 
 async def test_the_main_job_on_the_command_line(operator: Operator) -> None:
@@ -115,7 +63,7 @@ async def test_the_main_job_on_the_command_line(operator: Operator) -> None:
     assert checked.status == 0
     assert checked.out.startswith("intact: ")
     rebuilt = await operator("log", "rebuild", "-o", "json")
-    assert [p["differences"] for p in rebuilt.json["projections"]] == [0, 0]
+    assert [p["differences"] for p in rebuilt.json["projections"]] == [0, 0, 0]
 
 
 async def test_events_follow_live_until_interrupted(operator: Operator) -> None:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import grpc
 import pytest
+import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.main import get_command
 
@@ -35,6 +36,8 @@ from services.lims_gateway.projects import servicer as lims_servicer
 from services.secrets import errors as secrets_errors
 from services.secrets import servicer as secrets_servicer
 from services.sync_engine import errors as sync_errors
+from services.sync_engine.equipment import servicer as equipment_servicer
+from services.sync_engine.equipment.servicer import EquipmentServicer
 from services.sync_engine.jobs import servicer as jobs_servicer
 from services.sync_engine.jobs.job import Job, Wait, WaitCondition
 from services.sync_engine.jobs.messages import job_message
@@ -95,7 +98,7 @@ def test_every_wait_condition_and_who_can_clear_it() -> None:
 def _who_can_clear(condition: str) -> str:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     wait = Wait(WaitCondition(condition), at, "")
-    return job_message(Job("id", "run", "EQ", "default", enqueued=at, wait=wait)).waiting_on[0].who_can_clear
+    return job_message(Job("id", "run", "EQ", "default", enqueued=at), [wait]).waiting_on[0].who_can_clear
 
 
 def test_every_state_of_a_job() -> None:
@@ -129,6 +132,7 @@ def _published() -> Sequence[PublishedService]:
     log = publish_event_log(nothing, nothing, nothing, draining)
     return (
         jobs_servicer.publish(jobs_servicer.SyncServicer.__new__(jobs_servicer.SyncServicer)),
+        equipment_servicer.publish(EquipmentServicer.__new__(EquipmentServicer)),
         runs_servicer.publish(nothing, nothing),
         problems_servicer.publish(nothing),
         lims_servicer.publish(nothing),
@@ -138,7 +142,7 @@ def _published() -> Sequence[PublishedService]:
 
 
 def test_the_configuration_and_its_overrides(tmp_path: Path) -> None:
-    (example,) = CLUSTER.blocks("yaml")
+    example, _ = CLUSTER.blocks("yaml")
     path = tmp_path / "labferry.yaml"
     path.write_text(example, encoding="utf-8")
     assert load_configuration(path, {}).settings.equipment[0].id == "CONFOCAL_01"
@@ -150,9 +154,18 @@ def test_the_configuration_and_its_overrides(tmp_path: Path) -> None:
         assert str(settings) == value
 
 
+def test_the_configuration_of_engines_that_share_a_log(tmp_path: Path) -> None:
+    one, shared = (yaml.safe_load(block) for block in CLUSTER.blocks("yaml"))
+    path = tmp_path / "labferry.yaml"
+    path.write_text(yaml.safe_dump({**one, **shared}), encoding="utf-8")
+    settings = load_configuration(path, {}).settings
+    assert settings.blobs_of("sync_engine") == Path("/mnt/labferry-evidence/sync_engine")
+    assert settings.transfer.lease_seconds == 30
+
+
 def test_what_the_targets_do_whose_commands_are_tested_elsewhere() -> None:
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
-    for recipe in ("(PY) -m cli.demo", "labferry up --config", "(PY) -m pytest\n"):
+    for recipe in ("(PY) -m cli.demo", "labferry up --config", "(PY) -m pytest "):
         assert recipe in makefile
 
 

@@ -153,8 +153,11 @@ async def running(lab: Lab, name: str) -> AsyncIterator[RunningService]:
             await service.stop()
 
 
-async def start(lab: Lab, name: str) -> RunningService:
-    """Returns once the service says itself that it serves: a stranger might answer at its address."""
+async def start(lab: Lab, name: str, *, module: str = "") -> RunningService:
+    """Returns once the service says itself that it serves: a stranger might answer at its address.
+
+    `module` is run in the place of the service's own.
+    """
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("LABFERRY_", "DBUS_"))},
         # Nobody's real keyring is to be touched by a test.
@@ -163,7 +166,7 @@ async def start(lab: Lab, name: str) -> RunningService:
     announced, announce_to = os.pipe()
     with (lab.folder / f"{name}.log").open("ab") as log, open(announced, "rb") as announcement:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", f"services.{name}", "--config", str(lab.write_config())),
+            *(sys.executable, "-m", module or f"services.{name}", "--config", str(lab.write_config())),
             *("--announce-to", str(announce_to)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,

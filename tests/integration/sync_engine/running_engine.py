@@ -237,8 +237,8 @@ async def new_site() -> AsyncIterator[Site]:
         yield Site(lab)
 
 
-async def start_engine(site: Site) -> Engine:
-    service = await start(site.lab, "sync_engine")
+async def start_engine(site: Site, *, module: str = "") -> Engine:
+    service = await start(site.lab, "sync_engine", module=module)
     channel = await service.channel("operator")
     return Engine(
         site=site,

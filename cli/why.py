@@ -1,0 +1,181 @@
+"""Why a run is not moving, and what to type about it: from the run's jobs and its findings. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from cli.json_form import short_name
+from labferry.sync.v1 import finding_pb2, job_pb2, run_pb2
+
+_GOING = {job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING, job_pb2.JOB_STATE_AWAITING_VERIFY}
+_BY = '--operator NAME --reason "WHY"'
+_MOST_FILES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """About one destination's job, or about a run that has none: `destination`, `job_id` and `state` are empty then.
+
+    `condition` is what it waits on, or one of `moving`, `done`, `not_queued`, `failed`, `cancelled`,
+    `verification_failed`. `who_can_clear` is "" when nobody needs to. `to_do` are commands and plain sentences.
+    """
+
+    condition: str
+    detail: str
+    who_can_clear: str = ""
+    destination: str = ""
+    job_id: str = ""
+    state: str = ""
+    since: Timestamp | None = None
+    next_try_time: Timestamp | None = None
+    to_do: tuple[str, ...] = ()
+
+    @property
+    def needs_somebody(self) -> bool:
+        return self.who_can_clear not in ("", "nobody")
+
+
+def answers(run: run_pb2.Run, findings: Sequence[finding_pb2.Finding]) -> list[Answer]:
+    """One for each destination that the run ever had a job for, by its last one. `findings` are those of the run."""
+    closed = [f for f in findings if f.tier == finding_pb2.TIER_HARD and not f.override_active]
+    latest = {job.destination: job for job in run.jobs}
+    if not latest:
+        return [_without_job(run.run, closed)]
+    return [_of_job(job, closed) for job in latest.values()]
+
+
+def _without_job(run: str, closed: Sequence[finding_pb2.Finding]) -> Answer:
+    if closed:
+        detail = f"{_findings(closed)} without an active override; it can't be queued"
+        queue = f"labferry run queue {shlex.quote(run)}"
+        return Answer("gate", detail, "operator", to_do=(*_open_gate(run, closed), queue))
+    detail = "nobody queued it, and nothing keeps anybody from it"
+    return Answer("not_queued", detail, "operator", to_do=(f"labferry run queue {shlex.quote(run)}",))
+
+
+def _of_job(job: job_pb2.Job, closed: Sequence[finding_pb2.Finding]) -> Answer:
+    state = short_name(job_pb2.JobState.DESCRIPTOR, job.state)
+
+    def answer(condition: str, detail: str, who: str = "", *to_do: str) -> Answer:
+        return Answer(condition, detail, who, job.destination, job.job_id, state, to_do=to_do)
+
+    watch = f"labferry job watch {job.job_id}"
+    if job.waiting_on:
+        return _waiting(job, state, closed)
+    if job.state == job_pb2.JOB_STATE_FAILED:
+        return answer("failed", _failure(job), "operator", *_after_failure(job))
+    if job.state == job_pb2.JOB_STATE_CANCELLED:
+        queue = f"labferry run queue {shlex.quote(job.run)}"
+        return answer("cancelled", "an operator cancelled it; queueing the run makes a new job", "operator", queue)
+    if job.state in _GOING:
+        return answer("moving", f"attempt {job.attempt} is in work" if job.attempt else "it begins now", "", watch)
+    if job.HasField("failure") and not job.verify_passes:
+        verify = f"labferry run verify {shlex.quote(job.run)}"
+        return answer("verification_failed", _failure(job), "it", "look at the storage", verify)
+    if not job.sealed:
+        return answer("moving", "the data is verified and is being sealed", "", watch)
+    files = f"{job.file_count} files are" if job.file_count != 1 else "1 file is"
+    return answer("done", f"{files} verified and sealed")
+
+
+def _waiting(job: job_pb2.Job, state: str, closed: Sequence[finding_pb2.Finding]) -> Answer:
+    waiting = job.waiting_on[0]
+    condition = short_name(job_pb2.WaitCondition.DESCRIPTOR, waiting.condition)
+    if waiting.condition == job_pb2.WAIT_CONDITION_GATE and closed:
+        to_do: Sequence[str] = _open_gate(job.run, closed)
+    else:
+        # A newer engine may know conditions that this command doesn't.
+        to_do = TO_DO.get(waiting.condition, _let_go_on)(job)
+    return Answer(
+        condition,
+        waiting.detail,
+        waiting.who_can_clear,
+        job.destination,
+        job.job_id,
+        state,
+        since=waiting.since,
+        next_try_time=waiting.next_try_time if waiting.HasField("next_try_time") else None,
+        to_do=tuple(to_do),
+    )
+
+
+def _nothing(_: job_pb2.Job) -> Sequence[str]:
+    return ("nothing; it goes on by itself",)
+
+
+def _overtake(job: job_pb2.Job) -> Sequence[str]:
+    first = f'labferry job prioritize {job.job_id} --priority {job.priority + 1} --reason "WHY"'
+    return ("nothing; it goes on by itself", f"to have it go before others: {first}")
+
+
+def _accept_each(job: job_pb2.Job) -> Sequence[str]:
+    accept = f"labferry run accept {shlex.quote(job.run)} PATH --old SHA256 --new SHA256 {_BY}"
+    return (f"put back what was verified, or accept each change: {accept}",)
+
+
+def _look_at_destination(job: job_pb2.Job) -> Sequence[str]:
+    return (f"labferry equipment show {job.equipment_id}",)
+
+
+def _make_room(job: job_pb2.Job) -> Sequence[str]:
+    return ("make room there; the free space:", f"labferry equipment show {job.equipment_id}")
+
+
+def _let_go_on(job: job_pb2.Job) -> Sequence[str]:
+    if job.state == job_pb2.JOB_STATE_PAUSED:
+        return (f'labferry job resume {job.job_id} --reason "WHY"',)
+    return ("put right what the detail names",)
+
+
+def _configure(job: job_pb2.Job) -> Sequence[str]:
+    return (f"put {job.equipment_id} and its destination {job.destination} back into labferry.yaml, and restart",)
+
+
+def _resume_equipment(job: job_pb2.Job) -> Sequence[str]:
+    return (f'labferry equipment resume {job.equipment_id} --reason "WHY"',)
+
+
+TO_DO: Mapping[job_pb2.WaitCondition.ValueType, Callable[[job_pb2.Job], Sequence[str]]] = {
+    job_pb2.WAIT_CONDITION_SLOT: _overtake,
+    job_pb2.WAIT_CONDITION_BACKOFF: _nothing,
+    job_pb2.WAIT_CONDITION_GATE: _accept_each,
+    job_pb2.WAIT_CONDITION_DESTINATION_FULL: _make_room,
+    job_pb2.WAIT_CONDITION_DESTINATION_UNREACHABLE: _look_at_destination,
+    job_pb2.WAIT_CONDITION_SOURCE_UNSETTLED: _nothing,
+    job_pb2.WAIT_CONDITION_OPERATOR: _let_go_on,
+    job_pb2.WAIT_CONDITION_EQUIPMENT_NOT_CONFIGURED: _configure,
+    job_pb2.WAIT_CONDITION_EQUIPMENT_PAUSED: _resume_equipment,
+}
+"""What can be done about each condition. A job at the gate without a finding waits for changes to be accepted."""
+
+
+def _open_gate(run: str, closed: Sequence[finding_pb2.Finding]) -> tuple[str, ...]:
+    rules = dict.fromkeys(short_name(finding_pb2.Rule.DESCRIPTOR, f.rule) for f in closed)
+    overrides = (f"labferry override add {shlex.quote(run)} {rule} {_BY}" for rule in rules)
+    return ("rename what is wrong, or permit it on this run:", *overrides)
+
+
+def _findings(closed: Sequence[finding_pb2.Finding]) -> str:
+    first = f"{short_name(finding_pb2.Rule.DESCRIPTOR, closed[0].rule)}: {closed[0].offending_path}"
+    return f"{first} and {len(closed) - 1} more" if len(closed) > 1 else first
+
+
+def _failure(job: job_pb2.Job) -> str:
+    return f"{short_name(job_pb2.FailureKind.DESCRIPTOR, job.failure.kind)}: {job.failure.message}"
+
+
+def _after_failure(job: job_pb2.Job) -> list[str]:
+    retry = f'labferry job retry {job.job_id} --reason "WHY"'
+    if job.failure.kind != job_pb2.FAILURE_KIND_DESTINATION_FILE_DIFFERS:
+        return ["put right what the failure names, then:", retry]
+    accept = [
+        f"labferry run accept {shlex.quote(job.run)} {shlex.quote(f.path)}"
+        f" --old {f.old_sha256} {f'--new {f.new_sha256}' if f.new_sha256 else '--removed'} {_BY}"
+        for f in job.failure.differing_files[:_MOST_FILES]
+        if f.old_sha256
+    ]
+    return ["accept that ours replaces theirs, which is kept beside the data:", *accept, f"or put it away: {retry}"]
