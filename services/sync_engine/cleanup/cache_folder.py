@@ -17,7 +17,9 @@ from services.sync_engine.jobs.seal_step import changing_files
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.transfer.source_file import copied_from
-from services.sync_engine.transfer.transport import EntryKind, SealedFile, SourceEntry, TransferError
+from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SealedFile, SourceEntry, TransferError
+
+_CREATION = CACHE_FOLDER + b"/creation.json"
 
 
 class CacheFolder:
@@ -55,19 +57,27 @@ def _of_run(located: LocatedRun, files: Sequence[SealedFile]) -> Mapping[bytes, 
 
 def _delete(run_folder: Path, known: Mapping[bytes, str]) -> Sequence[Remaining]:
     root = os.fsencode(run_folder)
-    files, others, locks = [], [], []
+    files: list[CopiedFile] = []
+    creation: list[CopiedFile] = []
+    locks: list[CopiedFile] = []
+    others: list[Remaining] = []
     for path in _names(root):
         status = os.lstat(root + b"/" + path)
         entry = SourceEntry(path, EntryKind.FILE, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         if path in known:
-            files.append(copied_from(entry, known[path]))
+            (creation if path == _CREATION else files).append(copied_from(entry, known[path]))
         elif never_travels(path) and path.endswith(b".lock") and status.st_size == 0:
             locks.append(copied_from(entry, hashlib.sha256(b"").hexdigest()))
         else:
             others.append(Remaining(path, "no destination holds it"))
-    remaining = [*others, *delete_files(run_folder, files).remaining]
-    # The locks go last: as long as anything stays, programs may need them.
-    return remaining or delete_files(run_folder, locks).remaining
+    if others:
+        return others
+    for portion in (files, creation, locks):
+        # A run is known by its creation.json, and who writes that needs its lock: both go when nothing else is left.
+        remaining = delete_files(run_folder, portion).remaining
+        if remaining:
+            return remaining
+    return ()
 
 
 def _names(root: bytes) -> list[bytes]:

@@ -11,7 +11,9 @@ from google.protobuf.message import Message
 
 from labferry.events.v1 import job_events_pb2, run_events_pb2
 from labferry.sync.v1 import run_pb2
+from libs.run_tree.creation_json import creation_path
 from libs.run_tree.creation_record import SyncStatus
+from libs.run_tree.manifest import CACHE_FOLDER
 from services.sync_engine.cleanup.cache_folder import CacheFolder
 from services.sync_engine.cleanup.deletion import Remaining, delete_files
 from services.sync_engine.cleanup.interlocks import CleanupRules, LocalFacts
@@ -126,8 +128,8 @@ class Execution:
         return await self._conclude(begun.record.run, begun.open, tally, lead, cause, interrupted=False)
 
     async def finish_interrupted(self, located: LocatedRun, lead: Job) -> None:
-        """A deletion that a crash cut off: nothing more is deleted, and what it left is recorded. When nothing is left
-        but the cache was to go, that waits for a new ticket."""
+        """A deletion that a crash cut off: nothing more is deleted, and what it left is recorded. A cache
+        folder that was to go too waits for a new ticket, unless it is gone."""
         bench = self._bench
         record = await bench.log.run(located.identity)
         if record.open_cleanup is None:
@@ -139,7 +141,9 @@ class Execution:
         tally.remaining = [Remaining(path, "the engine ended before it was deleted") for path in sorted(there)]
         await self._see_what_is_left(located, Ticket(()), tally)
         if not tally.remaining and not self._rules.retain_cache:
-            tally.remaining = [Remaining(b".exlab-wizard", "the engine ended before it was deleted")]
+            tally.cache_deleted = not await bench.threads.run(creation_path(located.folder).exists)
+            if not tally.cache_deleted:
+                tally.remaining = [Remaining(CACHE_FOLDER, "the engine ended before it was deleted")]
         await self._conclude(record.run, record.open_cleanup, tally, lead, BY_ITSELF, interrupted=True)
 
     async def _reason_to_end(self, begun: RunRecord, evidence_began: float) -> str:

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 
-from google.protobuf.message import Message
-
 from labferry.events.v1 import job_events_pb2, run_events_pb2
-from libs.event_log.event import RecordedEvent
 from libs.run_tree.creation_errors import CreationError
 from libs.run_tree.json_value import decode_json
 from libs.run_tree.overrides import OverrideEntry
@@ -80,7 +77,8 @@ class CleanupLook:
         return "" if view.is_open else refusal(view)
 
     async def _recent_tombstones(self, run: str, jobs: Sequence[Job | None]) -> Sequence[str]:
-        """Ids of tombstones recorded after a copy was last verified: by the log's order or their own time."""
+        """Ids of tombstones recorded after a copy was last verified: by the log's order, and those of other programs by
+        their own time too."""
         store = self._bench.log.store
         verified = [await self._last_pass(job) for job in jobs if job is not None]
         if not verified:
@@ -88,9 +86,17 @@ class CleanupLook:
         behind, since = min(p for p, _ in verified), min(t for _, t in verified)
         recent = []
         for event in await store.read_stream(run_stream(run)):
-            entry = _tombstone(event)
-            if entry is not None and (event.position > behind or _is_recent(entry, since)):
-                recent.append(entry.id or "without id")
+            payload = EVENT_TYPES.decode(event)
+            match payload:
+                case run_events_pb2.RunOverrideRevoked() if event.position > behind:
+                    recent.append(payload.tombstone_id)
+                case run_events_pb2.RunOverrideImported():
+                    raw = decode_json(payload.entry_json.encode())
+                    entry = OverrideEntry(raw) if isinstance(raw, dict) else OverrideEntry({})
+                    if entry.revoked and (event.position > behind or _is_recent(entry, since)):
+                        recent.append(payload.override_id)
+                case _:
+                    pass
         return recent
 
     async def _last_pass(self, job: Job) -> tuple[int, datetime]:
@@ -104,19 +110,6 @@ class CleanupLook:
 
 def _may_still_move(job: Job) -> bool:
     return job.state not in PROVEN_STATES and job.state is not JobState.CANCELLED
-
-
-def _tombstone(event: RecordedEvent) -> OverrideEntry | None:
-    payload: Message | None = EVENT_TYPES.decode(event)
-    match payload:
-        case run_events_pb2.RunOverrideRevoked():
-            return OverrideEntry({"id": payload.tombstone_id, "recorded_at": payload.recorded_at.ToJsonString()})
-        case run_events_pb2.RunOverrideImported():
-            raw = decode_json(payload.entry_json.encode())
-            entry = OverrideEntry(raw) if isinstance(raw, dict) else None
-            return entry if entry is not None and entry.revoked else None
-        case _:
-            return None
 
 
 def _is_recent(entry: OverrideEntry, verified: datetime) -> bool:

@@ -68,6 +68,16 @@ def _of_job(payload: Message | None) -> Said | None:
             return LogLevel.DEBUG, "temporary files at the destination are removed"
         case job.JobPriorityChanged():
             return _INFO, f"priority changed from {payload.previous} to {payload.priority}"
+        case job.JobFilesScrubbed():
+            return LogLevel.DEBUG, f"{payload.file_count} files of {payload.byte_count} bytes were read back and match"
+        case job.JobCopyRepaired():
+            return _WARN, f"{payload.file_count} files of {payload.byte_count} bytes that had rotted are put back"
+        case job.JobCleanupHeld():
+            return _INFO, f"local files are kept because of {', '.join(payload.interlocks)}: {payload.detail}"
+        case job.JobCleanupEligible():
+            return _INFO, "every interlock holds: local files may be deleted"
+        case job.JobCleaned():
+            return _INFO, "local files are deleted"
         case _:
             return None
 
@@ -91,5 +101,10 @@ def _of_run(payload: Message | None) -> Said | None:
         case run.RunChangeAccepted():
             change = f"{payload.path}: {payload.old_sha256 or 'nothing'} may become {payload.new_sha256 or 'nothing'}"
             return _INFO, f"change accepted for {payload.operator}: {change}"
+        case run.RunCleanupBegun():
+            return _WARN, f"{payload.file_count} local files of {payload.byte_count} bytes are about to be deleted"
+        case run.RunCleanupEnded():
+            left = f", {payload.remaining_count} stay" if payload.remaining_count else ""
+            return _WARN, f"{payload.file_count} local files of {payload.byte_count} bytes were deleted{left}"
         case _:
             return None

@@ -1,0 +1,174 @@
+"""The engine's own parts in the test's process, on real folders and with a clock that can be set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from labferry.events.v1 import job_events_pb2
+from libs.event_log.blob_store import BlobStore
+from libs.event_log.memory_store import MemoryEventStore
+from libs.run_tree.creation_json import DEFAULT_LOCK_TIMEOUT
+from libs.service_kit.settings import EquipmentSettings
+from libs.service_kit.work_threads import WorkThreads
+from services.sync_engine.cleanup.cache_folder import CacheFolder
+from services.sync_engine.cleanup.clean_run import Cleaned, CleanRun
+from services.sync_engine.cleanup.execution import Execution
+from services.sync_engine.cleanup.interlocks import CleanupRules
+from services.sync_engine.cleanup.ticket import Limits
+from services.sync_engine.destinations import open_destinations
+from services.sync_engine.engine_log import Cause, EngineLog
+from services.sync_engine.event_types import EVENT_TYPES
+from services.sync_engine.jobs.destination_watch import DestinationWatch
+from services.sync_engine.jobs.enqueue import Enqueue, Enqueued
+from services.sync_engine.jobs.gate_watch import GateWatch
+from services.sync_engine.jobs.job import Job
+from services.sync_engine.jobs.ownership import SoleOwnership
+from services.sync_engine.jobs.progress import ProgressBoard
+from services.sync_engine.jobs.runner import Runner
+from services.sync_engine.jobs.verify_run import VerifyRun
+from services.sync_engine.jobs.work_in_hand import WorkInHand
+from services.sync_engine.jobs.workbench import Workbench
+from services.sync_engine.receipts.issue import ReceiptIssuer
+from services.sync_engine.runs.creation_keeper import CreationKeeper
+from services.sync_engine.runs.creation_projection import CreationFiles
+from services.sync_engine.runs.location import RunLocator
+from services.sync_engine.runs.override_commands import OverrideCommands
+from services.sync_engine.validation.finding import Rule
+from services.sync_engine.validation.presync_gate import PreSyncGate
+from services.sync_engine.validation.walk import ContentScan
+from tests.integration.sync_engine.running_engine import creation_document
+
+RUN = "CONFOCAL_01/Cortex Q3 Pilot/Runs/Run_2026-04-17T14-32"
+TEST = Cause("operator-1", "because")
+STALL_SECONDS = 60.0
+
+
+@dataclass
+class SetClock:
+    """Time that a test sets; every reading is a millisecond later than the one before."""
+
+    now: datetime = datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        self.now += timedelta(milliseconds=1)
+        return self.now
+
+    def nanoseconds(self) -> int:
+        return round(self().timestamp() * 1e6) * 1000
+
+
+@dataclass
+class Parts:
+    """One run of one equipment with one destination, and what works on it."""
+
+    folder: Path
+    clock: SetClock
+    bench: Workbench
+    runner: Runner
+    enqueue: Enqueue
+    verify: VerifyRun
+    overrides: OverrideCommands
+    cleaner: CleanRun
+    execution: Execution
+    threads: WorkThreads = field(repr=False)
+
+    @property
+    def here(self) -> Path:
+        return self.folder / "lab" / RUN
+
+    @property
+    def there(self) -> Path:
+        return self.folder / "nas" / RUN.partition("/")[2]
+
+    async def bring(self) -> Enqueued:
+        """Queues the run and takes its job as far as it goes now."""
+        answer = await self.enqueue.run(RUN, TEST, None)
+        for job in await self.bench.jobs_of_run(RUN):
+            await self.runner.step(job.job_id)
+        return answer
+
+    async def pass_over(self) -> None:
+        """One VerifyRun, however it ends."""
+        async for _ in self.verify.verify(RUN, None, TEST):
+            pass
+
+    async def clean(self) -> Cleaned:
+        return await self.cleaner.clean(RUN, TEST)
+
+    async def revoke_an_override(self) -> None:
+        logged = await self.overrides.record(RUN, Rule.LEFTOVER_JINJA_MARKER, "asmith", "meant", None, TEST, None)
+        await self.overrides.revoke(RUN, logged.entry.id or "", "asmith", "no longer", TEST, None)
+
+
+@asynccontextmanager
+async def engine_parts(folder: Path, rules: CleanupRules | None = None) -> AsyncIterator[Parts]:
+    """The folder gets `lab` with the run's creation.json and an empty `nas`."""
+    clock = SetClock()
+    logger = structlog.get_logger()
+    local_root, nas = folder / "lab", folder / "nas"
+    cache = local_root / RUN / ".exlab-wizard"
+    cache.mkdir(parents=True)
+    (cache / "creation.json").write_text(json.dumps(creation_document()), encoding="utf-8")
+    nas.mkdir()
+    equipment = EquipmentSettings.model_validate(
+        {"id": "CONFOCAL_01", "local_root": str(local_root), "transport": {"type": "mounted", "path": str(nas)}}
+    )
+    store = MemoryEventStore(service="sync_engine", version="1", clock=clock.nanoseconds)
+    log, threads, locator = EngineLog(store), WorkThreads("parts"), RunLocator((equipment,))
+    files = CreationFiles(log, DEFAULT_LOCK_TIMEOUT, threads)
+    destinations = open_destinations((equipment,), ())
+    watch = DestinationWatch(threads, clock, logger, STALL_SECONDS)
+
+    async def jobs_of_run(run: str) -> Sequence[Job]:
+        queued = [EVENT_TYPES.decode(e) async for page in store.read() for e in page]
+        ids = [q.job_id for q in queued if isinstance(q, job_events_pb2.JobQueued) and q.run == run]
+        return [job for job in [await log.job(job_id) for job_id in ids] if job is not None]
+
+    bench = Workbench(
+        engine_id="parts",
+        log=log,
+        blobs=BlobStore(folder / "blobs"),
+        locator=locator,
+        gate=PreSyncGate(log, files, locator, ContentScan(frozenset(), 1), threads),
+        files=files,
+        destinations=destinations,
+        watch=watch,
+        board=ProgressBoard(),
+        threads=threads,
+        owned=SoleOwnership(),
+        receipts=ReceiptIssuer(log, Ed25519PrivateKey.generate(), destinations, jobs_of_run, clock),
+        jobs_of_run=jobs_of_run,
+        clock=clock,
+        jitter=lambda: 0.0,
+        logger=logger,
+    )
+    keeper = CreationKeeper(log, files, locator, logger)
+    rules = rules or CleanupRules(True, 2, timedelta(hours=24), True, Limits(1000, 1 << 30))
+    execution = Execution(bench, rules, CacheFolder(bench))
+    cleaner = CleanRun(bench, rules, execution)
+    try:
+        yield Parts(
+            folder=folder,
+            clock=clock,
+            bench=bench,
+            runner=Runner(bench, GateWatch(), WorkInHand(threads, STALL_SECONDS)),
+            enqueue=Enqueue(bench, keeper),
+            verify=VerifyRun(bench),
+            overrides=OverrideCommands(log, files, keeper, locator, clock),
+            cleaner=cleaner,
+            execution=execution,
+            threads=threads,
+        )
+    finally:
+        await cleaner.close()
+        await watch.close()
+        threads.close()
+        await store.close()
