@@ -8,12 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from libs.event_log.store import LogInUseError, LogLocationError
-
-_NETWORK_FILESYSTEMS = frozenset(
-    {"9p", "afs", "beegfs", "ceph", "cifs", "coda", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2"}
-    | {"orangefs", "smb3", "smbfs"}
-    | {f"fuse.{name}" for name in ("ceph", "davfs", "glusterfs", "goofys", "rclone", "s3fs", "sshfs")}
-)
+from libs.service_kit.network_filesystem import network_filesystem
 
 
 class LogLock:
@@ -50,29 +45,10 @@ class LogLock:
             self._descriptor = None
 
 
-def filesystem_type(path: Path, mount_table: str) -> str:
-    """Type of the filesystem that holds an existing `path`, from the text of /proc/self/mountinfo; empty if unknown."""
-    found, found_length = "", -1
-    target = path.resolve()
-    for line in mount_table.splitlines():
-        before, separator, after = line.partition(" - ")
-        fields, kind = before.split(" "), after.split(" ")[0]
-        if not separator or len(fields) < 5:
-            continue
-        mount_point = Path(fields[4].encode("ascii", "backslashreplace").decode("unicode_escape"))
-        # The last of several mounts on one point covers the earlier ones.
-        if target.is_relative_to(mount_point) and len(mount_point.parts) >= found_length:
-            found, found_length = kind, len(mount_point.parts)
-    return found
-
-
 def refuse_network_filesystem(folder: Path, mount_table: str | None = None) -> None:
     """LogLocationError when `folder` lies on a filesystem whose locks and shared memory SQLite can't rely on."""
-    if mount_table is None:
-        mounts = Path("/proc/self/mountinfo")
-        mount_table = mounts.read_text(encoding="utf-8", errors="surrogateescape") if mounts.exists() else ""
-    kind = filesystem_type(folder, mount_table)
-    if kind in _NETWORK_FILESYSTEMS:
+    kind = network_filesystem(folder, mount_table)
+    if kind is not None:
         raise LogLocationError(
             f"the event log can't be kept in {folder}: it lies on a network filesystem ({kind}); choose a local disk"
         )

@@ -71,7 +71,7 @@ from services.sync_engine.transfer.transport import StopReason
 from services.sync_engine.validation import servicer as problems_servicer
 from services.sync_engine.validation.presync_gate import PreSyncGate
 from services.sync_engine.validation.problems import Problems
-from services.sync_engine.validation.walk import ContentScan
+from services.sync_engine.validation.walk import AuditRules, ContentScan
 
 
 def _now() -> datetime:
@@ -106,9 +106,12 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         resources.callback(threads.close)
         locator = RunLocator(settings.equipment)
         files = CreationFiles(log, DEFAULT_LOCK_TIMEOUT, threads)
-        scan = ContentScan(
-            extensions=frozenset(e.lower() for e in settings.validator.content_scan_extensions),
-            max_mib=settings.validator.content_scan_max_mib,
+        rules = AuditRules(
+            ContentScan(
+                extensions=frozenset(e.lower() for e in settings.validator.content_scan_extensions),
+                max_mib=settings.validator.content_scan_max_mib,
+            ),
+            required_fields=frozenset(f.id for f in settings.readme.defaults if f.required),
         )
 
         async def jobs_of_run(run: str) -> Sequence[Job]:
@@ -135,7 +138,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             log=log,
             blobs=blobs,
             locator=locator,
-            gate=PreSyncGate(log, files, locator, scan, threads),
+            gate=PreSyncGate(log, files, locator, rules, threads),
             files=files,
             destinations=destinations,
             watch=watch,
@@ -219,7 +222,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
                 jobs_servicer.publish(sync),
                 equipment_servicer.publish(equipment),
                 runs_servicer.publish(OverrideCommands(log, files, keeper, locator, _now), queries),
-                problems_servicer.publish(Problems(projections, locator, scan, _now)),
+                problems_servicer.publish(Problems(projections, locator, rules, threads, _now), rules),
                 publish_event_log(
                     store, EVENT_TYPES, projections, environment.draining, blobs=blobs, checkpoints=checkpoints
                 ),

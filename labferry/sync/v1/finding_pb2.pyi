@@ -41,6 +41,22 @@ class _RuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rule.ValueType],
     """Hard: the destination holds a different file that this job did not write. Accepted per file and hash, never overridden."""
     RULE_COPY_ROTTED: _Rule.ValueType  # 8
     """Soft: a pass over a proven copy found files missing or differing, or could not check. Never overridden."""
+    RULE_ORPHAN: _Rule.ValueType  # 11
+    """Soft: a project or run folder without .exlab-wizard/creation.json."""
+    RULE_MISSING_REQUIRED_FIELD: _Rule.ValueType  # 12
+    """Soft: a README field that the configuration requires is absent, null or empty; or lims_project is absent."""
+    RULE_MALFORMED_YAML_FRONT_MATTER: _Rule.ValueType  # 13
+    """Soft: a rendered Markdown file's front matter has no end, or is not YAML."""
+    RULE_UNSAFE_PROJECT_NAME: _Rule.ValueType  # 14
+    """Soft: a project folder's name breaks the rule of project names."""
+    RULE_UNREADABLE_CREATION_JSON: _Rule.ValueType  # 15
+    """Soft: creation.json is there and can't be used."""
+    RULE_UNREADABLE_FOLDER: _Rule.ValueType  # 16
+    """Soft: the system refuses to read a folder, or a file that was to be looked into."""
+    RULE_NAS_SYNC_FAILED: _Rule.ValueType  # 17
+    """Soft: a job of the run failed."""
+    RULE_NAS_SYNC_WAITING: _Rule.ValueType  # 18
+    """Soft: a job of the run waits for somebody."""
 
 class Rule(_Rule, metaclass=_RuleEnumTypeWrapper):
     """A validation rule. Its short name (the spec's) is the enum name without the prefix, in lower case."""
@@ -63,6 +79,22 @@ RULE_DESTINATION_FILE_DIFFERS: Rule.ValueType  # 7
 """Hard: the destination holds a different file that this job did not write. Accepted per file and hash, never overridden."""
 RULE_COPY_ROTTED: Rule.ValueType  # 8
 """Soft: a pass over a proven copy found files missing or differing, or could not check. Never overridden."""
+RULE_ORPHAN: Rule.ValueType  # 11
+"""Soft: a project or run folder without .exlab-wizard/creation.json."""
+RULE_MISSING_REQUIRED_FIELD: Rule.ValueType  # 12
+"""Soft: a README field that the configuration requires is absent, null or empty; or lims_project is absent."""
+RULE_MALFORMED_YAML_FRONT_MATTER: Rule.ValueType  # 13
+"""Soft: a rendered Markdown file's front matter has no end, or is not YAML."""
+RULE_UNSAFE_PROJECT_NAME: Rule.ValueType  # 14
+"""Soft: a project folder's name breaks the rule of project names."""
+RULE_UNREADABLE_CREATION_JSON: Rule.ValueType  # 15
+"""Soft: creation.json is there and can't be used."""
+RULE_UNREADABLE_FOLDER: Rule.ValueType  # 16
+"""Soft: the system refuses to read a folder, or a file that was to be looked into."""
+RULE_NAS_SYNC_FAILED: Rule.ValueType  # 17
+"""Soft: a job of the run failed."""
+RULE_NAS_SYNC_WAITING: Rule.ValueType  # 18
+"""Soft: a job of the run waits for somebody."""
 Global___Rule: _TypeAlias = Rule  # noqa: Y015
 
 class _Tier:

@@ -7,16 +7,18 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import empty_pb2 as _empty_pb2
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from labferry.sync.v1 import finding_pb2 as _finding_pb2
+from labferry.sync.v1 import run_pb2 as _run_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -73,3 +75,103 @@ class QueryProblemsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_scope) -> _WhichOneofReturnType_scope | None: ...
 
 Global___QueryProblemsRequest: _TypeAlias = QueryProblemsRequest  # noqa: Y015
+
+@_typing.final
+class ValidateCreationRequest(_message.Message):
+    """A run as somebody means to make it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class FileContentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PROPOSED_PATH_FIELD_NUMBER: _builtins.int
+    RUN_KIND_FIELD_NUMBER: _builtins.int
+    VARIABLES_FIELD_NUMBER: _builtins.int
+    FILE_NAMES_FIELD_NUMBER: _builtins.int
+    FILE_CONTENTS_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELDS_FIELD_NUMBER: _builtins.int
+    README_FIELDS_FIELD_NUMBER: _builtins.int
+    proposed_path: _builtins.str
+    """Its path relative to the equipment's local_root, with "/": EQUIPMENT/project/Runs/Run_…, or a project's."""
+    run_kind: _run_pb2.RunKind.ValueType
+    """Its kind. Unspecified: the names alone must agree."""
+    @_builtins.property
+    def variables(self) -> _struct_pb2.Struct:
+        """The variables that its template is rendered with. Kept for callers; no rule looks at them."""
+
+    @_builtins.property
+    def file_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of its files, relative to the run, with "/"."""
+
+    @_builtins.property
+    def file_contents(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Contents of the files that a template rendered, by name relative to the run."""
+
+    @_builtins.property
+    def required_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """README fields that must be filled in, beside those that the configuration requires."""
+
+    @_builtins.property
+    def readme_fields(self) -> _struct_pb2.Struct:
+        """Its README fields: the layers of readme_fields.json, or fields directly."""
+
+    def __init__(
+        self,
+        *,
+        proposed_path: _builtins.str = ...,
+        run_kind: _run_pb2.RunKind.ValueType = ...,
+        variables: _struct_pb2.Struct | None = ...,
+        file_names: _abc.Iterable[_builtins.str] | None = ...,
+        file_contents: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        required_fields: _abc.Iterable[_builtins.str] | None = ...,
+        readme_fields: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["readme_fields", b"readme_fields", "variables", b"variables"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_contents", b"file_contents", "file_names", b"file_names", "proposed_path", b"proposed_path", "readme_fields", b"readme_fields", "required_fields", b"required_fields", "run_kind", b"run_kind", "variables", b"variables"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidateCreationRequest: _TypeAlias = ValidateCreationRequest  # noqa: Y015
+
+@_typing.final
+class ValidateCreationResponse(_message.Message):
+    """What the run would be found to have."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[_finding_pb2.Finding]:
+        """Hard ones first, then by rule and path."""
+
+    def __init__(
+        self,
+        *,
+        findings: _abc.Iterable[_finding_pb2.Finding] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings", b"findings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidateCreationResponse: _TypeAlias = ValidateCreationResponse  # noqa: Y015

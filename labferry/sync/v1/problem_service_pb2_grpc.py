@@ -41,6 +41,11 @@ class ProblemServiceStub(object):
                 request_serializer=labferry_dot_sync_dot_v1_dot_problem__service__pb2.QueryProblemsRequest.SerializeToString,
                 response_deserializer=labferry_dot_sync_dot_v1_dot_finding__pb2.Finding.FromString,
                 _registered_method=True)
+        self.ValidateCreation = channel.unary_unary(
+                '/labferry.sync.v1.ProblemService/ValidateCreation',
+                request_serializer=labferry_dot_sync_dot_v1_dot_problem__service__pb2.ValidateCreationRequest.SerializeToString,
+                response_deserializer=labferry_dot_sync_dot_v1_dot_problem__service__pb2.ValidateCreationResponse.FromString,
+                _registered_method=True)
 
 
 class ProblemServiceServicer(object):
@@ -55,6 +60,14 @@ class ProblemServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ValidateCreation(self, request, context):
+        """Applies the same rules to a run that is about to be made: by its names and contents as the caller gives them, without
+        touching a disk. Findings in the same order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProblemServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -62,6 +75,11 @@ def add_ProblemServiceServicer_to_server(servicer, server):
                     servicer.QueryProblems,
                     request_deserializer=labferry_dot_sync_dot_v1_dot_problem__service__pb2.QueryProblemsRequest.FromString,
                     response_serializer=labferry_dot_sync_dot_v1_dot_finding__pb2.Finding.SerializeToString,
+            ),
+            'ValidateCreation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ValidateCreation,
+                    request_deserializer=labferry_dot_sync_dot_v1_dot_problem__service__pb2.ValidateCreationRequest.FromString,
+                    response_serializer=labferry_dot_sync_dot_v1_dot_problem__service__pb2.ValidateCreationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -92,6 +110,33 @@ class ProblemService(object):
             '/labferry.sync.v1.ProblemService/QueryProblems',
             labferry_dot_sync_dot_v1_dot_problem__service__pb2.QueryProblemsRequest.SerializeToString,
             labferry_dot_sync_dot_v1_dot_finding__pb2.Finding.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ValidateCreation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/labferry.sync.v1.ProblemService/ValidateCreation',
+            labferry_dot_sync_dot_v1_dot_problem__service__pb2.ValidateCreationRequest.SerializeToString,
+            labferry_dot_sync_dot_v1_dot_problem__service__pb2.ValidateCreationResponse.FromString,
             options,
             channel_credentials,
             insecure,

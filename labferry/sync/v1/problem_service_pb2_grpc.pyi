@@ -38,6 +38,10 @@ class ProblemServiceStub:
     """Walks the scope and sends every finding: hard first, then by rule and path. Changes nothing. NOT_FOUND for a scope that
     isn't there.
     """
+    ValidateCreation: _grpc.UnaryUnaryMultiCallable[_problem_service_pb2.ValidateCreationRequest, _problem_service_pb2.ValidateCreationResponse]
+    """Applies the same rules to a run that is about to be made: by its names and contents as the caller gives them, without
+    touching a disk. Findings in the same order.
+    """
 
 @_typing.type_check_only
 class ProblemServiceAsyncStub(ProblemServiceStub):
@@ -47,6 +51,10 @@ class ProblemServiceAsyncStub(ProblemServiceStub):
     QueryProblems: _aio.UnaryStreamMultiCallable[_problem_service_pb2.QueryProblemsRequest, _finding_pb2.Finding]  # type: ignore[assignment]
     """Walks the scope and sends every finding: hard first, then by rule and path. Changes nothing. NOT_FOUND for a scope that
     isn't there.
+    """
+    ValidateCreation: _aio.UnaryUnaryMultiCallable[_problem_service_pb2.ValidateCreationRequest, _problem_service_pb2.ValidateCreationResponse]  # type: ignore[assignment]
+    """Applies the same rules to a run that is about to be made: by its names and contents as the caller gives them, without
+    touching a disk. Findings in the same order.
     """
 
 class ProblemServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -60,6 +68,16 @@ class ProblemServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_finding_pb2.Finding], _abc.AsyncIterator[_finding_pb2.Finding]]:
         """Walks the scope and sends every finding: hard first, then by rule and path. Changes nothing. NOT_FOUND for a scope that
         isn't there.
+        """
+
+    @_abc_1.abstractmethod
+    def ValidateCreation(
+        self,
+        request: _problem_service_pb2.ValidateCreationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_problem_service_pb2.ValidateCreationResponse, _abc.Awaitable[_problem_service_pb2.ValidateCreationResponse]]:
+        """Applies the same rules to a run that is about to be made: by its names and contents as the caller gives them, without
+        touching a disk. Findings in the same order.
         """
 
 def add_ProblemServiceServicer_to_server(servicer: ProblemServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

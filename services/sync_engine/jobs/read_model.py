@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from libs.event_log.event import RecordedEvent
 from libs.service_kit.errors import FieldViolation, InvalidRequestError
 from services.sync_engine.engine_log import recorded_at
-from services.sync_engine.jobs.job import Job, JobState, evolve
+from services.sync_engine.jobs.job import Job, JobState, WaitCondition, evolve
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Job)
@@ -42,6 +42,7 @@ class JobsProjection:
                 revision INTEGER NOT NULL,
                 due REAL,
                 pause REAL,
+                waits_for TEXT,
                 enqueue_position INTEGER NOT NULL,
                 last_position INTEGER NOT NULL,
                 data BLOB NOT NULL
@@ -50,6 +51,7 @@ class JobsProjection:
         )
         connection.execute("CREATE INDEX jobs_by_run ON jobs (run, enqueue_position)")
         connection.execute("CREATE INDEX jobs_by_state ON jobs (state, enqueue_position)")
+        connection.execute("CREATE INDEX jobs_that_wait ON jobs (waits_for) WHERE waits_for IS NOT NULL")
         connection.execute("CREATE INDEX jobs_by_position ON jobs (enqueue_position)")
         connection.execute("CREATE INDEX jobs_by_change ON jobs (last_position)")
         connection.execute("CREATE INDEX jobs_by_destination ON jobs (equipment_id, destination, began)")
@@ -63,19 +65,20 @@ class JobsProjection:
         changing = (
             *(job.state.value, job.sealed_status, int(job.attempt > 0), int(job.swept), job.priority, job.revision),
             *_held_back(job),
+            None if job.wait is None else job.wait.condition.value,
             *(event.position, _ENCODER.encode(job)),
         )
         if row is None:
             connection.execute(
                 "INSERT INTO jobs (job_id, run, equipment_id, destination, enqueue_position, state, sealed_status,"
-                " began, swept, priority, revision, due, pause, last_position, data)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " began, swept, priority, revision, due, pause, waits_for, last_position, data)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (job.job_id, job.run, job.equipment_id, job.destination, event.position, *changing),
             )
         else:
             connection.execute(
                 "UPDATE jobs SET state = ?, sealed_status = ?, began = ?, swept = ?, priority = ?, revision = ?,"
-                " due = ?, pause = ?, last_position = ?, data = ? WHERE job_id = ?",
+                " due = ?, pause = ?, waits_for = ?, last_position = ?, data = ? WHERE job_id = ?",
                 (*changing, job_id),
             )
 
@@ -148,6 +151,38 @@ def jobs_where(
         (*values, after, limit),
     )
     return [_placed(row) for row in rows.fetchall()]
+
+
+_FOR_SOMEBODY = (
+    WaitCondition.GATE,
+    WaitCondition.OPERATOR,
+    WaitCondition.DESTINATION_FULL,
+    WaitCondition.DESTINATION_UNREACHABLE,
+    WaitCondition.EQUIPMENT_NOT_CONFIGURED,
+)
+
+
+def jobs_failed(connection: sqlite3.Connection) -> list[PlacedJob]:
+    """The last job of each run and destination that failed."""
+    return [p for p in jobs_where(connection, JobFilter(states=(JobState.FAILED,))) if not _is_outdone(connection, p)]
+
+
+def jobs_waiting_for_somebody(connection: sqlite3.Connection) -> list[PlacedJob]:
+    """Jobs whose wait doesn't end by itself."""
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM jobs WHERE waits_for IN ({', '.join('?' * len(_FOR_SOMEBODY))})"
+        " AND state NOT IN ('failed', 'cancelled', 'cleaned') ORDER BY enqueue_position",
+        [condition.value for condition in _FOR_SOMEBODY],
+    )
+    return [_placed(row) for row in rows.fetchall()]
+
+
+def _is_outdone(connection: sqlite3.Connection, placed: PlacedJob) -> bool:
+    later = connection.execute(
+        "SELECT 1 FROM jobs WHERE run = ? AND destination = ? AND enqueue_position > ?",
+        (placed.job.run, placed.job.destination, placed.enqueue_position),
+    )
+    return later.fetchone() is not None
 
 
 def jobs_running(connection: sqlite3.Connection) -> list[PlacedJob]:

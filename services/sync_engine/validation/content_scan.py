@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from libs.run_tree.creation_record import CreationRecord
-from services.sync_engine.validation.front_matter import front_matter_pieces
+from services.sync_engine.validation.front_matter import front_matter_pieces, front_matter_problem
 from services.sync_engine.validation.rules import RuleMatch, check_text
+from services.sync_engine.validation.soft_rules import malformed_front_matter
 
 _MIB = 1 << 20
 _NUL_CHECK_BYTES = 8 * 1024
@@ -31,6 +32,10 @@ class ContentScan:
     extensions: frozenset[str] = DEFAULT_EXTENSIONS
     max_mib: float = 5
 
+    def takes(self, name: str) -> bool:
+        """Whether files of this name are looked into at all."""
+        return os.path.splitext(name)[1].lower() in self.extensions
+
 
 class RenderedFiles:
     """Which files of one run a template rendered."""
@@ -49,11 +54,18 @@ class RenderedFiles:
             if prefix + name == _README or prefix + name in self._affected or name + _RENDERED_BY in templates
         }
 
-    def _templates_for(self, folder: str) -> frozenset[str]:
+    def template_folder(self, folder: str) -> str | None:
+        """Where the template of the run's `folder` lies, reachable or not; None when the run names no template."""
         if self._template is None or not os.path.isabs(self._template):
+            return None
+        return os.path.join(self._template, folder)
+
+    def _templates_for(self, folder: str) -> frozenset[str]:
+        template = self.template_folder(folder)
+        if template is None:
             return frozenset()
         try:
-            return frozenset(os.listdir(os.path.join(self._template, folder)))
+            return frozenset(os.listdir(template))
         except (OSError, ValueError):
             # The template lies on the machine that made the run; most often it can't be reached from here, which is
             # legal.
@@ -65,8 +77,7 @@ def scan_content(path: bytes, settings: ContentScan) -> list[RuleMatch]:
 
     OSError as the system says when it can't be read.
     """
-    extension = os.path.splitext(os.fsdecode(path))[1].lower()
-    if extension not in settings.extensions:
+    if not settings.takes(os.fsdecode(path)):
         return []
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as stream:
@@ -77,12 +88,16 @@ def scan_content(path: bytes, settings: ContentScan) -> list[RuleMatch]:
         if b"\0" in content:
             return []
         content += stream.read()
-    text = content.decode("utf-8", errors="replace")
-    if extension != _MARKDOWN:
+    return scan_text(os.fsdecode(path), content.decode("utf-8", errors="replace"))
+
+
+def scan_text(name: str, text: str) -> list[RuleMatch]:
+    """What is wrong with the text of a rendered file of this name."""
+    if os.path.splitext(name)[1].lower() != _MARKDOWN:
         return check_text(text, "content")
     matches = (
         match
         for piece in front_matter_pieces(text)
         for match in check_text(piece.text, f"front matter's key {piece.key_path!r}")
     )
-    return list(dict.fromkeys(matches))
+    return list(dict.fromkeys([*matches, *malformed_front_matter(front_matter_problem(text))]))

@@ -25,11 +25,19 @@ class Rule(StrEnum):
     VERIFIED_FILE_CHANGED = "verified_file_changed"
     DESTINATION_FILE_DIFFERS = "destination_file_differs"
     COPY_ROTTED = "copy_rotted"
+    ORPHAN = "orphan"
+    MISSING_REQUIRED_FIELD = "missing_required_field"
+    MALFORMED_YAML_FRONT_MATTER = "malformed_yaml_front_matter"
+    UNSAFE_PROJECT_NAME = "unsafe_project_name"
+    UNREADABLE_CREATION_JSON = "unreadable_creation_json"
+    UNREADABLE_FOLDER = "unreadable_folder"
+    NAS_SYNC_FAILED = "nas_sync_failed"
+    NAS_SYNC_WAITING = "nas_sync_waiting"
 
     @property
     def tier(self) -> Tier:
-        """A soft one blocks nothing."""
-        return Tier.SOFT if self is Rule.COPY_ROTTED else Tier.HARD
+        """Hard ones close the gate; soft ones are reported."""
+        return Tier.HARD if self in _HARD else Tier.SOFT
 
     @property
     def can_be_overridden(self) -> bool:
@@ -46,6 +54,9 @@ _OVERRIDABLE = frozenset(
         Rule.MODE_PREFIX_MISMATCH,
     }
 )
+
+
+_HARD = _OVERRIDABLE | {Rule.VERIFIED_FILE_CHANGED, Rule.DESTINATION_FILE_DIFFERS}
 
 
 class OffendingKind(StrEnum):

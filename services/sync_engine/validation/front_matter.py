@@ -24,12 +24,33 @@ class FrontMatterPiece:
     text: str
 
 
+def front_matter_problem(markdown: str) -> str | None:
+    """What makes the front matter unreadable, one sentence; None when there is none, or when it is sound."""
+    lines = markdown.removeprefix("\ufeff").splitlines()
+    if not lines or lines[0].rstrip() != _FENCE:
+        return None
+    end = _closing_fence(lines)
+    if end is None:
+        return f"The front matter is not closed within {_MOST_LINES} lines."
+    try:
+        yaml.compose("\n".join(lines[1:end]), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" in line {where.line + 2}" if where is not None else ""
+        return f"The front matter is not YAML{line}."
+    return None
+
+
+def _closing_fence(lines: list[str]) -> int | None:
+    return next((n for n, line in enumerate(lines[1:_MOST_LINES], start=1) if line.rstrip() == _FENCE), None)
+
+
 def front_matter_pieces(markdown: str) -> list[FrontMatterPiece]:
     """The pieces of the block between the opening `---` and the closing one; empty when there is no such block."""
     lines = markdown.removeprefix("\ufeff").splitlines()
     if not lines or lines[0].rstrip() != _FENCE:
         return []
-    end = next((number for number, line in enumerate(lines[1:_MOST_LINES], start=1) if line.rstrip() == _FENCE), None)
+    end = _closing_fence(lines)
     if end is None:
         return []
     block = "\n".join(lines[1:end])

@@ -14,9 +14,9 @@ from services.sync_engine.engine_log import EngineLog
 from services.sync_engine.runs.creation_projection import CreationFiles
 from services.sync_engine.runs.location import LocatedRun, RunLocator
 from services.sync_engine.runs.run import RunRecord
-from services.sync_engine.validation.finding import Finding
+from services.sync_engine.validation.finding import Finding, in_order
 from services.sync_engine.validation.gate import blocking_findings, judged
-from services.sync_engine.validation.walk import ContentScan, audit_run
+from services.sync_engine.validation.walk import AuditRules, WalkError, audit_run, first_unreadable, names_above
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,12 @@ class PreSyncGate:
     """Looks at runs as they lie on disk."""
 
     def __init__(
-        self, log: EngineLog, files: CreationFiles, locator: RunLocator, scan: ContentScan, threads: WorkThreads
+        self, log: EngineLog, files: CreationFiles, locator: RunLocator, rules: AuditRules, threads: WorkThreads
     ) -> None:
         self._log = log
         self._files = files
         self._locator = locator
-        self._scan = scan
+        self._rules = rules
         self._threads = threads
 
     async def look(self, run: str, now: datetime) -> GateView:
@@ -64,7 +64,12 @@ class PreSyncGate:
         # One visit to a thread for all that touches the disk.
         located = self._locator.locate(run)
         creation = read_creation(creation_path(located.folder))
-        return located, creation, audit_run(located.equipment.local_root, located.path, self._scan, creation)
+        audit = audit_run(located.equipment.local_root, located.path, self._rules)
+        unread = first_unreadable(audit.findings)
+        if unread is not None:
+            # What can't be looked into can't be let through.
+            raise WalkError(unread.offending_path, unread.rule_detail)
+        return located, creation, in_order([*names_above(located.path), *audit.findings])
 
 
 def _view(

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.json_format import MessageToDict
+
 from labferry.sync.v1 import finding_pb2, problem_service_pb2, problem_service_pb2_grpc
 from libs.service_kit.identity import READERS
 from libs.service_kit.server import PublishedService
 from services.sync_engine.requests import Fields
 from services.sync_engine.runs.run import RULES
+from services.sync_engine.runs.run_kinds import RUN_KINDS
+from services.sync_engine.validation.creation_mode import Proposal, check_proposal
 from services.sync_engine.validation.finding_messages import TIERS, finding_message
 from services.sync_engine.validation.problems import EquipmentScope, Everything, Problems, ProjectScope, RunScope, Scope
+from services.sync_engine.validation.walk import AuditRules
 
 if TYPE_CHECKING:
     from grpc.aio import ServicerContext
@@ -22,10 +27,11 @@ FULL_NAME = "labferry.sync.v1.ProblemService"
 
 
 class ProblemServicer(problem_service_pb2_grpc.ProblemServiceServicer):
-    """QueryProblems."""
+    """What is wrong with folders that are there, and with runs that are about to be made."""
 
-    def __init__(self, problems: Problems) -> None:
+    def __init__(self, problems: Problems, rules: AuditRules) -> None:
         self._problems = problems
+        self._rules = rules
 
     async def QueryProblems(
         self, request: problem_service_pb2.QueryProblemsRequest, context: Context
@@ -46,6 +52,26 @@ class ProblemServicer(problem_service_pb2_grpc.ProblemServiceServicer):
                 continue
             yield finding_message(finding)
 
+    async def ValidateCreation(
+        self, request: problem_service_pb2.ValidateCreationRequest, context: Context
+    ) -> problem_service_pb2.ValidateCreationResponse:
+        fields = Fields()
+        fields.run(request.proposed_path, "proposed_path")
+        kind = RUN_KINDS.get(request.run_kind) if request.run_kind else None
+        if request.run_kind and kind is None:
+            fields.wrong("run_kind", f"{request.run_kind} is not a known value")
+        fields.done()
+        proposal = Proposal(
+            path=request.proposed_path,
+            run_kind=kind,
+            file_names=tuple(request.file_names),
+            file_contents=dict(request.file_contents),
+            required_fields={*request.required_fields, *self._rules.required_fields},
+            readme_fields=MessageToDict(request.readme_fields),
+        )
+        findings = check_proposal(proposal, self._rules.scan)
+        return problem_service_pb2.ValidateCreationResponse(findings=[finding_message(f) for f in findings])
+
 
 def _scope(request: problem_service_pb2.QueryProblemsRequest, fields: Fields) -> Scope:
     match request.WhichOneof("scope"):
@@ -63,10 +89,10 @@ def _scope(request: problem_service_pb2.QueryProblemsRequest, fields: Fields) ->
             return Everything()
 
 
-def publish(problems: Problems) -> PublishedService:
+def publish(problems: Problems, rules: AuditRules) -> PublishedService:
     return PublishedService(
         full_name=FULL_NAME,
-        servicer=ProblemServicer(problems),
+        servicer=ProblemServicer(problems, rules),
         add_to_server=problem_service_pb2_grpc.add_ProblemServiceServicer_to_server,
-        roles={"QueryProblems": READERS},
+        roles={"QueryProblems": READERS, "ValidateCreation": READERS},
     )

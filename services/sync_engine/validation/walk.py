@@ -1,4 +1,4 @@
-"""Audit mode: the rules applied to runs as they lie on disk (SPEC §3). A walk changes nothing and follows no
+"""Audit mode: the rules applied to folders as they lie on disk (SPEC §3). A walk changes nothing and follows no
 symlink.
 """
 
@@ -6,134 +6,222 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from libs.run_tree.creation_errors import CreationError
+from libs.run_tree.atomic_file import read_plain_file
+from libs.run_tree.creation_errors import CreationError, CreationMissingError
 from libs.run_tree.creation_json import creation_path, read_creation
 from libs.run_tree.creation_record import CreationRecord
-from libs.run_tree.find_runs import CACHE_FOLDER_NAME, find_runs
-from libs.run_tree.run_path import RunPath
+from libs.run_tree.find_runs import CACHE_FOLDER_NAME
+from libs.run_tree.readme_fields import README_FIELDS_NAME, ReadmeFieldsError, parse_readme_fields
+from libs.run_tree.run_path import RunKind, RunPath
 from services.sync_engine.validation.content_scan import ContentScan, RenderedFiles, scan_content
-from services.sync_engine.validation.finding import Finding, OffendingKind, in_order
+from services.sync_engine.validation.finding import Finding, OffendingKind, Rule, in_order
+from services.sync_engine.validation.looked_at import LookedAt
 from services.sync_engine.validation.rules import RuleMatch, check_mode, check_name
+from services.sync_engine.validation.soft_rules import (
+    ORPHAN,
+    check_project_name,
+    missing_lims_project,
+    missing_readme_fields,
+    unreadable_creation,
+    unreadable_folder,
+)
 
-__all__ = ["ContentScan", "ScopeAudit", "WalkError", "audit_run", "audit_scope"]
+__all__ = ["AuditRules", "ContentScan", "FolderAudit", "RunAudit", "WalkError", "audit_project", "audit_run"]
 
 
 class WalkError(Exception):
     """A run, or something in it, can't be read, so nothing can be said about it. `path` is relative to `local_root`."""
 
-    def __init__(self, path: str, error: OSError) -> None:
-        super().__init__(f"{path} can't be read: {error.strerror}")
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path} can't be read: {reason}")
         self.path = path
         self.message = str(self)
 
 
 @dataclass(frozen=True, slots=True)
-class ScopeAudit:
-    """The findings of one run with its creation.json (None when it is missing or unreadable); or, with `run` None,
-    those of the folders above the runs."""
+class AuditRules:
+    """What the configuration says: which content is looked into, and which README fields must be filled in."""
 
-    run: RunPath | None
+    scan: ContentScan = field(default_factory=ContentScan)
+    required_fields: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class RunAudit:
+    """What a walk found in one run, its creation.json (None: missing or unreadable), and what was looked at."""
+
+    run: RunPath
     creation: CreationRecord | None
+    findings: tuple[Finding, ...]
+    looked_at: LookedAt
+
+
+@dataclass(frozen=True, slots=True)
+class FolderAudit:
+    """What was found in a project folder and above it, without its runs."""
+
     findings: tuple[Finding, ...]
 
 
-def audit_run(local_root: Path, run: RunPath, settings: ContentScan, creation: CreationRecord | None) -> list[Finding]:
-    """Every finding of a fresh walk of one run, from its equipment's folder downwards, in order.
-
-    WalkError when the run or a folder in it can't be read.
-    """
-    return in_order([*_above(run), *_within(local_root, run, settings, creation)])
+def audit_run(local_root: Path, run: RunPath, rules: AuditRules) -> RunAudit:
+    """A fresh walk of one run's folder. What can't be read is a finding; WalkError when the run itself isn't there."""
+    return _RunWalk(local_root, run, rules).audit()
 
 
-def audit_scope(
-    local_root: Path, *, equipment_id: str, settings: ContentScan, project: str | None = None
-) -> Iterator[ScopeAudit]:
-    """The runs of an equipment, or of one of its projects, one by one, each with what a fresh walk finds in it; last
-    the folders above them, each finding once. WalkError as `audit_run`."""
-    above: list[Finding] = []
-    try:
-        for run in find_runs(local_root, equipment_id, project):
-            creation = _creation_of(local_root, run)
-            yield ScopeAudit(run, creation, tuple(in_order(_within(local_root, run, settings, creation))))
-            above += _above(run)
-    except OSError as error:
-        raise WalkError(equipment_id, error) from error
-    yield ScopeAudit(None, None, tuple(in_order(above)))
-
-
-def _creation_of(local_root: Path, run: RunPath) -> CreationRecord | None:
-    try:
-        return read_creation(creation_path(local_root / str(run)))
-    except CreationError:
-        # A finding of its own in the whole table of rules; the five rules here can do without.
-        return None
-
-
-def _above(run: RunPath) -> Iterator[Finding]:
+def names_above(run: RunPath) -> list[Finding]:
+    """What is wrong with the names of the folders above a run, from its equipment downwards."""
+    findings: list[Finding] = []
     path = ""
     for segment in (run.equipment_id, run.project, run.group):
         if segment:
             path = f"{path}/{segment}" if path else segment
-            yield from _findings("", path, OffendingKind.DIRECTORY_SEGMENT, check_name(segment))
+            findings += _findings("", path, OffendingKind.DIRECTORY_SEGMENT, check_name(segment))
+    return findings
 
 
-def _within(
-    local_root: Path, run: RunPath, settings: ContentScan, creation: CreationRecord | None
-) -> Iterator[Finding]:
-    identity = str(run)
-    mode = check_mode(run, creation.run_kind if creation else None)
-    own = [*check_name(run.leaf), *([mode] if mode else [])]
-    yield from _findings(identity, identity, OffendingKind.DIRECTORY_SEGMENT, own)
-    rendered = RenderedFiles(creation)
-    folders = [""]
-    while folders:
-        folder = folders.pop()
-        subfolders, files = _listing(local_root, identity, folder)
-        prefix = f"{identity}/{folder}/" if folder else f"{identity}/"
-        for name in subfolders:
-            yield from _findings(identity, prefix + name, OffendingKind.DIRECTORY_SEGMENT, check_name(name))
-            folders.append(f"{folder}/{name}" if folder else name)
-        for name in files:
-            yield from _findings(identity, prefix + name, OffendingKind.FILE_NAME, check_name(name))
-        for name in rendered.among(folder, files):
-            matches = _content_matches(local_root, prefix + name, settings)
-            yield from _findings(identity, prefix + name, OffendingKind.FILE_CONTENT, matches)
+def audit_project(local_root: Path, equipment_id: str, project: str, rules: AuditRules) -> FolderAudit:
+    """A project's own folder: its name, its cache files, and the names of the folders that hold its runs."""
+    path = f"{equipment_id}/{project}"
+    folder = local_root / path
+    own = [*check_name(project), *check_project_name(project)]
+    creation, about_creation = _creation(folder)
+    own += about_creation
+    if creation is not None:
+        own += missing_lims_project(creation)
+    findings = [
+        *_findings("", equipment_id, OffendingKind.DIRECTORY_SEGMENT, check_name(equipment_id)),
+        *_findings("", path, OffendingKind.DIRECTORY_SEGMENT, own),
+        *_readme_findings("", path, folder, rules),
+    ]
+    for kind in RunKind:
+        group = folder / kind.group
+        if group.is_dir():
+            problem = _refused(group)
+            where = f"{path}/{kind.group}"
+            findings += _findings("", where, OffendingKind.DIRECTORY_SEGMENT, problem)
+    return FolderAudit(tuple(in_order(findings)))
 
 
-def _listing(local_root: Path, identity: str, folder: str) -> tuple[list[str], list[str]]:
-    subfolders: list[str] = []
-    files: list[str] = []
-    relative = f"{identity}/{folder}" if folder else identity
-    try:
-        with os.scandir(local_root / relative) as entries:
+class _RunWalk:
+    def __init__(self, local_root: Path, run: RunPath, rules: AuditRules) -> None:
+        self._root = local_root
+        self._run = run
+        self._identity = str(run)
+        self._rules = rules
+        self._looked_at = LookedAt()
+
+    def audit(self) -> RunAudit:
+        folder = self._root / self._identity
+        self._note(f"{self._identity}/{CACHE_FOLDER_NAME}")
+        self._note(f"{self._identity}/{CACHE_FOLDER_NAME}/creation.json")
+        self._note(f"{self._identity}/{CACHE_FOLDER_NAME}/{README_FIELDS_NAME}")
+        creation, about_creation = _creation(folder)
+        mode = check_mode(self._run, creation.run_kind if creation else None)
+        own = [*check_name(self._run.leaf), *([mode] if mode else []), *about_creation]
+        if creation is not None:
+            own += missing_lims_project(creation)
+        findings = [
+            *_findings(self._identity, self._identity, OffendingKind.DIRECTORY_SEGMENT, own),
+            *_readme_findings(self._identity, self._identity, folder, self._rules),
+            *self._below(RenderedFiles(creation)),
+        ]
+        return RunAudit(self._run, creation, tuple(in_order(findings)), self._looked_at)
+
+    def _below(self, rendered: RenderedFiles) -> Iterator[Finding]:
+        identity = self._identity
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            prefix = f"{identity}/{folder}/" if folder else f"{identity}/"
+            try:
+                subfolders, files = self._listing(folder)
+            except OSError as error:
+                if not folder and isinstance(error, FileNotFoundError | NotADirectoryError):
+                    raise WalkError(_shown(identity), str(error.strerror)) from error
+                if not isinstance(error, FileNotFoundError):
+                    refused = unreadable_folder(str(error.strerror))
+                    yield from _findings(identity, prefix[:-1], OffendingKind.DIRECTORY_SEGMENT, [refused])
+                continue
+            for name in subfolders:
+                yield from _findings(identity, prefix + name, OffendingKind.DIRECTORY_SEGMENT, check_name(name))
+                folders.append(f"{folder}/{name}" if folder else name)
+            for name in files:
+                yield from _findings(identity, prefix + name, OffendingKind.FILE_NAME, check_name(name))
+            template = rendered.template_folder(folder)
+            if template is not None:
+                self._looked_at.note(os.fsencode(template))
+            for name in sorted(rendered.among(folder, files)):
+                if self._rules.scan.takes(name):
+                    yield from self._content(prefix + name)
+
+    def _listing(self, folder: str) -> tuple[list[str], list[str]]:
+        relative = f"{self._identity}/{folder}" if folder else self._identity
+        self._note(relative)
+        subfolders: list[str] = []
+        files: list[str] = []
+        with os.scandir(self._root / relative) as entries:
             for entry in entries:
                 if not entry.is_dir(follow_symlinks=False):
                     files.append(entry.name)
                 elif folder or entry.name != CACHE_FOLDER_NAME:
                     subfolders.append(entry.name)
-    except FileNotFoundError as error:
-        # A subfolder that vanished meanwhile holds no finding; a run that isn't there can't be audited.
-        if not folder:
-            raise WalkError(_shown(relative), error) from error
-    except OSError as error:
-        raise WalkError(_shown(relative), error) from error
-    return subfolders, files
+        return subfolders, files
+
+    def _content(self, path: str) -> Iterator[Finding]:
+        self._note(path)
+        place = os.fsencode(self._root / path)
+        try:
+            matches: Sequence[RuleMatch] = scan_content(place, self._rules.scan)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if _is_symlink(place):
+                return
+            matches = [unreadable_folder(str(error.strerror))]
+        yield from _findings(self._identity, path, OffendingKind.FILE_CONTENT, matches)
+
+    def _note(self, relative: str) -> None:
+        self._looked_at.note(os.fsencode(self._root / relative))
 
 
-def _content_matches(local_root: Path, path: str, settings: ContentScan) -> list[RuleMatch]:
-    place = os.fsencode(local_root / path)
+def _creation(folder: Path) -> tuple[CreationRecord | None, list[RuleMatch]]:
     try:
-        return scan_content(place, settings)
+        return read_creation(creation_path(folder)), []
+    except CreationMissingError:
+        return None, [ORPHAN]
+    except CreationError as error:
+        return None, [unreadable_creation(error)]
+
+
+def _readme_findings(run_path: str, path: str, folder: Path, rules: AuditRules) -> Iterator[Finding]:
+    if not rules.required_fields:
+        return
+    where = f"{path}/{CACHE_FOLDER_NAME}/{README_FIELDS_NAME}"
+    try:
+        fields = parse_readme_fields(read_plain_file(folder / CACHE_FOLDER_NAME / README_FIELDS_NAME))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ReadmeFieldsError) as error:
+        reason = str(error.strerror) if isinstance(error, OSError) else str(error)
+        yield from _findings(run_path, where, OffendingKind.FILE_CONTENT, [unreadable_folder(reason)])
+        return
+    yield from _findings(
+        run_path, where, OffendingKind.FILE_CONTENT, missing_readme_fields(fields, rules.required_fields)
+    )
+
+
+def _refused(folder: Path) -> list[RuleMatch]:
+    try:
+        with os.scandir(folder):
+            return []
     except FileNotFoundError:
         return []
     except OSError as error:
-        if _is_symlink(place):
-            return []
-        raise WalkError(_shown(path), error) from error
+        return [unreadable_folder(str(error.strerror))]
 
 
 def _is_symlink(place: bytes) -> bool:
@@ -149,8 +237,8 @@ def _shown(path: str) -> str:
 
 
 def _findings(run_path: str, path: str, kind: OffendingKind, matches: Iterable[RuleMatch]) -> Iterator[Finding]:
-    display, exact = _shown(path), os.fsencode(path)
     for match in matches:
+        display, exact = _shown(path), os.fsencode(path)
         yield Finding(
             rule=match.rule,
             tier=match.rule.tier,
@@ -161,3 +249,8 @@ def _findings(run_path: str, path: str, kind: OffendingKind, matches: Iterable[R
             rule_detail=_shown(match.detail),
             offending_path_bytes=b"" if display.encode("utf-8") == exact else exact,
         )
+
+
+def first_unreadable(findings: Iterable[Finding]) -> Finding | None:
+    """A finding that says that something could not be looked into."""
+    return next((finding for finding in findings if finding.rule is Rule.UNREADABLE_FOLDER), None)

@@ -103,7 +103,9 @@ async def test_a_different_file_at_the_destination_is_never_overwritten(engine: 
     assert theirs.read_bytes() == b"THEIRS"
     assert (site.local(run) / "a.tif").read_bytes() == b"pixels"
     query = problem_service_pb2.QueryProblemsRequest(run=run)
-    (finding,) = [f async for f in engine.problems.QueryProblems(query)]
+    finding, failed = [f async for f in engine.problems.QueryProblems(query)]
+    assert failed.rule == finding_pb2.RULE_NAS_SYNC_FAILED
+    assert job_id in failed.rule_detail
     assert finding.rule == finding_pb2.RULE_DESTINATION_FILE_DIFFERS
     assert finding.offending_path == f"{run}/a.tif"
     theirs.rename(theirs.with_name("theirs.tif"))

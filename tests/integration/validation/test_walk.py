@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from libs.run_tree.creation_record import CreationRecord, parse_creation
 from libs.run_tree.run_path import RunPath
 from services.sync_engine.validation.content_scan import ContentScan
-from services.sync_engine.validation.finding import Finding, OffendingKind, Rule
-from services.sync_engine.validation.walk import WalkError, audit_run, audit_scope
+from services.sync_engine.validation.finding import Finding, OffendingKind, Rule, in_order
+from services.sync_engine.validation.walk import AuditRules, WalkError, audit_project, audit_run, names_above
 
 RUN = RunPath("CONFOCAL_01", "Cortex", "Runs", "Run_2026-04-17T14-32")
-SCAN = ContentScan()
+RULES = AuditRules(ContentScan())
+PLAIN: dict[str, Any] = {"schema_version": "1.8", "level": "run", "lims_project": {"uid": "p-1"}}
 
 
-def creation(**fields: Any) -> CreationRecord:
-    return parse_creation(json.dumps({"schema_version": "1.8", "level": "run"} | fields).encode())
+def creation(**fields: Any) -> dict[str, Any]:
+    return PLAIN | fields
 
 
 def put(root: Path, run: RunPath, name: str | bytes, content: bytes = b"") -> None:
@@ -34,8 +34,14 @@ def said(findings: list[Finding]) -> list[tuple[Rule, str, OffendingKind, str | 
     return [(one.rule, one.offending_path, one.offending_kind, one.matched_token) for one in findings]
 
 
-def audit(root: Path, record: CreationRecord | None = None, run: RunPath = RUN) -> list[Finding]:
-    return audit_run(root, run, SCAN, record or creation())
+def audit(
+    root: Path, document: dict[str, Any] | bytes | None = PLAIN, run: RunPath = RUN, rules: AuditRules = RULES
+) -> list[Finding]:
+    """The findings with this creation.json in the run, from the equipment's folder downwards. None: without one."""
+    if document is not None and (root / str(run)).is_dir():
+        content = document if isinstance(document, bytes) else json.dumps(document).encode()
+        put(root, run, ".exlab-wizard/creation.json", content)
+    return in_order([*names_above(run), *audit_run(root, run, rules).findings])
 
 
 def test_a_clean_run_has_no_findings(tmp_path: Path) -> None:
@@ -130,7 +136,7 @@ def test_content_is_scanned_where_a_template_rendered_it_and_nowhere_else(tmp_pa
 def test_which_rendered_files_are_read(tmp_path: Path, name: str, content: bytes, found: bool) -> None:
     put(tmp_path, RUN, name, content)
     record = creation(plugins_applied=[{"files_affected": [name]}])
-    assert bool(audit_run(tmp_path, RUN, ContentScan(max_mib=1), record)) is found
+    assert bool(audit(tmp_path, record, rules=AuditRules(ContentScan(max_mib=1)))) is found
 
 
 def test_a_rendered_file_that_is_a_symlink_is_not_read(tmp_path: Path) -> None:
@@ -172,20 +178,109 @@ def test_a_run_that_is_not_there_cannot_be_audited(tmp_path: Path) -> None:
         audit(tmp_path)
 
 
-def test_a_scope_has_every_run_and_what_lies_above_once(tmp_path: Path) -> None:
-    runs = [
-        RunPath("CONFOCAL_01", "bad:", "Runs", "Run_1"),
-        RunPath("CONFOCAL_01", "bad:", "Runs", "Run_2"),
-        RunPath("CONFOCAL_01", "good", "", "Run_3"),
-        RunPath("CONFOCAL_01", "good", "TestRuns", "TestRun_4"),
+def test_a_run_or_project_without_creation_json_is_an_orphan(tmp_path: Path) -> None:
+    put(tmp_path, RUN, "fine.txt")
+    assert said(audit(tmp_path, None)) == [(Rule.ORPHAN, str(RUN), OffendingKind.DIRECTORY_SEGMENT, None)]
+    project = audit_project(tmp_path, RUN.equipment_id, RUN.project, RULES).findings
+    assert [(one.rule, one.offending_path, one.run_path) for one in project] == [
+        (Rule.ORPHAN, "CONFOCAL_01/Cortex", ""),
     ]
-    for run in runs:
-        put(tmp_path, run, ".exlab-wizard/creation.json", b'{"schema_version":"1.8","level":"run","run_kind":"test"}')
-    put(tmp_path, runs[1], ".exlab-wizard/creation.json", b"{")
-    audits = list(audit_scope(tmp_path, equipment_id="CONFOCAL_01", settings=SCAN))
-    assert [one.run for one in audits] == [*runs, None]
-    assert [len(one.findings) for one in audits] == [1, 0, 1, 0, 1]
-    assert [one.creation is None for one in audits] == [False, True, False, False, True]
-    assert audits[-1].findings[0].offending_path == "CONFOCAL_01/bad:"
-    project = list(audit_scope(tmp_path, equipment_id="CONFOCAL_01", project="good", settings=SCAN))
-    assert [one.run for one in project] == [*runs[2:], None]
+    assert {one.tier.value for one in project} == {"soft"}
+    (tmp_path / "CONFOCAL_01/Cortex/.exlab-wizard").mkdir()
+    (tmp_path / "CONFOCAL_01/Cortex/.exlab-wizard/creation.json").write_text(json.dumps(PLAIN | {"level": "project"}))
+    assert audit_project(tmp_path, RUN.equipment_id, RUN.project, RULES).findings == ()
+
+
+@pytest.mark.parametrize(
+    "content", [b"{", b"", b"[]", b'{"schema_version":"2.0","level":"run"}', b'{"schema_version":"1.8"}']
+)
+def test_a_creation_json_that_can_not_be_used(tmp_path: Path, content: bytes) -> None:
+    put(tmp_path, RUN, "fine.txt")
+    [finding] = audit(tmp_path, content)
+    assert (finding.rule, finding.offending_path) == (Rule.UNREADABLE_CREATION_JSON, str(RUN))
+
+
+@pytest.mark.parametrize(
+    ("document", "missing"),
+    [
+        ({"schema_version": "1.8"}, True),
+        ({"schema_version": "1.5"}, True),
+        ({"schema_version": "1.8", "lims_project": None}, True),
+        ({"schema_version": "1.4"}, False),
+        ({"schema_version": "1.8", "original_schema_version": "1.2"}, False),
+        ({"schema_version": "1.9", "lims_project": {"uid": "", "short_id": ""}}, False),
+    ],
+)
+def test_lims_project_is_required_from_1_5_on(tmp_path: Path, document: dict[str, Any], missing: bool) -> None:
+    put(tmp_path, RUN, "fine.txt")
+    findings = audit(tmp_path, document | {"level": "run"})
+    assert [(one.rule, one.matched_token) for one in findings] == (
+        [(Rule.MISSING_REQUIRED_FIELD, "lims_project")] if missing else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("layers", "missing"),
+    [
+        ({}, True),
+        ({"config_fields": {"irb_protocol": "P-1"}}, False),
+        ({"config_fields": {"irb_protocol": ""}}, True),
+        ({"config_fields": {"irb_protocol": "  "}}, True),
+        ({"config_fields": {"irb_protocol": None}}, True),
+        ({"config_fields": {"irb_protocol": False}}, False),
+        ({"core_fields": {"irb_protocol": ""}, "config_fields": {"irb_protocol": "P-1"}}, True),
+        ({"template_fields": {"irb_protocol": "P-1"}, "config_fields": {"irb_protocol": ""}}, False),
+        ({"custom_fields": [{"label": "irb_protocol", "value": "P-1"}]}, True),
+    ],
+)
+def test_required_readme_fields_are_looked_up_layer_by_layer(
+    tmp_path: Path, layers: dict[str, Any], missing: bool
+) -> None:
+    rules = AuditRules(required_fields=frozenset({"irb_protocol"}))
+    put(tmp_path, RUN, "fine.txt")
+    assert audit(tmp_path, rules=rules) == [], "a readme_fields.json may be absent"
+    put(tmp_path, RUN, ".exlab-wizard/readme_fields.json", json.dumps({"schema_version": "1.1"} | layers).encode())
+    where = f"{RUN}/.exlab-wizard/readme_fields.json"
+    expected = [(Rule.MISSING_REQUIRED_FIELD, where, OffendingKind.FILE_CONTENT, "irb_protocol")] if missing else []
+    assert said(audit(tmp_path, rules=rules)) == expected
+
+
+def test_a_readme_fields_json_that_is_none(tmp_path: Path) -> None:
+    put(tmp_path, RUN, ".exlab-wizard/readme_fields.json", b"{")
+    rules = AuditRules(required_fields=frozenset({"irb_protocol"}))
+    assert [one.rule for one in audit(tmp_path, rules=rules)] == [Rule.UNREADABLE_FOLDER]
+
+
+@pytest.mark.parametrize(
+    ("content", "malformed"),
+    [
+        (b"---\nlabel: x\n---\nBody\n", False),
+        (b"Body\n---\n", False),
+        (b"---\nlabel: x\n", True),
+        (b"---\n" + b"a: 1\n" * 198 + b"---\n", False),
+        (b"---\n" + b"a: 1\n" * 199 + b"---\n", True),
+        (b"---\nlabel: [1\n---\n", True),
+        (b"\xef\xbb\xbf---\nlabel: x\n---\n", False),
+    ],
+)
+def test_front_matter_that_is_malformed(tmp_path: Path, content: bytes, malformed: bool) -> None:
+    put(tmp_path, RUN, "README.md", content)
+    put(tmp_path, RUN, "data/README.md", b"---\n")
+    expected = [(Rule.MALFORMED_YAML_FRONT_MATTER, f"{RUN}/README.md", OffendingKind.FILE_CONTENT, None)]
+    assert said(audit(tmp_path)) == (expected if malformed else [])
+
+
+@pytest.mark.parametrize("name", ["Cortex ", " Cortex", "Cortex.", "Körper", "a:b", "CON"])
+def test_a_project_folder_with_an_unsafe_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "CONFOCAL_01" / name).mkdir(parents=True)
+    findings = audit_project(tmp_path, "CONFOCAL_01", name, RULES).findings
+    [unsafe] = [one for one in findings if one.rule is Rule.UNSAFE_PROJECT_NAME]
+    assert (unsafe.offending_path, unsafe.run_path, unsafe.matched_token) == (f"CONFOCAL_01/{name}", "", name)
+
+
+def test_real_instrument_trees_give_no_false_finding(tmp_path: Path) -> None:
+    for number in range(300):
+        text = f'<?xml version="1.0"?><OME><Image ID="{{{{{number}}}}}"><Plane/></Image></OME>'.encode()
+        put(tmp_path, RUN, f"Position {number:03}/metadata.xml", text)
+        put(tmp_path, RUN, f"Position {number:03}/peaks.csv", b"<m/z>,<intensity>\n{% raw %}\n")
+    assert audit(tmp_path) == []

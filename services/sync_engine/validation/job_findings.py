@@ -1,0 +1,55 @@
+"""What the jobs of a run have to say to operators, as findings (SPEC §3). Pure."""
+
+from __future__ import annotations
+
+from services.sync_engine.jobs.job import Job, JobState
+from services.sync_engine.transfer.transport import FailureKind, bytes_unless_text
+from services.sync_engine.validation.finding import Finding, OffendingKind, Rule
+
+
+def findings_of_job(job: Job) -> list[Finding]:
+    """A failed job, each file that stopped it at its destination, and a job that waits for somebody."""
+    if job.state is JobState.FAILED and job.failure is not None:
+        failed = f"Job {job.job_id} to {job.destination} failed ({job.failure.kind}): {job.failure.message}"
+        return [_of_run(job, Rule.NAS_SYNC_FAILED, failed), *_files_that_differ(job)]
+    if job.wait is not None:
+        waits = f"Job {job.job_id} to {job.destination} waits ({job.wait.condition}): {job.wait.detail}"
+        return [_of_run(job, Rule.NAS_SYNC_WAITING, waits)]
+    return []
+
+
+def _of_run(job: Job, rule: Rule, detail: str) -> Finding:
+    return Finding(
+        rule=rule,
+        tier=rule.tier,
+        run_path=job.run,
+        offending_path=job.run,
+        offending_kind=OffendingKind.DIRECTORY_SEGMENT,
+        matched_token=None,
+        rule_detail=detail,
+    )
+
+
+def _files_that_differ(job: Job) -> list[Finding]:
+    if job.failure is None or job.failure.kind is not FailureKind.DESTINATION_FILE_DIFFERS:
+        return []
+    found = []
+    for file in job.failure.differing:
+        raw = bytes_unless_text(file.path)
+        there = f"with the SHA-256 {file.there_sha256}" if file.there_sha256 else "that is no file"
+        found.append(
+            Finding(
+                rule=Rule.DESTINATION_FILE_DIFFERS,
+                tier=Rule.DESTINATION_FILE_DIFFERS.tier,
+                run_path=job.run,
+                offending_path=f"{job.run}/{file.path.decode(errors='replace')}",
+                offending_kind=OffendingKind.FILE_CONTENT,
+                matched_token=None,
+                rule_detail=(
+                    f"Destination {job.destination} holds something else of this name {there}, which this job did not"
+                    f" write; the run's file has the SHA-256 {file.here_sha256}."
+                ),
+                offending_path_bytes=job.run.encode() + b"/" + raw if raw else b"",
+            )
+        )
+    return found
