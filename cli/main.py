@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from cli.commands import equipment, job, log, override, problems, project, run, secret, up, why
+from cli.commands import (
+    equipment,
+    job,
+    log,
+    override,
+    problems,
+    project,
+    receipt,
+    run,
+    run_clean,
+    run_evidence,
+    secret,
+    up,
+    why,
+)
 from libs.service_kit.version import LABFERRY_VERSION
 
 _EPILOG = """Exit status: 0 done · 1 the answer is no (blocked, not verified, not intact) · 2 wrong usage ·
@@ -18,7 +32,10 @@ app = typer.Typer(
     epilog=_EPILOG,
     help="Carries acquisition runs to the lab's storage and proves that every byte arrived.",
 )
+run.app.command("clean", epilog="Example: labferry run clean CONFOCAL_01/… --dry-run")(run_clean.clean)
+run.app.command("evidence", epilog="Example: labferry run evidence CONFOCAL_01/… -o json")(run_evidence.evidence)
 app.add_typer(run.app, name="run")
+app.add_typer(receipt.app, name="receipt")
 app.add_typer(job.app, name="job")
 app.add_typer(equipment.app, name="equipment")
 app.add_typer(override.app, name="override")
