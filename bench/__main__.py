@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import uvloop
 
-from bench import append_group, catch_up, enqueue, idle, many_runs, replay, rpc_read, startup, transfer_small
+from bench import append_group, catch_up, enqueue, idle, many_runs, problems, replay, rpc_read, startup, transfer_small
 from bench.rpc_write import RPC_WRITE
 from bench.table import Result, Row, format_table, note_result, run_row
 
@@ -23,6 +23,8 @@ ROWS: Sequence[Row] = (
     many_runs.ROW,
     enqueue.ROW,
     idle.ROW,
+    problems.FIRST,
+    problems.REPEATED,
     transfer_small.ROW,
 )
 

@@ -149,7 +149,7 @@ class RunPath:
         return cls(equipment_id, project, group, leaf)
 
     def __str__(self) -> str:
-        return f"{self.equipment_id}/{self.below_equipment}"
+        return "/".join(part for part in (self.equipment_id, self.project, self.group, self.leaf) if part)
 
     @property
     def below_equipment(self) -> PurePosixPath:

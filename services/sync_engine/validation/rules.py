@@ -15,6 +15,8 @@ from services.sync_engine.validation.finding import Rule
 
 _PLACEHOLDER = re.compile(r"<[A-Za-z_][A-Za-z0-9_]*>")
 _JINJA = re.compile(r"\{\{[^}]*\}\}|\{%[^%]*%\}")
+# Without one of these no rule but that of reserved names can fire: most names are settled with one look.
+_SUSPICIOUS = re.compile(r"[<>:\"/\\|?*{\x00-\x1f]|[. ]\Z")
 _ILLEGAL = frozenset('<>:"/\\|?*') | {chr(code) for code in range(32)}
 
 
@@ -29,6 +31,8 @@ class RuleMatch:
 
 def check_name(name: str) -> list[RuleMatch]:
     """What is wrong with one file or folder name."""
+    if not _SUSPICIOUS.search(name) and not is_reserved_device_name(name):
+        return []
     return [*check_text(name, "name"), *_illegal_characters(name), *_reserved_name(name)]
 
 

@@ -109,6 +109,7 @@ def audit_project(local_root: Path, equipment_id: str, project: str, rules: Audi
 class _RunWalk:
     def __init__(self, local_root: Path, run: RunPath, rules: AuditRules) -> None:
         self._root = local_root
+        self._place = os.fsencode(local_root) + b"/"
         self._run = run
         self._identity = str(run)
         self._rules = rules
@@ -163,7 +164,7 @@ class _RunWalk:
         self._note(relative)
         subfolders: list[str] = []
         files: list[str] = []
-        with os.scandir(self._root / relative) as entries:
+        with os.scandir(os.path.join(self._root, relative)) as entries:
             for entry in entries:
                 if not entry.is_dir(follow_symlinks=False):
                     files.append(entry.name)
@@ -173,7 +174,7 @@ class _RunWalk:
 
     def _content(self, path: str) -> Iterator[Finding]:
         self._note(path)
-        place = os.fsencode(self._root / path)
+        place = self._place + os.fsencode(path)
         try:
             matches: Sequence[RuleMatch] = scan_content(place, self._rules.scan)
         except FileNotFoundError:
@@ -185,7 +186,7 @@ class _RunWalk:
         yield from _findings(self._identity, path, OffendingKind.FILE_CONTENT, matches)
 
     def _note(self, relative: str) -> None:
-        self._looked_at.note(os.fsencode(self._root / relative))
+        self._looked_at.note(self._place + os.fsencode(relative))
 
 
 def _creation(folder: Path) -> tuple[CreationRecord | None, list[RuleMatch]]:
