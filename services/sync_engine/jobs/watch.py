@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
 from libs.event_log.projection import ProjectionRunner
@@ -52,7 +52,7 @@ class JobWatch:
         ends = [self._news.listen(changed), self._board.listen(progressed)]
         draining = asyncio.create_task(self._draining.wait())
         try:
-            for placed in await self._projections.query(lambda c: jobs_where(c, wanted)):
+            for placed in _by_position(await self._projections.query(lambda c: jobs_where(c, wanted))):
                 known.setdefault(placed.job.job_id, placed)
                 yield WatchedJob(placed, self._board.of(placed.job.job_id))
             while True:
@@ -65,10 +65,16 @@ class JobWatch:
                     raise UnavailableError("the service is ending; resume with the last resume_token")
                 wake.clear()
                 while fresh:
-                    job_id = next(iter(fresh))
-                    del fresh[job_id]
-                    yield WatchedJob(known[job_id], self._board.of(job_id))
+                    news = _by_position(known[job_id] for job_id in fresh)
+                    fresh.clear()
+                    for placed in news:
+                        yield WatchedJob(placed, self._board.of(placed.job.job_id))
         finally:
             draining.cancel()
             for end in ends:
                 end()
+
+
+def _by_position(jobs: Iterable[PlacedJob]) -> list[PlacedJob]:
+    """What changed first comes first: whoever resumes behind one job has seen every change before it."""
+    return sorted(jobs, key=lambda placed: placed.last_position)
