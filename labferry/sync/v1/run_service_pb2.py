@@ -27,7 +27,7 @@ from labferry.sync.v1 import finding_pb2 as labferry_dot_sync_dot_v1_dot_finding
 from labferry.sync.v1 import run_pb2 as labferry_dot_sync_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"labferry/sync/v1/run_service.proto\x12\x10labferry.sync.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1elabferry/sync/v1/finding.proto\x1a\x1alabferry/sync/v1/run.proto\"R\n\rGetRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12*\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x16.labferry.sync.v1.AsOfH\x00\x88\x01\x01\x42\x08\n\x06_as_of\"\xcd\x01\n\x15RecordOverrideRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12-\n\rproblem_class\x18\x02 \x01(\x0e\x32\x16.labferry.sync.v1.Rule\x12\x10\n\x08operator\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x33\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x06 \x01(\tB\r\n\x0b_expires_at\"o\n\x15RevokeOverrideRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x13\n\x0boverride_id\x18\x02 \x01(\t\x12\x10\n\x08operator\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"Y\n\x14ListOverridesRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12*\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x16.labferry.sync.v1.AsOfH\x00\x88\x01\x01\x42\x08\n\x06_as_of\"F\n\x15ListOverridesResponse\x12-\n\toverrides\x18\x01 \x03(\x0b\x32\x1a.labferry.sync.v1.Override2\xde\x02\n\nRunService\x12@\n\x06GetRun\x12\x1f.labferry.sync.v1.GetRunRequest\x1a\x15.labferry.sync.v1.Run\x12U\n\x0eRecordOverride\x12\'.labferry.sync.v1.RecordOverrideRequest\x1a\x1a.labferry.sync.v1.Override\x12U\n\x0eRevokeOverride\x12\'.labferry.sync.v1.RevokeOverrideRequest\x1a\x1a.labferry.sync.v1.Override\x12`\n\rListOverrides\x12&.labferry.sync.v1.ListOverridesRequest\x1a\'.labferry.sync.v1.ListOverridesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"labferry/sync/v1/run_service.proto\x12\x10labferry.sync.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1elabferry/sync/v1/finding.proto\x1a\x1alabferry/sync/v1/run.proto\"R\n\rGetRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12*\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x16.labferry.sync.v1.AsOfH\x00\x88\x01\x01\x42\x08\n\x06_as_of\"\xd7\x02\n\x0fListRunsRequest\x12\x14\n\x0c\x65quipment_id\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12+\n\x08run_kind\x18\x03 \x01(\x0e\x32\x19.labferry.sync.v1.RunKind\x12\x33\n\rsync_statuses\x18\x04 \x03(\x0e\x32\x1c.labferry.sync.v1.SyncStatus\x12\x36\n\rcreated_after\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x37\n\x0e\x63reated_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\tB\x10\n\x0e_created_afterB\x11\n\x0f_created_before\"P\n\x10ListRunsResponse\x12#\n\x04runs\x18\x01 \x03(\x0b\x32\x15.labferry.sync.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcd\x01\n\x15RecordOverrideRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12-\n\rproblem_class\x18\x02 \x01(\x0e\x32\x16.labferry.sync.v1.Rule\x12\x10\n\x08operator\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x33\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x06 \x01(\tB\r\n\x0b_expires_at\"o\n\x15RevokeOverrideRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x13\n\x0boverride_id\x18\x02 \x01(\t\x12\x10\n\x08operator\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"Y\n\x14ListOverridesRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12*\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x16.labferry.sync.v1.AsOfH\x00\x88\x01\x01\x42\x08\n\x06_as_of\"F\n\x15ListOverridesResponse\x12-\n\toverrides\x18\x01 \x03(\x0b\x32\x1a.labferry.sync.v1.Override2\xb1\x03\n\nRunService\x12@\n\x06GetRun\x12\x1f.labferry.sync.v1.GetRunRequest\x1a\x15.labferry.sync.v1.Run\x12Q\n\x08ListRuns\x12!.labferry.sync.v1.ListRunsRequest\x1a\".labferry.sync.v1.ListRunsResponse\x12U\n\x0eRecordOverride\x12\'.labferry.sync.v1.RecordOverrideRequest\x1a\x1a.labferry.sync.v1.Override\x12U\n\x0eRevokeOverride\x12\'.labferry.sync.v1.RevokeOverrideRequest\x1a\x1a.labferry.sync.v1.Override\x12`\n\rListOverrides\x12&.labferry.sync.v1.ListOverridesRequest\x1a\'.labferry.sync.v1.ListOverridesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,14 +36,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETRUNREQUEST']._serialized_start=149
   _globals['_GETRUNREQUEST']._serialized_end=231
-  _globals['_RECORDOVERRIDEREQUEST']._serialized_start=234
-  _globals['_RECORDOVERRIDEREQUEST']._serialized_end=439
-  _globals['_REVOKEOVERRIDEREQUEST']._serialized_start=441
-  _globals['_REVOKEOVERRIDEREQUEST']._serialized_end=552
-  _globals['_LISTOVERRIDESREQUEST']._serialized_start=554
-  _globals['_LISTOVERRIDESREQUEST']._serialized_end=643
-  _globals['_LISTOVERRIDESRESPONSE']._serialized_start=645
-  _globals['_LISTOVERRIDESRESPONSE']._serialized_end=715
-  _globals['_RUNSERVICE']._serialized_start=718
-  _globals['_RUNSERVICE']._serialized_end=1068
+  _globals['_LISTRUNSREQUEST']._serialized_start=234
+  _globals['_LISTRUNSREQUEST']._serialized_end=577
+  _globals['_LISTRUNSRESPONSE']._serialized_start=579
+  _globals['_LISTRUNSRESPONSE']._serialized_end=659
+  _globals['_RECORDOVERRIDEREQUEST']._serialized_start=662
+  _globals['_RECORDOVERRIDEREQUEST']._serialized_end=867
+  _globals['_REVOKEOVERRIDEREQUEST']._serialized_start=869
+  _globals['_REVOKEOVERRIDEREQUEST']._serialized_end=980
+  _globals['_LISTOVERRIDESREQUEST']._serialized_start=982
+  _globals['_LISTOVERRIDESREQUEST']._serialized_end=1071
+  _globals['_LISTOVERRIDESRESPONSE']._serialized_start=1073
+  _globals['_LISTOVERRIDESRESPONSE']._serialized_end=1143
+  _globals['_RUNSERVICE']._serialized_start=1146
+  _globals['_RUNSERVICE']._serialized_end=1579
 # @@protoc_insertion_point(module_scope)

@@ -41,6 +41,11 @@ class RunServiceStub(object):
                 request_serializer=labferry_dot_sync_dot_v1_dot_run__service__pb2.GetRunRequest.SerializeToString,
                 response_deserializer=labferry_dot_sync_dot_v1_dot_run__pb2.Run.FromString,
                 _registered_method=True)
+        self.ListRuns = channel.unary_unary(
+                '/labferry.sync.v1.RunService/ListRuns',
+                request_serializer=labferry_dot_sync_dot_v1_dot_run__service__pb2.ListRunsRequest.SerializeToString,
+                response_deserializer=labferry_dot_sync_dot_v1_dot_run__service__pb2.ListRunsResponse.FromString,
+                _registered_method=True)
         self.RecordOverride = channel.unary_unary(
                 '/labferry.sync.v1.RunService/RecordOverride',
                 request_serializer=labferry_dot_sync_dot_v1_dot_run__service__pb2.RecordOverrideRequest.SerializeToString,
@@ -64,6 +69,13 @@ class RunServiceServicer(object):
 
     def GetRun(self, request, context):
         """One run with its creation.json and jobs. NOT_FOUND when there is no such folder.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRuns(self, request, context):
+        """Runs that lie on disk or that the log knows, sorted by path. Those whose folder is gone come without creation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,6 +111,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.GetRun,
                     request_deserializer=labferry_dot_sync_dot_v1_dot_run__service__pb2.GetRunRequest.FromString,
                     response_serializer=labferry_dot_sync_dot_v1_dot_run__pb2.Run.SerializeToString,
+            ),
+            'ListRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRuns,
+                    request_deserializer=labferry_dot_sync_dot_v1_dot_run__service__pb2.ListRunsRequest.FromString,
+                    response_serializer=labferry_dot_sync_dot_v1_dot_run__service__pb2.ListRunsResponse.SerializeToString,
             ),
             'RecordOverride': grpc.unary_unary_rpc_method_handler(
                     servicer.RecordOverride,
@@ -144,6 +161,33 @@ class RunService(object):
             '/labferry.sync.v1.RunService/GetRun',
             labferry_dot_sync_dot_v1_dot_run__service__pb2.GetRunRequest.SerializeToString,
             labferry_dot_sync_dot_v1_dot_run__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/labferry.sync.v1.RunService/ListRuns',
+            labferry_dot_sync_dot_v1_dot_run__service__pb2.ListRunsRequest.SerializeToString,
+            labferry_dot_sync_dot_v1_dot_run__service__pb2.ListRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,

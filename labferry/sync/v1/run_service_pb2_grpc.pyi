@@ -36,6 +36,8 @@ class RunServiceStub:
     def __new__(cls, channel: _aio.Channel) -> RunServiceAsyncStub: ...
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_pb2.Run]
     """One run with its creation.json and jobs. NOT_FOUND when there is no such folder."""
+    ListRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]
+    """Runs that lie on disk or that the log knows, sorted by path. Those whose folder is gone come without creation."""
     RecordOverride: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.RecordOverrideRequest, _run_pb2.Override]
     """Records permission to ignore one class of finding on one run. An event first, then an entry in creation.json.
     INVALID_ARGUMENT without operator or reason, or for a class that can't be overridden. Operators.
@@ -54,6 +56,8 @@ class RunServiceAsyncStub(RunServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_pb2.Run]  # type: ignore[assignment]
     """One run with its creation.json and jobs. NOT_FOUND when there is no such folder."""
+    ListRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]  # type: ignore[assignment]
+    """Runs that lie on disk or that the log knows, sorted by path. Those whose folder is gone come without creation."""
     RecordOverride: _aio.UnaryUnaryMultiCallable[_run_service_pb2.RecordOverrideRequest, _run_pb2.Override]  # type: ignore[assignment]
     """Records permission to ignore one class of finding on one run. An event first, then an entry in creation.json.
     INVALID_ARGUMENT without operator or reason, or for a class that can't be overridden. Operators.
@@ -75,6 +79,14 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_pb2.Run, _abc.Awaitable[_run_pb2.Run]]:
         """One run with its creation.json and jobs. NOT_FOUND when there is no such folder."""
+
+    @_abc_1.abstractmethod
+    def ListRuns(
+        self,
+        request: _run_service_pb2.ListRunsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ListRunsResponse, _abc.Awaitable[_run_service_pb2.ListRunsResponse]]:
+        """Runs that lie on disk or that the log knows, sorted by path. Those whose folder is gone come without creation."""
 
     @_abc_1.abstractmethod
     def RecordOverride(

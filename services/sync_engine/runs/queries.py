@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import islice
 
 from labferry.sync.v1 import run_pb2
 from libs.event_log.projection import ProjectionRunner
 from libs.event_log.store import PositionBeyondHeadError
 from libs.run_tree.creation_errors import CreationError
+from libs.run_tree.creation_record import SyncStatus
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.engine_log import EngineLog, recorded_at
 from services.sync_engine.jobs.job import Job
@@ -16,6 +18,7 @@ from services.sync_engine.jobs.messages import job_message
 from services.sync_engine.jobs.read_model import JobFilter, jobs_where
 from services.sync_engine.jobs.waiting import WaitingOn, recorded_waits
 from services.sync_engine.runs.creation_projection import CreationFiles
+from services.sync_engine.runs.listing import RunFilter, logged_runs, page_token, place_of, runs_after
 from services.sync_engine.runs.location import RunLocator
 from services.sync_engine.runs.messages import known_fields, run_message
 from services.sync_engine.runs.run import RunRecord
@@ -54,6 +57,29 @@ class RunQueries:
         except CreationError:
             creation = None
         return run_message(located.path, record, creation, jobs)
+
+    async def page(self, equipment_id: str, wanted: RunFilter, size: int, token: str) -> tuple[list[run_pb2.Run], str]:
+        """Runs with the token of the next page, empty on the last. EquipmentNotConfiguredError."""
+        after = place_of(token)
+        equipment = [self._locator.equipment(equipment_id)] if equipment_id else self._locator.all_equipment
+        logged = await self._projections.query(logged_runs)
+
+        def status_of(run: str) -> SyncStatus:
+            return logged.get(run, SyncStatus.PENDING)
+
+        listed = await self._threads.run(
+            lambda: list(islice(runs_after(equipment, list(logged), status_of, wanted, after), size + 1))
+        )
+        shown = listed[:size]
+        jobs = await self._projections.query(
+            lambda c: {run.path: jobs_where(c, JobFilter(run=str(run.path))) for run in shown}
+        )
+        messages = []
+        for run in shown:
+            record = await self._log.run(str(run.path))
+            of_run = [job_message(p.job, self._waiting.of(p.job)) for p in jobs[run.path]]
+            messages.append(run_message(run.path, record, run.creation, of_run))
+        return messages, page_token(str(shown[-1].path)) if len(listed) > size else ""
 
     async def jobs_of_run(self, run: str) -> list[Job]:
         """In the order they were queued."""

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 from labferry.sync.v1 import run_pb2, run_service_pb2, run_service_pb2_grpc
 from libs.service_kit.identity import OPERATORS, READERS
 from libs.service_kit.server import PublishedService
+from services.sync_engine.jobs.job import SYNC_STATUSES
 from services.sync_engine.requests import Fields, cause, request_key
+from services.sync_engine.runs.listing import RunFilter
 from services.sync_engine.runs.messages import override_message, override_messages
 from services.sync_engine.runs.override_commands import OverrideCommands
 from services.sync_engine.runs.queries import RunQueries
 from services.sync_engine.runs.run import RULES
+from services.sync_engine.runs.run_kinds import RUN_KINDS
 
 if TYPE_CHECKING:
     from grpc.aio import ServicerContext
@@ -23,7 +26,7 @@ FULL_NAME = "labferry.sync.v1.RunService"
 
 
 class RunServicer(run_service_pb2_grpc.RunServiceServicer):
-    """GetRun and the overrides."""
+    """Runs and their overrides."""
 
     def __init__(self, commands: OverrideCommands, queries: RunQueries) -> None:
         self._commands = commands
@@ -34,6 +37,30 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         fields.run(request.run)
         fields.done()
         return await self._queries.run(request.run, request.as_of if request.HasField("as_of") else None)
+
+    async def ListRuns(
+        self, request: run_service_pb2.ListRunsRequest, context: Context
+    ) -> run_service_pb2.ListRunsResponse:
+        fields = Fields()
+        size = fields.page_size(request.page_size)
+        kind = RUN_KINDS.get(request.run_kind) if request.run_kind else None
+        if request.run_kind and kind is None:
+            fields.wrong("run_kind", f"{request.run_kind} is not a known value")
+        statuses = {SYNC_STATUSES.get(value) for value in request.sync_statuses}
+        if None in statuses:
+            fields.wrong("sync_statuses", "must be named values")
+        after = fields.time(request.created_after, "created_after") if request.HasField("created_after") else None
+        before = fields.time(request.created_before, "created_before") if request.HasField("created_before") else None
+        fields.done()
+        wanted = RunFilter(
+            project=request.project,
+            kind=kind,
+            statuses=frozenset(s for s in statuses if s is not None),
+            created_after=after,
+            created_before=before,
+        )
+        runs, token = await self._queries.page(request.equipment_id, wanted, size, request.page_token)
+        return run_service_pb2.ListRunsResponse(runs=runs, next_page_token=token)
 
     async def RecordOverride(
         self, request: run_service_pb2.RecordOverrideRequest, context: Context
@@ -93,6 +120,7 @@ def publish(commands: OverrideCommands, queries: RunQueries) -> PublishedService
         add_to_server=run_service_pb2_grpc.add_RunServiceServicer_to_server,
         roles={
             "GetRun": READERS,
+            "ListRuns": READERS,
             "RecordOverride": OPERATORS,
             "RevokeOverride": OPERATORS,
             "ListOverrides": READERS,
