@@ -1,4 +1,4 @@
-"""What follows on the proof of a run's copies, wired: cleanup of the local data, and what is asked about the copies."""
+"""What follows on the proof of a run's copies, wired: audits, cleanup of the local data, and questions about them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from datetime import timedelta
 
 from libs.event_log.projection import ProjectionRunner
 from libs.service_kit.settings import CleanupSettings, Settings
+from services.sync_engine.audits.auditor import Auditor, AuditRules
+from services.sync_engine.audits.reading import CopyReading
 from services.sync_engine.cleanup.cache_folder import CacheFolder
 from services.sync_engine.cleanup.clean_run import CleanRun
 from services.sync_engine.cleanup.execution import Execution
@@ -15,9 +17,12 @@ from services.sync_engine.cleanup.interlocks import CleanupRules
 from services.sync_engine.cleanup.reaper import Reaper
 from services.sync_engine.cleanup.recovery import finish_interrupted_cleanups
 from services.sync_engine.cleanup.ticket import Limits
+from services.sync_engine.destinations import open_brakes
 from services.sync_engine.jobs.job import JobState
 from services.sync_engine.jobs.news import JobNews
 from services.sync_engine.jobs.read_model import JobFilter, jobs_where
+from services.sync_engine.jobs.scheduler import Scheduler
+from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.proof_methods import ProofParts
 from services.sync_engine.receipts.queries import ProofQueries
@@ -34,11 +39,25 @@ def cleanup_rules(settings: CleanupSettings) -> CleanupRules:
     )
 
 
+def audit_rules(settings: Settings) -> AuditRules:
+    days = settings.verify.scrub_interval_days
+    return AuditRules(
+        passes=settings.nas_cleanup.min_verify_passes,
+        interval=timedelta(hours=settings.verify.audit_interval_hours),
+        scrub_interval=None if days is None else timedelta(days=days),
+    )
+
+
 @asynccontextmanager
 async def after_proof(
-    bench: Workbench, settings: Settings, projections: ProjectionRunner, news: JobNews
+    bench: Workbench,
+    settings: Settings,
+    projections: ProjectionRunner,
+    news: JobNews,
+    scheduler: Scheduler,
+    in_hand: WorkInHand,
 ) -> AsyncIterator[ProofParts]:
-    """Finishes what a crash left of deletions, then lets the reaper begin; ends both with the block."""
+    """Finishes what a crash left of deletions, then lets the reaper and the audits begin; ends all with the block."""
     rules = cleanup_rules(settings.nas_cleanup)
     async with AsyncExitStack() as resources:
         execution = Execution(bench, rules, CacheFolder(bench))
@@ -51,4 +70,11 @@ async def after_proof(
             news.listen(lambda placed: reaper.notice(placed.job))
             verified = JobFilter(states=(JobState.VERIFIED, JobState.CLEANUP_ELIGIBLE))
             reaper.start(p.job for p in await projections.query(lambda c: jobs_where(c, verified)))
+        reading = CopyReading(bench, in_hand, open_brakes(settings.equipment))
+        auditor = Auditor(bench, projections, reading, audit_rules(settings), scheduler.is_idle)
+        resources.push_async_callback(auditor.close)
+        projections.on_applied(auditor.applied)
+        scheduler.on_busy(auditor.busy)
+        bench.watch.on_back(auditor.destination_back)
+        auditor.start()
         yield ProofParts(clean, ProofQueries(bench))

@@ -22,6 +22,7 @@ from libs.service_kit.run import Composition, ServiceEnvironment
 from libs.service_kit.settings import SQLITE
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.after_proof import after_proof
+from services.sync_engine.audits.read_model import CopiesProjection
 from services.sync_engine.destinations import open_destinations
 from services.sync_engine.engine_log import EngineLog
 from services.sync_engine.equipment import servicer as equipment_servicer
@@ -97,7 +98,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             store,
             EVENT_TYPES,
             environment.state_dir / "read_models.sqlite3",
-            (JobsProjection(), RunsProjection(), EquipmentProjection()),
+            (JobsProjection(), RunsProjection(), EquipmentProjection(), CopiesProjection()),
             stopped=lambda failure: logger.error("projection_stopped", **asdict(failure)),
         )
         await projections.start()
@@ -211,7 +212,9 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             jobs=JobQueries(log, projections),
             runs=queries,
             waiting=waiting,
-            proof=await resources.enter_async_context(after_proof(bench, settings, projections, news)),
+            proof=await resources.enter_async_context(
+                after_proof(bench, settings, projections, news, scheduler, in_hand)
+            ),
         )
         equipment = equipment_servicer.EquipmentServicer(
             EquipmentStatuses(projections, locator, destinations, watch, threads, _now),

@@ -7,7 +7,7 @@ from datetime import time
 
 from libs.service_kit.settings import Bandwidth as BandwidthSettings
 from libs.service_kit.settings import EquipmentSettings, Weekday
-from services.sync_engine.transfer.bandwidth import Bandwidth, BandwidthWindow
+from services.sync_engine.transfer.bandwidth import Bandwidth, BandwidthBrake, BandwidthWindow
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.mounted import MountedTransport
 
@@ -37,6 +37,15 @@ def open_destinations(
             for d in e.all_destinations()
         )
         for e in equipment
+    }
+
+
+def open_brakes(equipment: Sequence[EquipmentSettings]) -> Mapping[tuple[str, str], BandwidthBrake]:
+    """By (equipment, destination): what keeps the reading back of its copies within its bandwidth."""
+    return {
+        (e.id, d.name): BandwidthBrake(_bandwidth(d.transport.bandwidth))
+        for e in equipment
+        for d in e.all_destinations()
     }
 
 

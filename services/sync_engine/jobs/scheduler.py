@@ -85,11 +85,21 @@ class Scheduler:
         self._wake = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
         self._stopping = False
+        self._busy: Callable[[str, bool], None] = lambda equipment_id, busy: None
 
     def start(self, work: Iterable[Work]) -> None:
         for one in work:
             self.consider(one)
         self._owner = asyncio.create_task(self._run(), name="scheduler")
+
+    def on_busy(self, listener: Callable[[str, bool], None]) -> None:
+        """Hears (equipment, True) before a step of it begins, and (equipment, False) when its last one has ended."""
+        self._busy = listener
+
+    def is_idle(self, equipment_id: str) -> bool:
+        """No step of the equipment is going on, and none is held back by an operator's pause."""
+        queue = self._queues.get(equipment_id)
+        return queue is not None and not queue.paused and not queue.in_work
 
     def notice(self, work: Work) -> None:
         """A job was made or changed."""
@@ -131,6 +141,7 @@ class Scheduler:
         if queue is None:
             return
         queue.paused = paused
+        self._busy(equipment_id, paused or bool(queue.in_work))
         for entry in self._entries.values():
             # Their steps were cut short by the pause, and no event of their own makes them go on.
             if not paused and entry.work.equipment_id == equipment_id and entry.not_before == _NEVER:
@@ -207,6 +218,7 @@ class Scheduler:
             entry.queued_as = None
             if entry.task is not None or entry.not_before > 0.0:
                 continue
+            self._busy(entry.work.equipment_id, True)
             queue.in_work.add(job_id)
             entry.task = asyncio.create_task(self._do(entry, queue), name=f"job {job_id}")
             return True
@@ -246,6 +258,8 @@ class Scheduler:
             entry.task = None
             queue.in_work.discard(entry.work.job_id)
             self._settle(entry, end, moved=entry.work.revision != before)
+            if not queue.in_work:
+                self._busy(entry.work.equipment_id, False)
             self._wake.set()
 
     def _settle(self, entry: _Entry, end: StepEnd, *, moved: bool) -> None:

@@ -68,12 +68,19 @@ async def verify_destination(
     expected = decode_copied(await bench.blobs.read(job.files_blob))
     target = RunPath.parse(job.run).below_equipment
     outcome = await do(lambda: destination.transport.verify(target, expected, control=control, progress=progress))
+    return await verification_of(bench, job, expected, outcome, occasion)
+
+
+async def verification_of(
+    bench: Workbench, job: Job, expected: Sequence[CopiedFile], outcome: VerifyOutcome, occasion: Occasion
+) -> Verification:
+    """What a reading of these files means: a pass only when every one of them is proven."""
     report = verify_report(job, outcome, bench.clock())
     if not outcome.proven or not read_back_whole(outcome, expected):
         report.passed = False
         return Verification(outcome, report, events.JobVerificationFailed(report=report, occasion=occasion.value))
     passed = events.JobVerified(
-        manifest_sha256=job.manifest_blob,
+        manifest_sha256=job.manifest_blob or "",
         expected=outcome.expected,
         hashed=outcome.hashed,
         matched=outcome.matched,

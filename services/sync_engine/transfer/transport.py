@@ -75,6 +75,7 @@ class StopReason(StrEnum):
     STALLED = "stalled"
     EQUIPMENT_PAUSED = "equipment_paused"
     LEASE_LOST = "lease_lost"
+    GIVES_WAY = "gives_way"
 
 
 class TransferStoppedError(Exception):

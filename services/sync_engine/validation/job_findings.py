@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.sync_engine.jobs.job import Job, JobState
+from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobState
 from services.sync_engine.transfer.transport import FailureKind, bytes_unless_text
 from services.sync_engine.validation.finding import Finding, OffendingKind, Rule
 
@@ -15,7 +15,30 @@ def findings_of_job(job: Job) -> list[Finding]:
     if job.wait is not None:
         waits = f"Job {job.job_id} to {job.destination} waits ({job.wait.condition}): {job.wait.detail}"
         return [_of_run(job, Rule.NAS_SYNC_WAITING, waits)]
-    return []
+    return _rotted(job) if is_rotted(job) else []
+
+
+def is_rotted(job: Job) -> bool:
+    """Whether the last pass over a proven copy found something wrong, or could not check."""
+    return job.state in PROVEN_STATES and job.verify_passes == 0
+
+
+def _rotted(job: Job) -> list[Finding]:
+    what = job.failure.message if job.failure is not None else "the last pass failed"
+    found = [_of_run(job, Rule.COPY_ROTTED, f"Destination {job.destination}: {what}.")]
+    for path in job.failure.paths if job.failure is not None else ():
+        found.append(
+            Finding(
+                rule=Rule.COPY_ROTTED,
+                tier=Rule.COPY_ROTTED.tier,
+                run_path=job.run,
+                offending_path=f"{job.run}/{path}",
+                offending_kind=OffendingKind.FILE_CONTENT,
+                matched_token=None,
+                rule_detail=f"The copy at destination {job.destination} is missing or holds something else.",
+            )
+        )
+    return found
 
 
 def _of_run(job: Job, rule: Rule, detail: str) -> Finding:

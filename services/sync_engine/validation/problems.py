@@ -12,6 +12,7 @@ from libs.run_tree.overrides import active_overrides
 from libs.service_kit.network_filesystem import network_filesystem
 from libs.service_kit.settings import EquipmentSettings
 from libs.service_kit.work_threads import WorkThreads
+from services.sync_engine.audits.read_model import jobs_that_rotted
 from services.sync_engine.errors import RunNotFoundError
 from services.sync_engine.jobs.read_model import jobs_failed, jobs_waiting_for_somebody
 from services.sync_engine.runs.location import RunLocator
@@ -73,7 +74,9 @@ class Problems:
         found = [run for run, audit in runs.items() if audit.findings]
         records = await self._projections.query(lambda c: {run: run_record(c, run) for run in found})
         now = self._clock()
-        stopped = await self._projections.query(lambda c: [*jobs_failed(c), *jobs_waiting_for_somebody(c)])
+        stopped = await self._projections.query(
+            lambda c: [*jobs_failed(c), *jobs_waiting_for_somebody(c), *jobs_that_rotted(c)]
+        )
         findings = [f for audit in audits if isinstance(audit, FolderAudit) for f in audit.findings]
         for run in found:
             findings += _judged(runs[run], records[run], now)

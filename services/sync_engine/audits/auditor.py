@@ -1,0 +1,195 @@
+"""Lets proven copies be read back when it is their time and their equipment has nothing better to do (SPEC §4)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+
+from libs.event_log.projection import AppliedEvent, ProjectionRunner
+from libs.event_log.store import EventStoreError, LeaseLostError
+from libs.service_kit.errors import LabferryError
+from services.sync_engine.audits.read_model import next_to_audit, next_to_scrub
+from services.sync_engine.audits.reading import CopyReading
+from services.sync_engine.jobs.job import PROVEN_STATES
+from services.sync_engine.jobs.workbench import Workbench
+from services.sync_engine.transfer.destination import Destination
+from services.sync_engine.transfer.transport import (
+    StopReason,
+    TransferControl,
+    TransferError,
+    TransferStoppedError,
+)
+
+_MOST_SLEEP = 3600.0
+"""The clock on the wall may be set meanwhile: the read model is asked this often at least."""
+
+_REST = timedelta(minutes=5)
+"""A destination that can't be read now is left alone for so long, or until it is known to answer again."""
+
+_SCRUB_BEGINS = 0.75
+"""Part of the interval after which a file's turn comes, so that every file is read within it."""
+
+_MOVES = (".verified.v1", ".verification_failed.v1", ".copy_repaired.v1", ".files_scrubbed.v1")
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRules:
+    """Passes that are wanted of each copy, the time between two, and within which time every file is read again."""
+
+    passes: int
+    interval: timedelta
+    scrub_interval: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """`seconds` until it is due; negative: overdue."""
+
+    seconds: float
+    place: Destination
+    job_id: str
+    scrub: bool
+
+
+@dataclass(slots=True)
+class _Lane:
+    equipment_id: str
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    control: TransferControl | None = None
+    rests_until: dict[str, float] = field(default_factory=dict)
+
+
+class Auditor:
+    """Owns one task and one timer an equipment, however many copies there are. `is_idle` says whether an equipment's
+    slot is free: a transfer that begins makes a reading give way at once, and it goes on later where it was."""
+
+    def __init__(
+        self,
+        bench: Workbench,
+        projections: ProjectionRunner,
+        reading: CopyReading,
+        rules: AuditRules,
+        is_idle: Callable[[str], bool],
+    ) -> None:
+        self._bench = bench
+        self._projections = projections
+        self._reading = reading
+        self._rules = rules
+        self._is_idle = is_idle
+        self._lanes = {equipment_id: _Lane(equipment_id) for equipment_id in bench.destinations}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._run(lane), name=f"audits of {i}") for i, lane in self._lanes.items()]
+
+    async def close(self) -> None:
+        for lane in self._lanes.values():
+            if lane.control is not None:
+                lane.control.stop(StopReason.ENGINE_STOPPING)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def applied(self, batch: Sequence[AppliedEvent]) -> None:
+        """The callback of the projections: what is due next may be another now."""
+        if any(event.type.endswith(_MOVES) for event, _ in batch):
+            for lane in self._lanes.values():
+                lane.wake.set()
+
+    def busy(self, equipment_id: str, busy: bool) -> None:
+        """An equipment's slot was taken, or is free again."""
+        lane = self._lanes.get(equipment_id)
+        if lane is None:
+            return
+        if not busy:
+            lane.wake.set()
+        elif lane.control is not None:
+            lane.control.stop(StopReason.GIVES_WAY)
+
+    def destination_back(self, equipment_id: str, destination: str) -> None:
+        """A destination answers again."""
+        lane = self._lanes.get(equipment_id)
+        if lane is not None:
+            lane.rests_until.pop(destination, None)
+            lane.wake.set()
+
+    async def _run(self, lane: _Lane) -> None:
+        while True:
+            lane.wake.clear()
+            try:
+                pause = await self._look(lane)
+            except (LabferryError, EventStoreError, OSError) as error:
+                self._bench.logger.warning("audit_failed", equipment=lane.equipment_id, problem=str(error))
+                pause = _REST.total_seconds()
+            try:
+                async with asyncio.timeout(pause):
+                    await lane.wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _look(self, lane: _Lane) -> float | None:
+        """Reads what is most overdue. Seconds until the next look; None: when the equipment's slot is free again."""
+        if not self._is_idle(lane.equipment_id):
+            return None
+        now = asyncio.get_running_loop().time()
+        rests = [until - now for until in lane.rests_until.values() if until > now]
+        found = [due for place in self._awake(lane, now) for due in await self._due(lane.equipment_id, place)]
+        first = min(found, key=lambda due: due.seconds, default=None)
+        if first is not None and first.seconds <= 0:
+            await self._do(lane, first)
+            return 0.0
+        return min([_MOST_SLEEP, *rests, *(due.seconds for due in found)])
+
+    def _awake(self, lane: _Lane, now: float) -> Sequence[Destination]:
+        places = self._bench.destinations[lane.equipment_id]
+        return [place for place in places if lane.rests_until.get(place.name, 0.0) <= now]
+
+    async def _due(self, equipment_id: str, place: Destination) -> Sequence[_Due]:
+        rules, found = self._rules, []
+        query, now = self._projections.query, self._bench.clock()
+        audit = await query(lambda c: next_to_audit(c, equipment_id, place.name, rules.passes))
+        if audit is not None:
+            left = min(rules.interval, audit.since + rules.interval - now)
+            found.append(_Due(left.total_seconds(), place, audit.job_id, scrub=False))
+        if rules.scrub_interval is not None:
+            scrub = await query(lambda c: next_to_scrub(c, equipment_id, place.name))
+            if scrub is not None:
+                pause = rules.scrub_interval * _SCRUB_BEGINS
+                left = min(pause, scrub.since + pause - now)
+                found.append(_Due(left.total_seconds(), place, scrub.job_id, scrub=True))
+        return found
+
+    async def _do(self, lane: _Lane, due: _Due) -> None:
+        bench = self._bench
+        job = await bench.log.job(due.job_id)
+        if job is None or job.state not in PROVEN_STATES or await self._is_away(lane, due.place):
+            self._rest(lane, due.place)
+            return
+        async with bench.owned.over(job.job_id, job.equipment_id) as mine:
+            if not mine:
+                self._rest(lane, due.place)
+                return
+            lane.control = TransferControl()
+            try:
+                if due.scrub:
+                    await self._reading.scrub(job, due.place, lane.control)
+                else:
+                    await self._reading.audit(job, due.place, lane.control, partial(self._is_idle, lane.equipment_id))
+            except (TransferStoppedError, LeaseLostError):
+                # It gave way, or the job is another engine's; either way it is still due.
+                return
+            finally:
+                lane.control = None
+
+    async def _is_away(self, lane: _Lane, place: Destination) -> bool:
+        try:
+            return await self._bench.watch.look(lane.equipment_id, place) is not None
+        except TransferError:
+            return True
+
+    def _rest(self, lane: _Lane, place: Destination) -> None:
+        lane.rests_until[place.name] = asyncio.get_running_loop().time() + _REST.total_seconds()

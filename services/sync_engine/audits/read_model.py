@@ -1,0 +1,114 @@
+"""Proven copies by when they were read back last: what tells, without looking at any job, which is due next."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from google.protobuf.message import Message
+
+from labferry.events.v1 import job_events_pb2 as events
+from libs.event_log.event import RecordedEvent
+from services.sync_engine.engine_log import recorded_at
+from services.sync_engine.jobs.job import BEFORE_CLEANUP
+from services.sync_engine.jobs.read_model import JobFilter, PlacedJob, jobs_where
+
+
+class CopiesProjection:
+    """One row a proven copy: how many passes in a row matched, when the last pass was, and when the file that was not
+    read for longest was read. It needs the rows of `jobs`."""
+
+    name = "copies"
+    tables: Sequence[str] = ("copies",)
+
+    def create(self, connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "CREATE TABLE copies (job_id TEXT PRIMARY KEY, run TEXT NOT NULL, equipment_id TEXT NOT NULL,"
+            " destination TEXT NOT NULL, passes INTEGER NOT NULL, looked REAL NOT NULL, oldest REAL NOT NULL)"
+            " WITHOUT ROWID"
+        )
+        connection.execute("CREATE INDEX copies_by_pass ON copies (equipment_id, destination, passes, looked)")
+        connection.execute("CREATE INDEX copies_by_age ON copies (equipment_id, destination, oldest)")
+        connection.execute("CREATE INDEX copies_that_rotted ON copies (job_id) WHERE passes = 0")
+        connection.execute("CREATE INDEX copies_by_run ON copies (run, destination)")
+
+    def apply(self, connection: sqlite3.Connection, event: RecordedEvent, payload: Message | None) -> None:
+        if payload is None or not event.stream.startswith("job-"):
+            return
+        job_id, at = event.stream.removeprefix("job-"), recorded_at(event).timestamp()
+        match payload:
+            case events.JobVerified() if payload.occasion == BEFORE_CLEANUP:
+                connection.execute("UPDATE copies SET oldest = ? WHERE job_id = ?", (at, job_id))
+            case events.JobVerified():
+                self._passed(connection, job_id, at)
+            case events.JobQueued() if payload.amends_job_id:
+                # From here on the destination may hold other files than the amended job proved.
+                connection.execute("DELETE FROM copies WHERE job_id = ?", (payload.amends_job_id,))
+            case events.JobVerificationFailed():
+                connection.execute("UPDATE copies SET passes = 0, looked = ? WHERE job_id = ?", (at, job_id))
+            case events.JobFilesScrubbed():
+                oldest = payload.oldest_evidence_time.ToDatetime(tzinfo=UTC).timestamp()
+                connection.execute("UPDATE copies SET oldest = ? WHERE job_id = ?", (oldest, job_id))
+            case events.JobCopyRepaired():
+                # What was put back is to be read again at once.
+                connection.execute("UPDATE copies SET passes = 0, looked = 0 WHERE job_id = ?", (job_id,))
+            case _:
+                pass
+
+    def _passed(self, connection: sqlite3.Connection, job_id: str, at: float) -> None:
+        # A later job speaks for the destination: its manifest is the one that belongs there.
+        connection.execute(
+            "DELETE FROM copies WHERE job_id != ? AND (run, destination) ="
+            " (SELECT run, destination FROM jobs WHERE job_id = ?)",
+            (job_id, job_id),
+        )
+        connection.execute(
+            "INSERT INTO copies SELECT job_id, run, equipment_id, destination, 1, ?, ? FROM jobs WHERE job_id = ?"
+            " ON CONFLICT (job_id) DO UPDATE SET passes = passes + 1, looked = excluded.looked,"
+            " oldest = excluded.oldest",
+            (at, at, job_id),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DueCopy:
+    """`since`: the last pass, or the time of the oldest evidence."""
+
+    job_id: str
+    since: datetime
+
+
+def next_to_audit(connection: sqlite3.Connection, equipment_id: str, destination: str, passes: int) -> DueCopy | None:
+    """The copy with fewer passes than wanted whose last one is longest ago."""
+    found = [
+        _first(
+            connection,
+            "SELECT job_id, looked FROM copies WHERE equipment_id = ? AND destination = ? AND passes = ?"
+            " ORDER BY looked LIMIT 1",
+            (equipment_id, destination, number),
+        )
+        for number in range(passes)
+    ]
+    return min((copy for copy in found if copy is not None), key=lambda copy: copy.since, default=None)
+
+
+def next_to_scrub(connection: sqlite3.Connection, equipment_id: str, destination: str) -> DueCopy | None:
+    """The copy with the file that was not read for longest."""
+    return _first(
+        connection,
+        "SELECT job_id, oldest FROM copies WHERE equipment_id = ? AND destination = ? ORDER BY oldest LIMIT 1",
+        (equipment_id, destination),
+    )
+
+
+def jobs_that_rotted(connection: sqlite3.Connection) -> list[PlacedJob]:
+    """Jobs whose last pass over their proven copy failed."""
+    ids = [row[0] for row in connection.execute("SELECT job_id FROM copies WHERE passes = 0").fetchall()]
+    return jobs_where(connection, JobFilter(job_ids=ids)) if ids else []
+
+
+def _first(connection: sqlite3.Connection, query: str, values: tuple[str | int, ...]) -> DueCopy | None:
+    row = connection.execute(query, values).fetchone()
+    return None if row is None else DueCopy(row[0], datetime.fromtimestamp(row[1], UTC))

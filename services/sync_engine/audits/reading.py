@@ -1,0 +1,154 @@
+"""Reads a proven copy back, whole or a portion of it, records what was found, and has what rotted repaired."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from google.protobuf.message import Message
+
+from labferry.events.v1 import job_events_pb2 as events
+from libs.run_tree.run_path import RunPath
+from services.sync_engine.audits.braked_progress import BrakedProgress
+from services.sync_engine.audits.pass_over_copy import inconclusive
+from services.sync_engine.audits.portions import oldest_first, portions, together
+from services.sync_engine.audits.repair import Repair
+from services.sync_engine.engine_log import BY_ITSELF, decided_anew, job_change
+from services.sync_engine.jobs.file_list import decode_copied, encode_evidence
+from services.sync_engine.jobs.job import PROVEN_STATES, Job
+from services.sync_engine.jobs.progress import JobProgressMeter
+from services.sync_engine.jobs.verify_step import Occasion, Verification, read_back_whole, verification_of
+from services.sync_engine.jobs.work_in_hand import WorkInHand
+from services.sync_engine.jobs.workbench import Workbench
+from services.sync_engine.receipts.queries import ProofQueries
+from services.sync_engine.transfer.bandwidth import BandwidthBrake
+from services.sync_engine.transfer.destination import Destination
+from services.sync_engine.transfer.transport import (
+    CopiedFile,
+    TransferControl,
+    TransferError,
+    VerifyOutcome,
+)
+
+_MOST_AGE = timedelta(hours=24)
+
+
+@dataclass(slots=True)
+class _BegunPass:
+    """A pass that gave way to transfers, to be gone on with."""
+
+    began: datetime
+    manifest_blob: str | None
+    left: list[Sequence[CopiedFile]]
+    outcomes: list[VerifyOutcome] = field(default_factory=list)
+
+
+class CopyReading:
+    """One reading at a time for each equipment; `brakes` by (equipment, destination)."""
+
+    def __init__(self, bench: Workbench, in_hand: WorkInHand, brakes: Mapping[tuple[str, str], BandwidthBrake]) -> None:
+        self._bench = bench
+        self._in_hand = in_hand
+        self._brakes = brakes
+        self._proofs = ProofQueries(bench)
+        self._repair = Repair(bench)
+        self._begun: dict[str, _BegunPass] = {}
+
+    async def audit(self, job: Job, place: Destination, control: TransferControl, go_on: Callable[[], bool]) -> None:
+        """One pass over every file. When `go_on` says no between two portions, or `control` is stopped, what was read
+        so far is kept for the next call. TransferStoppedError."""
+        expected = await self._files(job)
+        begun = self._begun.get(job.job_id)
+        now = self._bench.clock()
+        if begun is None or begun.manifest_blob != job.manifest_blob or not _is_young(begun, now):
+            begun = self._begun[job.job_id] = _BegunPass(now, job.manifest_blob, list(portions(expected)))
+        while begun.left:
+            if not go_on():
+                return
+            try:
+                begun.outcomes.append(await self._read(job, place, begun.left[0], control))
+            except TransferError as error:
+                del self._begun[job.job_id]
+                await self._record(job, inconclusive(self._bench, job, Occasion.AUDIT, error).event)
+                return
+            del begun.left[0]
+        del self._begun[job.job_id]
+        outcome = together(begun.outcomes)
+        await self._conclude(job, place, expected, await self._judged(job, expected, outcome, Occasion.AUDIT), control)
+
+    async def scrub(self, job: Job, place: Destination, control: TransferControl) -> None:
+        """The portion of the files that were not read for longest. TransferStoppedError: then nothing is recorded."""
+        expected = await self._files(job)
+        read = {proof.evidence.path: proof.time for proof in await self._proofs.proofs(job)}
+        portion = oldest_first(expected, read, self._bench.clock())
+        try:
+            outcome = await self._read(job, place, portion.files, control)
+        except TransferError as error:
+            await self._record(job, inconclusive(self._bench, job, Occasion.SCRUB, error).event)
+            return
+        if not outcome.proven or not read_back_whole(outcome, portion.files):
+            found = await self._judged(job, portion.files, outcome, Occasion.SCRUB)
+            await self._conclude(job, place, portion.files, found, control)
+            return
+        scrubbed = events.JobFilesScrubbed(
+            evidence_blob=await self._bench.blobs.put(encode_evidence(outcome.evidence)),
+            file_count=len(outcome.evidence),
+            byte_count=sum(e.size for e in outcome.evidence),
+            method=outcome.method,
+            grade=outcome.grade.value,
+            host=outcome.host,
+            note=outcome.note,
+        )
+        scrubbed.oldest_evidence_time.FromDatetime(portion.oldest_then)
+        await self._record(job, scrubbed)
+
+    async def _files(self, job: Job) -> Sequence[CopiedFile]:
+        return decode_copied(await self._bench.blobs.read(job.files_blob or ""))
+
+    async def _read(
+        self, job: Job, place: Destination, files: Sequence[CopiedFile], control: TransferControl
+    ) -> VerifyOutcome:
+        meter = JobProgressMeter(lambda: None)
+        progress = BrakedProgress(meter, self._brakes[job.equipment_id, place.name], control)
+        target = RunPath.parse(job.run).below_equipment
+        return await self._in_hand.do(
+            f"audit {job.job_id}",
+            control,
+            meter,
+            lambda: place.transport.verify(target, files, control=control, progress=progress),
+        )
+
+    async def _judged(
+        self, job: Job, expected: Sequence[CopiedFile], outcome: VerifyOutcome, occasion: Occasion
+    ) -> Verification:
+        return await verification_of(self._bench, job, expected, outcome, occasion)
+
+    async def _conclude(
+        self,
+        job: Job,
+        place: Destination,
+        expected: Sequence[CopiedFile],
+        found: Verification,
+        control: TransferControl,
+    ) -> None:
+        await self._record(job, found.event)
+        if not found.report.passed:
+            bench = self._bench
+            bench.logger.warning("copy_rotted", job=job.job_id, destination=place.name)
+            meter = JobProgressMeter(lambda: None)
+            await self._repair.mend(job, place, expected, found.outcome, control, meter)
+
+    async def _record(self, job: Job, event: Message) -> None:
+        bench = self._bench
+
+        async def attempt() -> None:
+            present = await bench.log.job(job.job_id)
+            if present is not None and present.state in PROVEN_STATES:
+                await bench.log.append(BY_ITSELF, job_change(present, event), fence=bench.owned.fence(job.job_id))
+
+        await decided_anew(attempt)
+
+
+def _is_young(begun: _BegunPass, now: datetime) -> bool:
+    return timedelta(0) <= now - begun.began < _MOST_AGE
