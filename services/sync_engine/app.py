@@ -194,6 +194,8 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             logger,
             mark_file=environment.state_dir / "run_logs.json",
             hostname=socket.gethostname(),
+            engine_id=engine_id,
+            leases=store.leases if shared else None,
         )
         projections.on_applied(run_logs.applied)
         run_logs.start()

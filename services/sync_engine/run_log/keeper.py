@@ -10,7 +10,9 @@ from pathlib import Path
 import msgspec
 
 from libs.event_log.event import RecordedEvent
+from libs.event_log.lease import Leases
 from libs.event_log.projection import AppliedEvent, ProjectionRunner
+from libs.event_log.store import LeaseLostError, LogUnavailableError
 from libs.run_tree.atomic_file import write_atomically
 from libs.run_tree.creation_errors import CreationError
 from libs.run_tree.creation_json import creation_path, read_creation
@@ -26,6 +28,7 @@ from services.sync_engine.runs.location import LocatedRun, RunLocator
 
 _GATHER_SECONDS = 0.2
 _CLOSE_SECONDS = 5.0
+_LEASE_SECONDS = 30.0
 _MOST_REMEMBERED = 10_000
 
 
@@ -58,7 +61,10 @@ class RunLogKeeper:
         *,
         mark_file: Path,
         hostname: str,
+        engine_id: str,
+        leases: Leases | None,
     ) -> None:
+        """`leases` where other engines follow the same log: then one of them at a time writes to a run's file."""
         self._log = log
         self._projections = projections
         self._locator = locator
@@ -66,6 +72,8 @@ class RunLogKeeper:
         self._logger = logger
         self._mark_file = mark_file
         self._hostname = hostname
+        self._engine_id = engine_id
+        self._leases = leases
         self._run_of_job: dict[str, str] = {}
         self._in_step: dict[str, LogTags] = {}
         self._arrived: list[RecordedEvent] = []
@@ -111,8 +119,8 @@ class RunLogKeeper:
     async def _write(self, events: Sequence[RecordedEvent], *, whole: bool) -> None:
         for run, due in (await self._by_run(events, whole)).items():
             try:
-                await self._one(run, due)
-            except (LabferryError, OSError) as error:
+                await self._alone(run, due)
+            except (LabferryError, OSError, LogUnavailableError, LeaseLostError) as error:
                 self._in_step.pop(run, None)
                 self._logger.warning("run_log_behind", run=run, problem=str(error))
         mark = _Mark(self._log.store.store_id, events[-1].position)
@@ -143,6 +151,19 @@ class RunLogKeeper:
         if kind == "job":
             return self._run_of_job.get(name)
         return name if kind == "run" else None
+
+    async def _alone(self, run: str, due: _Due) -> None:
+        if self._leases is None:
+            await self._one(run, due)
+            return
+        lease = await self._leases.acquire(f"run-log-{run}", self._engine_id, _LEASE_SECONDS)
+        if lease is None:
+            # Another engine, which has or will have heard of these events too, is writing.
+            return
+        try:
+            await self._one(run, _Due(whole=True))
+        finally:
+            await self._leases.release(lease)
 
     async def _one(self, run: str, due: _Due) -> None:
         located = await self._threads.run(lambda: self._locator.locate(run))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections import Counter
@@ -71,6 +72,20 @@ async def _one_right_end(engine: Engine, run: str, job_id: str, files: int) -> N
     assert list((engine.site.nas() / ".labferry-incoming").iterdir()) == []
 
 
+async def _a_line_an_event(site: Site, engine: Engine, run: str, job_id: str) -> None:
+    """Both engines write to the run's own log, and each event is told once."""
+    (log,) = (site.local(run) / ".exlab-wizard").glob("wizard.*.log")
+    streams = {f"run-{run}", f"job-{job_id}"}
+    async with asyncio.timeout(60):
+        while True:
+            told = len(log.read_text(encoding="utf-8").splitlines())
+            recorded = len([e for e in await engine.events() if e.stream in streams])
+            assert told <= recorded
+            if told == recorded:
+                return
+            await asyncio.sleep(0.05)
+
+
 async def test_two_engines_share_the_work_and_no_job_is_begun_twice(first: Site, postgres_url: str) -> None:
     first.lab.settings["equipment"][0]["max_parallel"] = 2
     async with _replica_of(first, postgres_url) as second, running_engine(first) as a, running_engine(second) as b:
@@ -81,6 +96,8 @@ async def test_two_engines_share_the_work_and_no_job_is_begun_twice(first: Site,
             same_tree(first.local(run), first.at_nas(run))
         events = await a.events()
         assert len(_started(events)) == 10
+        for run, job_id in zip(runs, jobs, strict=True):
+            await _a_line_an_event(first, a, run, job_id)
         in_work: set[str] = set()
         for event in events:
             if event.type == "sync.job.started.v1":
