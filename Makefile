@@ -22,6 +22,7 @@ up: setup ## start the three services in the foreground (CONFIG=labferry.yaml)
 	@exec $(VENV)/bin/labferry up --config "$(CONFIG)"
 
 test: setup ## every test
+	@./tests/parts.sh
 	@$(PY) -m pytest -n 2 --dist worksteal
 
 lint: setup ## formatting, lint, types, protos

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from libs.service_kit.settings import Settings
+from libs.service_kit.settings import TRANSPORT_TYPES, Settings
 from libs.service_kit.wizard_keys import take_wizard_keys
 
 CONFIG_VARIABLE = "LABFERRY_CONFIG"
@@ -101,7 +101,8 @@ def _not_served(settings: Settings) -> list[str]:
     """Keys that are taken and checked, and that this release does nothing about yet: whoever sets them is told."""
     asked = {
         "nas_cleanup.enabled": settings.nas_cleanup.enabled,
-        "verify": "verify" in settings.model_fields_set,
+        "verify.audit_interval_hours": "audit_interval_hours" in settings.verify.model_fields_set,
+        "verify.scrub_interval_days": settings.verify.scrub_interval_days is not None,
         "orchestrator.staging_root": bool(settings.orchestrator.staging_root),
         "lims.offline_catalogue_path": bool(settings.lims.offline_catalogue_path),
         "readme.defaults": bool(settings.readme.defaults),
@@ -193,7 +194,14 @@ def _put(container: Any, path: KeyPath, value: Any) -> None:
 
 
 def _without_model_names(location: tuple[str | int, ...]) -> KeyPath:
-    return tuple(part for part in location if part != "function-after")
+    names = {"function-after", "function-before"}
+    plain = tuple(part for part in location if part not in names)
+    # Of a union the chosen member's name stands behind its key.
+    return tuple(
+        part
+        for before, part in zip(("", *plain), plain, strict=False)
+        if before != "transport" or part not in TRANSPORT_TYPES
+    )
 
 
 def _key_name(path: KeyPath) -> str:
@@ -206,6 +214,10 @@ def _key_name(path: KeyPath) -> str:
 def _plain(kind: str, message: str) -> str:
     if kind == "extra_forbidden":
         return "is not a key of Labferry"
+    if kind == "union_tag_not_found":
+        return "type is missing"
+    if kind == "union_tag_invalid":
+        return "type must be one of " + ", ".join(TRANSPORT_TYPES)
     if kind == "missing":
         return "is missing"
     return message.removeprefix("Value error, ")

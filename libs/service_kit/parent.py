@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 
 _PR_SET_PDEATHSIG = 1
 
@@ -15,3 +16,9 @@ def end_with_parent(parent: int) -> None:
     if os.getppid() != parent:
         # It died before the kernel was told.
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    # As a script, `parent.py PARENT COMMAND …` becomes a foreign tool that ends with the process that started it.
+    end_with_parent(int(sys.argv[1]))
+    os.execvp(sys.argv[2], sys.argv[2:])

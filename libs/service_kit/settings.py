@@ -19,6 +19,7 @@ EQUIPMENT_ID = re.compile(r"[A-Z][A-Z0-9_]{0,31}")
 _HOST_AND_PORT = re.compile(
     r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+):(6553[0-5]|655[0-2]\d|65[0-4]\d\d|6[0-4]\d{3}|[1-5]\d{4}|\d{1,4})"
 )
+_SSH_TARGET = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.+-]*@)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 _CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 
 
@@ -88,12 +89,71 @@ class MountedTransportSettings(_Block):
         return value
 
 
+class RcloneTransportSettings(_Block):
+    """A destination that rclone reaches. `rclone_config` absent: rclone's own file. `rclone_remote_path` stands for the
+    equipment folder at the destination."""
+
+    type: Literal["rclone"]
+    rclone_remote: Annotated[str, Field(pattern=r"^\w[\w.+@ -]*$")]
+    rclone_remote_path: str
+    rclone_config: Path | None = None
+    bandwidth: Bandwidth = Bandwidth()
+
+    @field_validator("rclone_config")
+    @classmethod
+    def _is_absolute(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_absolute():
+            raise ValueError("must be an absolute path")
+        return value
+
+
+class RsyncSshTransportSettings(_Block):
+    """A destination that rsync reaches over ssh, with a key and never a password. `known_hosts` absent: ssh's own
+    files. `remote_path` stands for the equipment folder at the destination."""
+
+    type: Literal["rsync_ssh"]
+    ssh_target: str
+    ssh_key_path: Path = Path("~/.ssh/id_ed25519")
+    remote_path: str
+    ssh_port: int | None = Field(default=None, ge=1, le=65535)
+    known_hosts: Path | None = None
+    bandwidth: Bandwidth = Bandwidth()
+
+    @field_validator("ssh_target")
+    @classmethod
+    def _is_target(cls, value: str) -> str:
+        if not _SSH_TARGET.fullmatch(value):
+            raise ValueError("must be user@host or host, without password, port or path")
+        return value
+
+    @field_validator("ssh_key_path", "known_hosts")
+    @classmethod
+    def _expands_to_absolute(cls, value: Path | None) -> Path | None:
+        expanded = value.expanduser() if value is not None else None
+        if expanded is not None and (not expanded.is_absolute() or '"' in str(expanded)):
+            raise ValueError("must be an absolute path, or begin with ~, without quotation marks")
+        return expanded
+
+    @field_validator("remote_path")
+    @classmethod
+    def _is_absolute(cls, value: str) -> str:
+        if not value.startswith("/"):
+            raise ValueError("must be an absolute path")
+        return value
+
+
+TRANSPORT_TYPES = ("mounted", "rclone", "rsync_ssh")
+TransportSettings = Annotated[
+    MountedTransportSettings | RcloneTransportSettings | RsyncSshTransportSettings, Field(discriminator="type")
+]
+
+
 class DestinationSettings(_Block):
     """One place that keeps copies. `required`: `synced` waits for it; cleanup waits for every one."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")] = "default"
     required: bool = True
-    transport: MountedTransportSettings
+    transport: TransportSettings
 
 
 class CompletenessSignal(StrEnum):
@@ -112,7 +172,7 @@ class EquipmentSettings(_Block):
     sentinel_filename: str = "acquisition_complete.flag"
     manifest_filename: str = ""
     max_parallel: int = Field(default=1, ge=1, le=64)
-    transport: MountedTransportSettings | None = None
+    transport: TransportSettings | None = None
     destinations: tuple[DestinationSettings, ...] = ()
 
     @field_validator("id")

@@ -17,7 +17,6 @@ _WITHOUT_MEANING = (
 )
 _WITHOUT_MEANING_IN_EQUIPMENT = ("orchestrator_staging_transport",)
 _PASSWORDS = ("password", "ssh_password")
-_LATER_TRANSPORTS = ("rclone", "rsync_ssh")
 
 Mistakes = list[tuple[tuple[str | int, ...], str]]
 
@@ -73,9 +72,4 @@ def _transport_mistakes(entry: dict[str, Any], at: tuple[str | int, ...]) -> Mis
         for key in _PASSWORDS:
             if transport.pop(key, None) is not None:
                 mistakes.append(((*place, key), "no secret belongs into this file; keep it in the secrets service"))
-        if transport.get("type") in _LATER_TRANSPORTS:
-            mistakes.append(((*place, "type"), f"{transport['type']} is not served by this release; use mounted"))
-            # The mistake stops the start; a valid stand-in keeps its keys from being reported once more each.
-            transport.clear()
-            transport.update(type="mounted", path="/")
     return mistakes

@@ -118,7 +118,9 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         async def jobs_of_run(run: str) -> Sequence[Job]:
             return [p.job for p in await projections.query(lambda c: jobs_where(c, JobFilter(run=run)))]
 
-        destinations = open_destinations(settings.equipment, await projections.query(destinations_used))
+        destinations = open_destinations(
+            settings.equipment, await projections.query(destinations_used), settings.verify
+        )
         watch = DestinationWatch(threads, _now, logger, settings.transfer.stall_timeout)
         resources.push_async_callback(watch.close)
         engine_id = str(uuid.uuid4())

@@ -6,16 +6,29 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import time
 
 from libs.service_kit.settings import Bandwidth as BandwidthSettings
-from libs.service_kit.settings import EquipmentSettings, Weekday
+from libs.service_kit.settings import (
+    EquipmentSettings,
+    MountedTransportSettings,
+    RcloneTransportSettings,
+    RsyncSshTransportSettings,
+    VerifySettings,
+    Weekday,
+)
 from services.sync_engine.transfer.bandwidth import Bandwidth, BandwidthBrake, BandwidthWindow
 from services.sync_engine.transfer.destination import Destination
+from services.sync_engine.transfer.far_side import FarPlace
 from services.sync_engine.transfer.mounted import MountedTransport
+from services.sync_engine.transfer.rclone_far import RclonePlace, RcloneRemote
+from services.sync_engine.transfer.remote_transport import RemoteTransport
+from services.sync_engine.transfer.rsync_far import RsyncPlace
+from services.sync_engine.transfer.ssh_session import SshAccess
+from services.sync_engine.transfer.transport import Transport
 
 _DAYS = {day: number for number, day in enumerate(Weekday)}
 
 
 def open_destinations(
-    equipment: Sequence[EquipmentSettings], used_before: Collection[tuple[str, str]]
+    equipment: Sequence[EquipmentSettings], used_before: Collection[tuple[str, str]], verify: VerifySettings
 ) -> Mapping[str, Sequence[Destination]]:
     """Each equipment's destinations, in the order of the configuration. Touches no disk.
 
@@ -28,16 +41,30 @@ def open_destinations(
                 d.name,
                 d.required,
                 d.transport.type,
-                MountedTransport(
-                    d.transport.path,
-                    bandwidth=_bandwidth(d.transport.bandwidth),
-                    used_before=(e.id, d.name) in used_before,
-                ),
+                _open(d.transport, (e.id, d.name) in used_before, verify.max_stream_bytes),
             )
             for d in e.all_destinations()
         )
         for e in equipment
     }
+
+
+def _open(
+    settings: MountedTransportSettings | RcloneTransportSettings | RsyncSshTransportSettings,
+    used_before: bool,
+    max_stream_bytes: int,
+) -> Transport:
+    bandwidth = _bandwidth(settings.bandwidth)
+    match settings:
+        case MountedTransportSettings():
+            return MountedTransport(settings.path, bandwidth=bandwidth, used_before=used_before)
+        case RcloneTransportSettings():
+            remote = RcloneRemote(settings.rclone_remote, settings.rclone_remote_path, settings.rclone_config)
+            place: FarPlace = RclonePlace(remote, bandwidth=bandwidth, used_before=used_before)
+        case RsyncSshTransportSettings():
+            access = SshAccess(settings.ssh_target, settings.ssh_key_path, settings.ssh_port, settings.known_hosts)
+            place = RsyncPlace(access, settings.remote_path, bandwidth=bandwidth, used_before=used_before)
+    return RemoteTransport(place, max_stream_bytes=max_stream_bytes)
 
 
 def open_brakes(equipment: Sequence[EquipmentSettings]) -> Mapping[tuple[str, str], BandwidthBrake]:

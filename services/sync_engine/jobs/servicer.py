@@ -277,9 +277,12 @@ class SyncServicer(ProofMethods):
         fields = Fields()
         fields.run(request.run)
         fields.reason(request.reason, required=False)
+        most = request.max_stream_bytes if request.HasField("max_stream_bytes") else None
+        if most is not None and most < 1:
+            fields.wrong("max_stream_bytes", "must be at least 1")
         fields.done()
         destination = request.destination if request.HasField("destination") else None
-        async for update in self._verify.verify(request.run, destination, cause(request.reason)):
+        async for update in self._verify.verify(request.run, destination, cause(request.reason), most):
             if isinstance(update, ProgressSnapshot):
                 yield sync_service_pb2.VerifyUpdate(progress=progress_message(update))
             else:

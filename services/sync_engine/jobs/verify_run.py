@@ -7,12 +7,19 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from labferry.sync.v1 import sync_service_pb2
-from services.sync_engine.engine_log import Cause, decided_anew, job_change
+from services.sync_engine.engine_log import Cause, decided_anew, job_change, run_change
 from services.sync_engine.errors import DestinationNotFoundError, DestinationUnusableError, NothingVerifiedError
-from services.sync_engine.jobs.job import PROVEN_STATES, Job
+from services.sync_engine.jobs.job import PROVEN_STATES, Job, evolve
 from services.sync_engine.jobs.progress import JobProgressMeter, ProgressSnapshot
 from services.sync_engine.jobs.read_model import latest_by_destination
-from services.sync_engine.jobs.verify_step import Occasion, Verification, verify_destination
+from services.sync_engine.jobs.verify_step import (
+    Occasion,
+    Verification,
+    is_inconclusive,
+    verify_destination,
+    waits_for_a_larger_bound,
+    what_follows,
+)
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.transport import StopReason, TransferControl, TransferError
@@ -25,12 +32,13 @@ class VerifyRun:
         self._bench = bench
 
     async def verify(
-        self, run: str, destination: str | None, cause: Cause
+        self, run: str, destination: str | None, cause: Cause, max_stream_bytes: int | None = None
     ) -> AsyncGenerator[ProgressSnapshot | sync_service_pb2.VerifyReport, None]:
-        """Progress, then one report a destination. NothingVerifiedError, DestinationNotFoundError,
+        """Progress, then one report a destination. A job that waits for a larger `max_stream_bytes` goes on when this
+        pass finds everything. NothingVerifiedError, DestinationNotFoundError,
         DestinationUnusableError when a pass couldn't check."""
         for job, place in await self._chosen(run, destination):
-            async with aclosing(self._one(job, place, cause)) as updates:
+            async with aclosing(self._one(job, place, cause, max_stream_bytes)) as updates:
                 async for update in updates:
                     yield update
 
@@ -48,21 +56,23 @@ class VerifyRun:
         chosen = [
             (job, places[name])
             for name, job in jobs.items()
-            if name in places and destination in (None, name) and job.state in PROVEN_STATES
+            if name in places and destination in (None, name) and _can_be_verified(job)
         ]
         if not chosen:
             raise NothingVerifiedError(f"run {run} has no verified job to verify against", metadata={"run": run})
         return chosen
 
     async def _one(
-        self, job: Job, place: Destination, cause: Cause
+        self, job: Job, place: Destination, cause: Cause, max_stream_bytes: int | None
     ) -> AsyncGenerator[ProgressSnapshot | sync_service_pb2.VerifyReport, None]:
         bench = self._bench
         control = TransferControl()
         news = asyncio.Event()
         loop = asyncio.get_running_loop()
         meter = JobProgressMeter(lambda: loop.call_soon_threadsafe(news.set))
-        verifying = verify_destination(bench, job, place, Occasion.REQUEST, bench.threads.run, control, meter)
+        verifying = verify_destination(
+            bench, job, place, Occasion.REQUEST, bench.threads.run, control, meter, max_stream_bytes
+        )
         work = asyncio.create_task(verifying)
         try:
             work.add_done_callback(lambda _: news.set())
@@ -84,9 +94,24 @@ class VerifyRun:
         yield found.report
 
     async def _record(self, job: Job, found: Verification, cause: Cause) -> None:
+        bench = self._bench
+
         async def attempt() -> None:
-            present = await self._bench.log.job(job.job_id)
-            if present is not None and present.state in PROVEN_STATES:
-                await self._bench.log.append(cause, job_change(present, found.event))
+            present = await bench.log.job(job.job_id)
+            if present is None or not _can_be_verified(present):
+                return
+            if present.state in PROVEN_STATES:
+                await bench.log.append(cause, job_change(present, found.event))
+            elif not is_inconclusive(found.outcome):
+                events = (found.event, *what_follows(bench, present, found))
+                after = present
+                for event in events:
+                    after = evolve(after, event, bench.clock())
+                record, change = await bench.status_after(after)
+                await bench.log.append(cause, job_change(present, *events), run_change(record, *change))
 
         await decided_anew(attempt)
+
+
+def _can_be_verified(job: Job) -> bool:
+    return job.state in PROVEN_STATES or waits_for_a_larger_bound(job)

@@ -14,7 +14,7 @@ from labferry.sync.v1 import sync_service_pb2
 from libs.run_tree.run_path import RunPath
 from services.sync_engine.jobs.failure import failure_of_transfer
 from services.sync_engine.jobs.file_list import decode_copied, encode_evidence
-from services.sync_engine.jobs.job import BEFORE_CLEANUP, Job, JobHistoryError, evolve
+from services.sync_engine.jobs.job import BEFORE_CLEANUP, Job, JobHistoryError, JobState, WaitCondition, evolve
 from services.sync_engine.jobs.retry import after_failure
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
@@ -31,6 +31,7 @@ from services.sync_engine.transfer.transport import (
 )
 
 _MOST_PATHS = 100
+SKIPPED_OVERSIZE = "verify_skipped_oversize"
 _GOOD_ENOUGH = frozenset({EvidenceGrade.E4, EvidenceGrade.E5})
 
 
@@ -61,13 +62,19 @@ async def verify_destination(
     do: Callable[[Callable[[], VerifyOutcome]], Awaitable[VerifyOutcome]],
     control: TransferControl,
     progress: Progress,
+    max_stream_bytes: int | None = None,
 ) -> Verification:
-    """One pass over a destination, read by `do`. TransferError when it couldn't check, which is never a pass."""
+    """One pass over a destination, read by `do`. TransferError when it couldn't check, which is never a pass.
+
+    `max_stream_bytes`: the largest file to download for it; None: as configured."""
     if job.files_blob is None or job.manifest_blob is None:
         raise JobHistoryError(f"job {job.job_id} is {job.state} without a manifest")
     expected = decode_copied(await bench.blobs.read(job.files_blob))
     target = RunPath.parse(job.run).below_equipment
-    outcome = await do(lambda: destination.transport.verify(target, expected, control=control, progress=progress))
+    verify = destination.transport.verify
+    outcome = await do(
+        lambda: verify(target, expected, control=control, progress=progress, max_stream_bytes=max_stream_bytes)
+    )
     return await verification_of(bench, job, expected, outcome, occasion)
 
 
@@ -116,7 +123,7 @@ def verify_report(job: Job, outcome: VerifyOutcome, at: datetime) -> sync_servic
         method=outcome.method,
         grade=outcome.grade.value,
         host=outcome.host,
-        note=outcome.note,
+        note="; ".join(filter(None, (outcome.note, skipped_oversize(outcome)))),
     )
     report.verified_time.FromDatetime(at)
     return report
@@ -124,6 +131,39 @@ def verify_report(job: Job, outcome: VerifyOutcome, at: datetime) -> sync_servic
 
 def _shown(paths: Sequence[bytes]) -> list[str]:
     return [p.decode(errors="replace") for p in paths[:_MOST_PATHS]]
+
+
+def skipped_oversize(outcome: VerifyOutcome) -> str:
+    """What to say of files that were too large to be downloaded; empty when there are none."""
+    if not outcome.oversize:
+        return ""
+    first, more = outcome.oversize[0].decode(errors="replace"), len(outcome.oversize) - 1
+    others = f" and {more} more" if more else ""
+    return f"{SKIPPED_OVERSIZE}: {first}{others} can only be downloaded to be checked, and may not be: it is too large"
+
+
+def waits_for_a_larger_bound(job: Job) -> bool:
+    """Whether a verification with a larger `max_stream_bytes` is what the job waits for."""
+    wait = job.wait
+    return (
+        job.state is JobState.AWAITING_VERIFY
+        and wait is not None
+        and wait.condition is WaitCondition.OPERATOR
+        and wait.detail.startswith(SKIPPED_OVERSIZE)
+    )
+
+
+def what_follows(bench: Workbench, job: Job, found: Verification) -> Sequence[Message]:
+    """What a pass that failed means for a job that awaits its verification; nothing when it passed."""
+    if found.report.passed:
+        return ()
+    now, failure = bench.clock(), failure_of_transfer(_what_is_wrong(found.outcome))
+    return (after_failure(evolve(job, found.event, now), failure, now, bench.jitter()),)
+
+
+def is_inconclusive(outcome: VerifyOutcome) -> bool:
+    """Nothing is known to be wrong, and not everything could be looked at."""
+    return bool(outcome.oversize) and not outcome.missing and not outcome.differing
 
 
 class VerifyStep:
@@ -154,11 +194,10 @@ class VerifyStep:
             return await bench.fail(job, error, destination)
         finally:
             bench.board.close(job.job_id)
-        follows: Sequence[Message] = ()
-        if not found.report.passed:
-            # Recorded together: after a crash in between, the same pass would be counted twice.
-            now, failure = bench.clock(), failure_of_transfer(_what_is_wrong(found.outcome))
-            follows = (after_failure(evolve(job, found.event, now), failure, now, bench.jitter()),)
+        if is_inconclusive(found.outcome):
+            return await bench.hold(job, WaitCondition.OPERATOR, skipped_oversize(found.outcome), None)
+        # Recorded together: after a crash in between, the same pass would be counted twice.
+        follows = what_follows(bench, job, found)
         await bench.conclude(job, found.event, *follows)
         return None
 

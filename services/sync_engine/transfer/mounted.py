@@ -131,9 +131,15 @@ class MountedTransport:
         return sorted([*plan.settled, *outcome.landed], key=lambda file: file.path)
 
     def verify(
-        self, target: PurePosixPath, expected: Sequence[CopiedFile], *, control: TransferControl, progress: Progress
+        self,
+        target: PurePosixPath,
+        expected: Sequence[CopiedFile],
+        *,
+        control: TransferControl,
+        progress: Progress,
+        max_stream_bytes: int | None = None,
     ) -> VerifyOutcome:
-        """As `Transport.verify`: every file read past this machine's page cache."""
+        """As `Transport.verify`: every file, whatever its size, read past this machine's page cache."""
         with self._opened() as root:
             return read_back(
                 root, os.fsencode(target), expected, control=control, progress=progress, workers=self._workers

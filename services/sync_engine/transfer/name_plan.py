@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from services.sync_engine.transfer.system_error import shown
-from services.sync_engine.transfer.transport import FailureKind, SourceEntry, TargetTraits, TransferError
+from services.sync_engine.transfer.transport import EntryKind, FailureKind, SourceEntry, TargetTraits, TransferError
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class NameProblem:
 def name_problems(entries: Sequence[SourceEntry], traits: TargetTraits) -> list[NameProblem]:
     """Every name that the destination can't keep, sorted by path."""
     problems = [problem for entry in entries for problem in _own_problems(entry.path, traits)]
+    problems += _kinds_not_kept(entries, traits)
     if not (traits.case_sensitive and traits.keeps_unicode_forms):
         problems += _collisions((entry.path for entry in entries), traits)
     return sorted(problems, key=lambda problem: (problem.path, problem.detail))
@@ -45,6 +46,20 @@ def _own_problems(path: bytes, traits: TargetTraits) -> Iterable[NameProblem]:
         )
     if not traits.keeps_any_bytes and not _is_utf8(name):
         yield NameProblem(path, f"{shown(path)}: the name is not UTF-8, which the destination needs")
+    elif traits.alters is not None and traits.alters.search(name.decode(errors="surrogateescape")):
+        yield NameProblem(path, f"{shown(path)}: the destination would keep it under another name")
+
+
+def _kinds_not_kept(entries: Sequence[SourceEntry], traits: TargetTraits) -> Iterable[NameProblem]:
+    if not traits.keeps_symlinks:
+        for entry in entries:
+            if entry.kind is EntryKind.SYMLINK:
+                yield NameProblem(entry.path, f"{shown(entry.path)}: the destination keeps no symlinks")
+    if not traits.keeps_empty_folders:
+        filled = {entry.path.rpartition(b"/")[0] for entry in entries}
+        for entry in entries:
+            if entry.kind is EntryKind.DIRECTORY and entry.path not in filled:
+                yield NameProblem(entry.path, f"{shown(entry.path)}: the destination keeps no empty folders")
 
 
 def _collisions(paths: Iterable[bytes], traits: TargetTraits) -> Iterable[NameProblem]:

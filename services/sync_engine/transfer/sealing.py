@@ -24,7 +24,7 @@ def seal_files(root: DestinationRoot, files: Sequence[SealedFile]) -> None:
     root.refuse_if_gone()
     folders: set[bytes] = set()
     for file in files:
-        folder = _folder_of(file)
+        folder = folder_of_sealed(file)
         root.ensure_folder(folder)
         folders.add(folder)
         _replace(root, file)
@@ -37,7 +37,8 @@ def seal_files(root: DestinationRoot, files: Sequence[SealedFile]) -> None:
         )
 
 
-def _folder_of(file: SealedFile) -> bytes:
+def folder_of_sealed(file: SealedFile) -> bytes:
+    """The folder of the file below the equipment's. ValueError when it lies outside of that."""
     if file.path.startswith(b"/") or {b"..", b"."} & set(file.path.split(b"/")):
         raise ValueError(f"{file.path!r} climbs out of the equipment's folder")
     return file.path.rpartition(b"/")[0]

@@ -37,6 +37,15 @@ class SourceFiles:
         if not _is_as_scanned(opened, entry):
             raise source_changed(entry.path)
 
+    def refuse_if_touched(self, entry: SourceEntry) -> None:
+        """The name leads to what the scan saw, unchanged. Another program's reading lies between two such looks."""
+        try:
+            named = os.lstat(self._place(entry))
+        except OSError as error:
+            raise source_error(error, entry.path) from error
+        if not _is_as_scanned(named, entry):
+            raise source_changed(entry.path)
+
     def refuse_if_renamed(self, entry: SourceEntry) -> None:
         """The name still leads to the file of the scan; worth asking where reading took long."""
         try:

@@ -6,6 +6,7 @@ aren't UTF-8 must survive. Every failure of a transport is a `TransferError` who
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -199,12 +200,16 @@ class CopiedFile:
 
 @dataclass(frozen=True, slots=True)
 class TargetTraits:
-    """What a destination does with names, as probed there. `max_name_bytes` is for one segment."""
+    """What a destination does with names, as probed there. `max_name_bytes` is for one segment; a segment in which
+    `alters` finds something would arrive under another name."""
 
     case_sensitive: bool
     max_name_bytes: int
     keeps_unicode_forms: bool = True
     keeps_any_bytes: bool = True
+    keeps_symlinks: bool = True
+    keeps_empty_folders: bool = True
+    alters: re.Pattern[str] | None = None
 
 
 class EvidenceGrade(StrEnum):
@@ -232,7 +237,8 @@ class FileEvidence:
 @dataclass(frozen=True, slots=True)
 class VerifyOutcome:
     """What one reading back of a destination found. Counts are of regular files; symlinks appear in the lists and the
-    evidence only. `unexpected` names files that are there and not expected: reported, not a failure."""
+    evidence only. `unexpected` names files that are there and not expected: reported, not a failure. `oversize` could
+    not be checked: they are larger than what may be downloaded to be read back."""
 
     expected: int
     hashed: int
@@ -245,6 +251,7 @@ class VerifyOutcome:
     grade: EvidenceGrade
     host: str
     note: str
+    oversize: tuple[bytes, ...] = ()
 
     @property
     def proven(self) -> bool:
@@ -301,10 +308,17 @@ class Transport(Protocol):
         ...
 
     def verify(
-        self, target: PurePosixPath, expected: Sequence[CopiedFile], *, control: TransferControl, progress: Progress
+        self,
+        target: PurePosixPath,
+        expected: Sequence[CopiedFile],
+        *,
+        control: TransferControl,
+        progress: Progress,
+        max_stream_bytes: int | None = None,
     ) -> VerifyOutcome:
-        """Reads back what the destination holds and compares. A file that could not be checked is a TransferError,
-        never a pass."""
+        """Reads back what the destination holds and compares. A file that could not be checked is a TransferError, or
+        `oversize`, never a pass. `max_stream_bytes` is the largest file to download where nothing else gives its hash;
+        None: as configured."""
         ...
 
     def seal(self, files: Sequence[SealedFile]) -> None:

@@ -16,7 +16,7 @@ from labferry.events.v1 import job_events_pb2
 from libs.event_log.blob_store import BlobStore
 from libs.event_log.memory_store import MemoryEventStore
 from libs.run_tree.creation_json import DEFAULT_LOCK_TIMEOUT
-from libs.service_kit.settings import EquipmentSettings
+from libs.service_kit.settings import EquipmentSettings, VerifySettings
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.cleanup.cache_folder import CacheFolder
 from services.sync_engine.cleanup.clean_run import Cleaned, CleanRun
@@ -124,7 +124,7 @@ async def engine_parts(folder: Path, rules: CleanupRules | None = None) -> Async
     store = MemoryEventStore(service="sync_engine", version="1", clock=clock.nanoseconds)
     log, threads, locator = EngineLog(store), WorkThreads("parts"), RunLocator((equipment,))
     files = CreationFiles(log, DEFAULT_LOCK_TIMEOUT, threads)
-    destinations = open_destinations((equipment,), ())
+    destinations = open_destinations((equipment,), (), VerifySettings())
     watch = DestinationWatch(threads, clock, logger, STALL_SECONDS)
 
     async def jobs_of_run(run: str) -> Sequence[Job]:

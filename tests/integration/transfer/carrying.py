@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from services.sync_engine.transfer.mounted import MountedTransport
 from services.sync_engine.transfer.source_tree import scan_run
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     ProgressPhase,
     TransferControl,
+    Transport,
     VerifyOutcome,
 )
 
@@ -75,7 +75,7 @@ class Carrying:
 
     source: Path
     destination: Path
-    transport: MountedTransport
+    transport: Transport
     job_id: str = "job"
     attempt: int = 0
     batches: list[Sequence[CopiedFile]] = field(default_factory=list)

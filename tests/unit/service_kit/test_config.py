@@ -92,7 +92,14 @@ def test_mistakes_of_many_kinds(tmp_path: Path, addition: str, word: str) -> Non
 @pytest.mark.parametrize(
     ("transport", "word"),
     [
-        ("{type: rclone, rclone_remote: nas, rclone_remote_path: x}", "not served by this release"),
+        ("{type: rclone, rclone_remote: nas}", "transport.rclone_remote_path: is missing"),
+        ("{type: rclone, rclone_remote: 'nas:x', rclone_remote_path: x}", "transport.rclone_remote: "),
+        ("{type: rsync_ssh, ssh_target: 'u:hunter2@nas', remote_path: /x}", "transport.ssh_target: must be user@host"),
+        ("{type: rsync_ssh, ssh_target: -oProxyCommand=x, remote_path: /x}", "transport.ssh_target: must be user@host"),
+        ("{type: rsync_ssh, ssh_target: nas, remote_path: x}", "transport.remote_path: must be an absolute path"),
+        ("{type: rsync_ssh, ssh_target: nas, remote_path: /x, ssh_port: 0}", "transport.ssh_port: "),
+        ("{type: ftp, path: /x}", "type must be one of mounted, rclone, rsync_ssh"),
+        ("{path: /x}", "type is missing"),
         ("{type: rsync_ssh, ssh_target: nas, remote_path: /x, password: hunter2}", "no secret belongs"),
         ("{type: mounted}", "path"),
         ("{type: mounted, path: relative}", "absolute"),

@@ -1,0 +1,116 @@
+"""What a destination behind a tool can do, in the small steps of which every such transport is made.
+
+A session is opened for one piece of work and used by one thread. Paths are bytes with "/", below the equipment's
+folder at the destination, unless they are said to lie in a run. Every failure is a TransferError; a step ends with
+TransferStoppedError as soon as the work's control says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from services.sync_engine.transfer.transport import (
+    CopiedFile,
+    EntryKind,
+    SealedFile,
+    SourceEntry,
+    TargetTraits,
+    TransferControl,
+    TransferError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FarName:
+    """What a name stands for there; `kind` None: a pipe or the like."""
+
+    kind: EntryKind | None
+    size: int
+    link_target: bytes | None = None
+
+
+@dataclass(slots=True)
+class FarDigests:
+    """SHA-256 by path. `oversize`: files that would have to be downloaded and are larger than that may be."""
+
+    found: dict[bytes, str] = field(default_factory=dict)
+    oversize: list[bytes] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class NotLanded:
+    """Files of a batch that didn't get their names, and the failure that it is where no other file has the name."""
+
+    paths: tuple[bytes, ...]
+    error: TransferError
+
+
+class FarSide(Protocol):
+    """One session with a destination. `method`, `host` and `note` describe how it hashes."""
+
+    method: str
+    host: str
+    note: str
+
+    def check(self) -> None:
+        """Returns when the destination can be written to."""
+
+    def traits(self) -> TargetTraits:
+        """What it does with names; measured at the first call."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """None when it can't be known."""
+        ...
+
+    def names(self, folder: bytes) -> Mapping[bytes, FarName]:
+        """Every name below the folder, relative to it; empty when there is no such folder. No symlink is followed, and
+        DESTINATION_FILE_DIFFERS when the folder itself lies behind one."""
+        ...
+
+    def digests(
+        self, folder: bytes, files: Mapping[bytes, int], max_stream_bytes: int, hashed: Callable[[bytes, int], None]
+    ) -> FarDigests:
+        """SHA-256 of files of a folder, given with their sizes there. `hashed` hears each with its size."""
+        ...
+
+    def send(
+        self, source: bytes, batch: bytes, entries: Sequence[SourceEntry], moved: Callable[[int, bytes], None]
+    ) -> None:
+        """Copies files and symlinks of the run's folder `source` whole and durable into the folder `batch`. What
+        arrived there before, unchanged, is not sent again. `moved` hears bytes and the file in work."""
+
+    def land(
+        self, batch: bytes, target: bytes, files: Sequence[CopiedFile], spoiled: Sequence[bytes]
+    ) -> NotLanded | None:
+        """Gives the batch's files their names in the run's folder `target`, but for the `spoiled` ones; never in the
+        place of anything."""
+        ...
+
+    def settle_folders(self, source: bytes, target: bytes, folders: Sequence[SourceEntry]) -> None:
+        """Makes the run's folders, empty ones too, and gives them their times."""
+
+    def move(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        """Moves files; the new names must be free."""
+
+    def seal(self, files: Sequence[SealedFile], incoming: bytes) -> None:
+        """Puts each file in its place, replacing what is there as the backend can; `incoming` is a folder of its
+        own for this."""
+
+    def children(self, folder: bytes) -> Sequence[bytes]:
+        """Names of the folders in a folder; none when it isn't there."""
+        ...
+
+    def remove(self, folder: bytes) -> None:
+        """Removes a folder with all that is in it, if it is there."""
+
+
+class FarPlace(Protocol):
+    """A destination of which sessions can be opened."""
+
+    def open(self, control: TransferControl, most_seconds: float | None = None) -> AbstractContextManager[FarSide]:
+        """A session. `most_seconds`: no step may take longer."""
+        ...

@@ -1,0 +1,188 @@
+"""rclone as a child that is spoken to over a Unix socket which nobody else can reach (its remote-control API)."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from services.sync_engine.transfer.bandwidth import Bandwidth, local_now
+from services.sync_engine.transfer.private_folder import private_folder, write_private
+from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
+from services.sync_engine.transfer.tool_failures import tool_failure
+from services.sync_engine.transfer.tool_process import LOOK_SECONDS, ToolProcess, find_tool
+from services.sync_engine.transfer.transport import FailureKind, TransferControl, TransferError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_OLDEST = (1, 69)
+_START_SECONDS = 20.0
+_WORKERS = 8
+_OPTIONS = (
+    *("--rc-no-auth", "--use-json-log", "--ask-password=false", "--log-level", "ERROR", "--retries", "1"),
+    # What arrived is read back and hashed by the verification: a weaker look at it beforehand costs time only.
+    *("--low-level-retries", "3", "--contimeout", "10s", "--timeout", "60s", "--ignore-checksum"),
+)
+
+
+class RcloneError(Exception):
+    """rclone refused a call; `status` is HTTP's."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(words)
+        self.status, self.words = status, words
+
+
+class RcloneDaemon:
+    """A running rclone; see `open_rclone`. Any thread may call it; `attend` belongs to the one that opened it."""
+
+    def __init__(
+        self, process: ToolProcess, socket_path: Path, control: TransferControl, bandwidth: Bandwidth, log: Path
+    ) -> None:
+        self._process = process
+        self._socket = socket_path
+        self._control = control
+        self._bandwidth = bandwidth
+        self._limit: int | None = None
+        self._own = threading.local()
+        self._log = log
+        self._deadline: float | None = None
+
+    def end_at(self, seconds: float | None) -> None:
+        """From now on nothing may take longer, all together."""
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+
+    def call(self, command: str, **parameters: object) -> dict[str, Any]:
+        """What rclone answers. RcloneError when it refuses; TransferError NETWORK when rclone itself is gone."""
+        connection: http.client.HTTPConnection | None = getattr(self._own, "connection", None)
+        if connection is None:
+            connection = self._own.connection = _SocketConnection(self._socket)
+        try:
+            connection.request("POST", "/" + command, json.dumps(parameters), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            self._own.connection = None
+            words = self._log.read_text(errors="replace") or str(error)
+            raise tool_failure(RCLONE_FAILURES, "rclone ended", self._process.process.poll(), words) from error
+        answer: dict[str, Any] = json.loads(content)
+        if response.status != http.client.OK:
+            raise RcloneError(response.status, str(answer.get("error", answer)))
+        return answer
+
+    def must(self, doing: str, command: str, paths: Sequence[bytes] = (), **parameters: object) -> dict[str, Any]:
+        """As `call`, from the thread that opened it, and a refusal is a TransferError."""
+        return self.attend([()], lambda _: self.told(doing, command, paths, **parameters))[0]
+
+    def told(self, doing: str, command: str, paths: Sequence[bytes] = (), **parameters: object) -> dict[str, Any]:
+        """As `must`, from any thread: it returns only when rclone answers or ends."""
+        try:
+            return self.call(command, **parameters)
+        except RcloneError as refusal:
+            raise tool_failure(RCLONE_FAILURES, doing, None, refusal.words, paths) from refusal
+
+    def attend(self, items: Sequence[T], do: Callable[[T], R], moved: Callable[[int], None] | None = None) -> list[R]:
+        """Does something with each item, several at once, and keeps the bandwidth limit meanwhile. `moved` hears of
+        bytes that rclone handled. After a failure no other item is begun; a stop ends rclone."""
+        counted = self._bytes() if moved is not None else 0
+        failure: TransferError | None = None
+        with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="rclone") as threads:
+            try:
+                self._keep_limit()
+                futures = [threads.submit(do, item) for item in items]
+                pending = set(futures)
+                while pending:
+                    done, pending = wait(pending, LOOK_SECONDS, return_when=FIRST_EXCEPTION)
+                    failure = failure or next(filter(None, map(_failure_of, done)), None)
+                    if failure is not None:
+                        pending = {future for future in pending if not future.cancel()}
+                    if moved is not None and (now := self._bytes()) > counted:
+                        moved(now - counted)
+                        counted = now
+                    self._control.raise_if_stopped()
+                    if self._deadline is not None and pending and time.monotonic() > self._deadline:
+                        raise TransferError(FailureKind.NETWORK, "the destination did not answer in time")
+                    self._keep_limit()
+            except BaseException:
+                # Calls in work would hold the threads: without rclone they end at once.
+                self._process.end_children()
+                threads.shutdown(wait=True, cancel_futures=True)
+                raise
+        if failure is not None:
+            raise failure
+        return [future.result() for future in futures]
+
+    def _bytes(self) -> int:
+        return int(self.call("core/stats", short=True)["bytes"])
+
+    def _keep_limit(self) -> None:
+        limit = self._bandwidth.kib_per_second(local_now())
+        if limit != self._limit:
+            self.call("core/bwlimit", rate="off" if limit is None else f"{limit}Ki:off")
+            self._limit = limit
+
+
+def _failure_of(future: Future[R]) -> TransferError | None:
+    """What rclone refused; a defect of ours is raised."""
+    error = future.exception() if not future.cancelled() else None
+    if error is not None and not isinstance(error, TransferError):
+        raise error
+    return error
+
+
+class _SocketConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("rclone")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(self._path))
+
+
+@contextmanager
+def open_rclone(config: Path | None, control: TransferControl, bandwidth: Bandwidth) -> Iterator[RcloneDaemon]:
+    """Starts rclone with a private copy of its configuration, which it rewrites. TransferError CONFIGURATION when it is
+    missing, too old, or its configuration can't be read."""
+    rclone = find_tool("rclone")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RCLONE_")}
+    with private_folder() as folder:
+        copied, address, log = folder / "rclone.conf", folder / "rc", folder / "log"
+        write_private(copied, _content(config))
+        command = [rclone, "rcd", "--rc-addr", f"unix://{address}", "--config", str(copied), *_OPTIONS]
+        with open(log, "wb") as said, ToolProcess(command, environment=environment, stderr=said) as process:
+            began = time.monotonic()
+            while not address.exists():
+                code = process.process.poll()
+                if code is not None:
+                    raise tool_failure(RCLONE_FAILURES, "starting rclone", code, log.read_text(errors="replace"))
+                if time.monotonic() - began > _START_SECONDS:
+                    raise TransferError(FailureKind.CONFIGURATION, "rclone did not start")
+                control.wait(0.01)
+            daemon = RcloneDaemon(process, address, control, bandwidth, log)
+            version = daemon.must("asking for its version", "core/version")
+            if tuple(version["decomposed"][:2]) < _OLDEST:
+                raise TransferError(
+                    FailureKind.CONFIGURATION, f"rclone 1.69 or newer is needed; {rclone} is {version['version']}"
+                )
+            yield daemon
+
+
+def _content(config: Path | None) -> bytes:
+    path = config if config is not None else Path.home() / ".config" / "rclone" / "rclone.conf"
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TransferError(
+            FailureKind.CONFIGURATION, f"rclone's configuration {path} can't be read: {error.strerror}"
+        ) from error

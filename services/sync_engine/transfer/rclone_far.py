@@ -1,0 +1,339 @@
+"""The far side of `rclone`: every file is a call of its own, so each answer tells of one file alone.
+
+Not every backend can move a name exclusively, or replace a file in one step: what is there is looked at right before,
+and verification has the last word. docs/cluster-admin.md says what that means where.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from services.sync_engine.transfer.bandwidth import Bandwidth
+from services.sync_engine.transfer.far_side import FarDigests, FarName, NotLanded
+from services.sync_engine.transfer.incoming import INCOMING
+from services.sync_engine.transfer.present import Different, differing_error
+from services.sync_engine.transfer.private_folder import private_folder, write_private
+from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError, open_rclone
+from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
+from services.sync_engine.transfer.rclone_names import altered_names, as_listed
+from services.sync_engine.transfer.tool_failures import tool_failure
+from services.sync_engine.transfer.transport import (
+    CopiedFile,
+    EntryKind,
+    FailureKind,
+    SealedFile,
+    SourceEntry,
+    TargetTraits,
+    TransferControl,
+    TransferError,
+)
+
+_LONGEST_NAME = 255
+# Two seconds is FAT's step, the coarsest that still tells files of a run apart.
+_COARSEST_MTIME_NS = 2_000_000_000
+_MOST_ALIASES = 10
+_FRESH = {"NoCheckDest": True}
+_NEVER_OVER = {"IgnoreExisting": True}
+
+
+@dataclass(frozen=True, slots=True)
+class RcloneRemote:
+    """`name` as rclone's configuration has it; `config` None: rclone's own file."""
+
+    name: str
+    path: str
+    config: Path | None = None
+
+
+class RclonePlace:
+    """A folder of a remote. `used_before`: its incoming folder must be there, where the backend has folders."""
+
+    def __init__(self, remote: RcloneRemote, *, bandwidth: Bandwidth, used_before: bool) -> None:
+        self._remote = remote
+        self._bandwidth = bandwidth
+        self._used_before = used_before
+
+    @contextmanager
+    def open(self, control: TransferControl, most_seconds: float | None = None) -> Iterator[RcloneFar]:
+        """As `FarPlace.open`."""
+        with open_rclone(self._remote.config, control, self._bandwidth) as daemon:
+            daemon.end_at(most_seconds)
+            if not daemon.must("reading its configuration", "config/get", name=self._remote.name):
+                raise TransferError(
+                    FailureKind.CONFIGURATION, f"rclone's configuration has no remote {self._remote.name!r}"
+                )
+            yield RcloneFar(daemon, self._remote, self._used_before)
+
+
+class RcloneFar:
+    """Implements `FarSide`."""
+
+    def __init__(self, daemon: RcloneDaemon, remote: RcloneRemote, used_before: bool) -> None:
+        self._daemon = daemon
+        self._remote = remote
+        self._used_before = used_before
+        self._fs = f"{remote.name}:{remote.path}"
+        self._about = daemon.must("connecting", "operations/fsinfo", fs=self._fs)
+        self._hashes_there = "sha256" in self._about["Hashes"]
+        self.method = "far_sha256" if self._hashes_there else "download"
+        self.host = remote.name
+        self.note = "hashed at the remote" if self._hashes_there else "downloaded and hashed"
+
+    @property
+    def _features(self) -> Mapping[str, bool]:
+        features: Mapping[str, bool] = self._about["Features"]
+        return features
+
+    def check(self) -> None:
+        """As `FarSide.check`: lists the folder, and makes the incoming one where the backend has folders."""
+        self._refuse_lost_times()
+        listed = self._list(b"", recurse=False)
+        if not self._features["CanHaveEmptyDirectories"]:
+            return
+        if listed is None:
+            raise TransferError(FailureKind.NETWORK, f"{self._fs} is not there")
+        if self._used_before and os.fsdecode(INCOMING) not in {item["Path"] for item in listed}:
+            raise TransferError(
+                FailureKind.NETWORK, f"{self._fs} is another folder than before: its {os.fsdecode(INCOMING)} is gone"
+            )
+        self._daemon.must("making a folder", "operations/mkdir", fs=self._fs, remote=os.fsdecode(INCOMING))
+
+    def _refuse_lost_times(self) -> None:
+        if self._about["Precision"] > _COARSEST_MTIME_NS:
+            raise TransferError(
+                FailureKind.CONFIGURATION,
+                f"{self._remote.name} keeps no modification times; of WebDAV, its vendor must be configured in rclone",
+            )
+
+    def traits(self) -> TargetTraits:
+        """As `FarSide.traits`, from what rclone knows of the backend."""
+        self._refuse_lost_times()
+        return TargetTraits(
+            case_sensitive=not self._features["CaseInsensitive"],
+            max_name_bytes=_LONGEST_NAME,
+            keeps_any_bytes=False,
+            keeps_symlinks=False,
+            keeps_empty_folders=self._features["CanHaveEmptyDirectories"],
+            alters=altered_names(self._encoding()),
+        )
+
+    def _encoding(self) -> str:
+        """The backend's own encoding, or what the configuration says instead. An alias leads to another remote."""
+        name = self._remote.name
+        for _ in range(_MOST_ALIASES):
+            options = self._daemon.must("reading its configuration", "config/get", name=name)
+            if options.get("type") != "alias":
+                break
+            name = str(options.get("remote", "")).partition(":")[0]
+        providers = self._daemon.must("asking for its backends", "config/providers")["providers"]
+        defaults = {
+            option["DefaultStr"]
+            for provider in providers
+            if provider["Name"] == options.get("type", "local")
+            for option in provider["Options"]
+            if option["Name"] == "encoding"
+        }
+        return str(options.get("encoding") or next(iter(defaults), ""))
+
+    def free_bytes(self) -> int | None:
+        """As `FarSide.free_bytes`."""
+        if not self._features["About"]:
+            return None
+        try:
+            free = self._daemon.call("operations/about", fs=self._fs).get("free")
+        except RcloneError:
+            # Many servers don't tell.
+            return None
+        return None if free is None else int(free)
+
+    def names(self, folder: bytes) -> Mapping[bytes, FarName]:
+        """As `FarSide.names`."""
+        found = self._list(folder, recurse=True) or []
+        below = len(folder) + 1 if folder else 0
+        return {
+            as_listed(item["Path"])[below:]: FarName(
+                EntryKind.DIRECTORY if item["IsDir"] else EntryKind.FILE, max(0, item["Size"])
+            )
+            for item in found
+        }
+
+    def _list(self, folder: bytes, *, recurse: bool) -> list[dict[str, Any]] | None:
+        """None when there is no such folder."""
+        options = {"recurse": recurse, "noMimeType": True, "noModTime": True}
+
+        def ask(_: object) -> list[dict[str, Any]] | None:
+            try:
+                answer = self._daemon.call("operations/list", fs=self._fs, remote=folder.decode(), opt=options)
+            except RcloneError as refusal:
+                if "directory not found" in refusal.words:
+                    return None
+                if "is a file" in refusal.words or "not a directory" in refusal.words:
+                    raise differing_error([Different(folder, None, None)]) from refusal
+                raise tool_failure(RCLONE_FAILURES, "listing", None, refusal.words) from refusal
+            return list(answer["list"])
+
+        return self._daemon.attend([()], ask)[0]
+
+    def digests(
+        self, folder: bytes, files: Mapping[bytes, int], max_stream_bytes: int, hashed: Callable[[bytes, int], None]
+    ) -> FarDigests:
+        """As `FarSide.digests`."""
+        read = FarDigests()
+        if not self._hashes_there:
+            read.oversize = [path for path, size in files.items() if size > max_stream_bytes]
+        too_large = set(read.oversize)
+        prefix = folder + b"/" if folder else b""
+
+        def hash_one(path: bytes) -> None:
+            if self._features["IsLocal"]:
+                self._drop_cached(prefix + path)
+            try:
+                answer = self._daemon.call(
+                    "operations/hashsumfile",
+                    fs=self._fs,
+                    remote=(prefix + path).decode(),
+                    hashType="sha256",
+                    download=not self._hashes_there,
+                )
+            except RcloneError as refusal:
+                if "object not found" in refusal.words:
+                    return
+                raise tool_failure(RCLONE_FAILURES, "reading back", None, refusal.words, [path]) from refusal
+            if not re.fullmatch("[0-9a-f]{64}", answer["hash"]):
+                raise TransferError(
+                    FailureKind.CONFIGURATION, f"{self._remote.name} gave no SHA-256: {answer['hash']!r}", [path]
+                )
+            read.found[path] = answer["hash"]
+            hashed(path, files[path])
+
+        self._daemon.attend([path for path in files if path not in too_large], hash_one)
+        return read
+
+    def _drop_cached(self, path: bytes) -> None:
+        """A remote on this machine is read by rclone through this machine's cache: it is emptied first."""
+        with suppress(OSError):
+            place = os.path.join(os.fsencode(self._about["Root"]), path)
+            descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(descriptor)
+
+    def send(
+        self, source: bytes, batch: bytes, entries: Sequence[SourceEntry], moved: Callable[[int, bytes], None]
+    ) -> None:
+        """As `FarSide.send`."""
+        local = {"type": "local", "_root": source.decode(), "encoding": "Raw"}
+        current = entries[0].path
+
+        def copy(entry: SourceEntry) -> None:
+            nonlocal current
+            current = entry.path
+            name = entry.path.decode()
+            self._daemon.told(
+                "sending",
+                "operations/copyfile",
+                [entry.path],
+                srcFs=local,
+                srcRemote=name,
+                dstFs=self._fs,
+                dstRemote=f"{batch.decode()}/{name}",
+                _config=_FRESH,
+            )
+
+        self._daemon.attend(entries, copy, lambda nbytes: moved(nbytes, current))
+
+    def land(
+        self, batch: bytes, target: bytes, files: Sequence[CopiedFile], spoiled: Sequence[bytes]
+    ) -> NotLanded | None:
+        """As `FarSide.land`: what is there is looked at right before; backends have no exclusive move."""
+
+        def move(file: CopiedFile) -> None:
+            self._move(batch + b"/" + file.path, target + b"/" + file.path)
+
+        self._daemon.attend(files, move)
+        waiting = set(self.names(batch)) - set(spoiled)
+        left = tuple(file.path for file in files if file.path in waiting)
+        if not left:
+            return None
+        return NotLanded(left, TransferError(FailureKind.NETWORK, "files were not moved into place", left))
+
+    def _move(self, source: bytes, target: bytes) -> None:
+        self._daemon.told(
+            "moving",
+            "operations/movefile",
+            [source],
+            srcFs=self._fs,
+            srcRemote=source.decode(),
+            dstFs=self._fs,
+            dstRemote=target.decode(),
+            _config=_NEVER_OVER,
+        )
+
+    def settle_folders(self, source: bytes, target: bytes, folders: Sequence[SourceEntry]) -> None:
+        """As `FarSide.settle_folders`; times where the backend keeps those of folders. They are copied from a tree of
+        empty folders, so that no file is looked at."""
+        with private_folder() as private:
+            tree = os.path.join(os.fsencode(private), b"tree")
+            os.mkdir(tree)
+            for folder in sorted(folders, key=lambda entry: entry.path):
+                os.mkdir(tree + b"/" + folder.path)
+            for folder in sorted(folders, key=lambda entry: entry.path, reverse=True):
+                os.utime(tree + b"/" + folder.path, ns=(folder.mtime_ns, folder.mtime_ns))
+            self._daemon.must(
+                "making folders",
+                "sync/copy",
+                srcFs={"type": "local", "_root": os.fsdecode(tree), "encoding": "Raw"},
+                dstFs=self._below(target),
+                createEmptySrcDirs=True,
+            )
+
+    def _below(self, folder: bytes) -> str:
+        between = "" if self._fs.endswith((":", "/")) else "/"
+        return self._fs + between + folder.decode()
+
+    def move(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        """As `FarSide.move`."""
+        self._daemon.attend(pairs, lambda pair: self._move(*pair))
+
+    def seal(self, files: Sequence[SealedFile], incoming: bytes) -> None:
+        """As `FarSide.seal`: in one step where the backend renames over files or puts whole objects (local, SFTP,
+        S3)."""
+        with private_folder() as folder:
+            for number, file in enumerate(files):
+                place = folder / str(number)
+                write_private(place, file.content)
+                os.utime(place, ns=(file.mtime_ns, file.mtime_ns))
+
+            def put(numbered: tuple[int, SealedFile]) -> None:
+                number, file = numbered
+                self._daemon.told(
+                    "sealing",
+                    "operations/copyfile",
+                    [file.path],
+                    srcFs=str(folder),
+                    srcRemote=str(number),
+                    dstFs=self._fs,
+                    dstRemote=file.path.decode(),
+                    # Equal size and time would otherwise pass for equal content.
+                    _config={"IgnoreTimes": True},
+                )
+
+            self._daemon.attend(list(enumerate(files)), put)
+
+    def children(self, folder: bytes) -> Sequence[bytes]:
+        """As `FarSide.children`."""
+        return [as_listed(item["Name"]) for item in self._list(folder, recurse=False) or [] if item["IsDir"]]
+
+    def remove(self, folder: bytes) -> None:
+        """As `FarSide.remove`."""
+
+        if self._list(folder, recurse=False) is not None:
+            self._daemon.must("removing", "operations/purge", fs=self._fs, remote=folder.decode())

@@ -1,0 +1,233 @@
+"""The far side of `rsync_ssh`: rsync brings the bytes, fixed scripts over the same ssh connection do the rest."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shlex
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from services.sync_engine.transfer import far_scripts as scripts
+from services.sync_engine.transfer.bandwidth import Bandwidth
+from services.sync_engine.transfer.far_side import FarDigests, FarName, NotLanded
+from services.sync_engine.transfer.incoming import INCOMING
+from services.sync_engine.transfer.private_folder import private_folder, write_private
+from services.sync_engine.transfer.rsync_failures import RSYNC_FAILURES
+from services.sync_engine.transfer.rsync_send import RsyncSend
+from services.sync_engine.transfer.ssh_session import SshAccess, SshSession, open_ssh
+from services.sync_engine.transfer.tool_failures import tool_failure
+from services.sync_engine.transfer.tool_process import find_tool
+from services.sync_engine.transfer.transport import (
+    CopiedFile,
+    EntryKind,
+    FailureKind,
+    SealedFile,
+    SourceEntry,
+    TargetTraits,
+    TransferControl,
+    TransferError,
+)
+
+_KINDS = {b"f": EntryKind.FILE, b"d": EntryKind.DIRECTORY, b"l": EntryKind.SYMLINK}
+_VERSION = re.compile(r"rsync\s+version\s+v?(\d+)\.(\d+)")
+_OLDEST = (3, 2)
+_HASH_BYTES = 64 << 20
+_HASH_FILES = 1000
+
+
+class RsyncPlace:
+    """A folder of a host that ssh reaches. `used_before`: its incoming folder must be there."""
+
+    def __init__(self, access: SshAccess, path: str, *, bandwidth: Bandwidth, used_before: bool) -> None:
+        self._access = access
+        self._root = os.fsencode(path)
+        self._bandwidth = bandwidth
+        self._used_before = used_before
+
+    @contextmanager
+    def open(self, control: TransferControl, most_seconds: float | None = None) -> Iterator[RsyncFar]:
+        """As `FarPlace.open`."""
+        rsync = find_tool("rsync")
+        with open_ssh(self._access, control, most_seconds) as ssh:
+            yield RsyncFar(ssh, rsync, self._root, self._bandwidth, self._access.target, self._used_before)
+
+
+class RsyncFar:
+    """Implements `FarSide`."""
+
+    method = "far_sha256sum"
+    note = "hashed by the far host, whose own cache was not passed"
+
+    def __init__(
+        self, ssh: SshSession, rsync: str, root: bytes, bandwidth: Bandwidth, target: str, used_before: bool
+    ) -> None:
+        self._ssh = ssh
+        self._rsync = rsync
+        self._root = root
+        self._bandwidth = bandwidth
+        self._used_before = used_before
+        self.host = target.rpartition("@")[2]
+
+    def check(self) -> None:
+        """As `FarSide.check`. A full destination passes: that is a matter of each copy."""
+        used = b"used" if self._used_before else b""
+        try:
+            name = b"check-" + secrets.token_hex(8).encode("ascii")
+            self._ssh.must("writing a probe file", scripts.CHECK, [self._root, name, used])
+        except TransferError as error:
+            if error.kind is not FailureKind.DESTINATION_FULL:
+                raise
+
+    def traits(self) -> TargetTraits:
+        """As `FarSide.traits`. CONFIGURATION when the far end lacks what is needed there."""
+        self._refuse_old_tools()
+        folder = INCOMING + b"/probe-" + secrets.token_hex(8).encode("ascii")
+        forms = [unicodedata.normalize(form, "e\u0301").encode() for form in ("NFC", "NFD")]
+        said = self._ssh.must("trying names", scripts.PROBE, [self._root, folder, *forms, b"\xff\xfe"]).split()
+        if b"hard_links" not in said:
+            raise TransferError(
+                FailureKind.CONFIGURATION, "the destination has no hard links, which landing without replacing needs"
+            )
+        return TargetTraits(
+            case_sensitive=b"one_case" not in said,
+            max_name_bytes=next(int(word) for word in said if word.isdigit()),
+            keeps_unicode_forms=b"one_form" not in said,
+            keeps_any_bytes=b"any_bytes" in said,
+            keeps_symlinks=b"symlinks" in said,
+        )
+
+    def _refuse_old_tools(self) -> None:
+        far = self._ssh.run(scripts.VERSIONS, [])
+        words = (far.stdout + far.stderr).decode(errors="replace")
+        version = _VERSION.search(words)
+        if far.code in (0, 123) and version is not None and (int(version[1]), int(version[2])) < _OLDEST:
+            raise TransferError(
+                FailureKind.CONFIGURATION, f"rsync 3.2 or newer is needed at the far end; it says {version[0]}"
+            )
+        if far.code != 0:
+            raise TransferError(
+                FailureKind.CONFIGURATION,
+                "rsync 3.2, GNU coreutils and GNU findutils are needed at the far end: "
+                + far.stderr.decode(errors="replace").strip(),
+            )
+
+    def free_bytes(self) -> int | None:
+        """As `FarSide.free_bytes`."""
+        said = self._ssh.must("asking for free space", scripts.FREE, [self._root]).strip()
+        return int(said) if said.isdigit() else None
+
+    def names(self, folder: bytes) -> Mapping[bytes, FarName]:
+        """As `FarSide.names`."""
+        said = self._ssh.must("listing", scripts.NAMES, [self._root, folder])
+        fields = said.split(b"\0")[:-1]
+        return {
+            path: FarName(_KINDS.get(kind), int(size), target if kind == b"l" else None)
+            for kind, size, path, target in zip(*(iter(fields),) * 4, strict=True)
+        }
+
+    def digests(
+        self, folder: bytes, files: Mapping[bytes, int], max_stream_bytes: int, hashed: Callable[[bytes, int], None]
+    ) -> FarDigests:
+        """As `FarSide.digests`: hashed there, so no size is too large."""
+        read = FarDigests()
+        for paths in _portions(files):
+            # "-" alone would be its standard input.
+            done = self._ssh.run(scripts.HASH, [self._root, folder], [b"./" + path for path in paths])
+            for line in done.stdout.split(b"\0")[:-1]:
+                digest, _, path = line.partition(b" *./")
+                read.found[path] = digest.decode("ascii")
+                hashed(path, files[path])
+            if done.code != 0 and not _only_vanished(done.stderr):
+                raise tool_failure(RSYNC_FAILURES, "reading back", done.code, done.stderr.decode(errors="replace"))
+        return read
+
+    def send(
+        self, source: bytes, batch: bytes, entries: Sequence[SourceEntry], moved: Callable[[int, bytes], None]
+    ) -> None:
+        """As `FarSide.send`."""
+        self._ssh.must("making the incoming folder", scripts.MAKE_FOLDER, [self._root, batch])
+        self._sending(("-lt", "--partial-dir=" + os.fsdecode(self._partial(batch)))).send(
+            source, batch, entries, moved, self._bandwidth
+        )
+
+    def _partial(self, batch: bytes) -> bytes:
+        # Beside the batches, not in them: what lands is all that a batch's folder holds.
+        return self._root + b"/" + batch.rpartition(b"/")[0] + b"/partial"
+
+    def _sending(self, options: Sequence[str]) -> RsyncSend:
+        shell = shlex.join(self._ssh.command)
+        return RsyncSend(self._ssh, [self._rsync, "-e", shell, *options], self._root)
+
+    def land(
+        self, batch: bytes, target: bytes, files: Sequence[CopiedFile], spoiled: Sequence[bytes]
+    ) -> NotLanded | None:
+        """As `FarSide.land`: a second link is made, which fails where the name is taken."""
+        if spoiled:
+            names = [batch + b"/" + path for path in spoiled]
+            self._ssh.must("removing files that changed", scripts.REMOVE, [self._root], names)
+        done = self._ssh.run(scripts.LAND, [self._root, batch, target])
+        words = done.stderr.decode(errors="replace")
+        failure = tool_failure(RSYNC_FAILURES, "moving into place", done.code, words)
+        if done.code != 0:
+            raise failure
+        left = tuple(done.stdout.split(b"\0")[:-1])
+        return NotLanded(left, failure) if left else None
+
+    def settle_folders(self, source: bytes, target: bytes, folders: Sequence[SourceEntry]) -> None:
+        """As `FarSide.settle_folders`."""
+        self._ssh.must("making the run's folder", scripts.MAKE_FOLDER, [self._root, target])
+        if folders:
+            self._sending(("-dt",)).send(source, target, folders, lambda nbytes, path: None, self._bandwidth)
+        self._ssh.must("syncing", scripts.SYNC, [self._root, target])
+
+    def move(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        """As `FarSide.move`."""
+        self._ssh.must("moving", scripts.MOVE, [self._root], [name for pair in pairs for name in pair])
+
+    def seal(self, files: Sequence[SealedFile], incoming: bytes) -> None:
+        """As `FarSide.seal`: renamed over what is there, so nobody sees half a file."""
+        with private_folder() as folder:
+            pairs: list[bytes] = []
+            entries: list[SourceEntry] = []
+            for number, file in enumerate(files):
+                name = b"%d" % number
+                place = folder / str(number)
+                write_private(place, file.content)
+                os.utime(place, ns=(file.mtime_ns, file.mtime_ns))
+                entries.append(SourceEntry(name, EntryKind.FILE, len(file.content), file.mtime_ns, 0, 0))
+                pairs += [incoming + b"/" + name, file.path]
+            self._ssh.must("making the incoming folder", scripts.MAKE_FOLDER, [self._root, incoming])
+            self._sending(("-t", "--chmod=F666")).send(
+                os.fsencode(folder), incoming, entries, lambda nbytes, path: None, self._bandwidth
+            )
+            self._ssh.must("sealing", scripts.REPLACE, [self._root], pairs)
+
+    def children(self, folder: bytes) -> Sequence[bytes]:
+        """As `FarSide.children`."""
+        return self._ssh.must("listing", scripts.CHILDREN, [self._root, folder]).split(b"\0")[:-1]
+
+    def remove(self, folder: bytes) -> None:
+        """As `FarSide.remove`."""
+        self._ssh.must("removing", scripts.REMOVE, [self._root], [folder])
+
+
+def _portions(files: Mapping[bytes, int]) -> Iterator[list[bytes]]:
+    """So many that each takes a moment: progress, and a stop, come between two."""
+    portion: list[bytes] = []
+    nbytes = 0
+    for path, size in files.items():
+        if portion and (nbytes + size > _HASH_BYTES or len(portion) == _HASH_FILES):
+            yield portion
+            portion, nbytes = [], 0
+        portion.append(path)
+        nbytes += size
+    if portion:
+        yield portion
+
+
+def _only_vanished(words: bytes) -> bool:
+    lines = [line for line in words.splitlines() if line.strip()]
+    return bool(lines) and all(line.endswith(b"No such file or directory") for line in lines)

@@ -1,0 +1,144 @@
+"""One ssh connection, shared by everything that one piece of work does at the far end.
+
+Names never stand in a command: a fixed script gets them as arguments from `xargs -0`, which reads them from its
+standard input. ssh reads no configuration but ours, asks nobody anything, and checks host keys.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.sync_engine.transfer.private_folder import private_folder, write_private
+from services.sync_engine.transfer.rsync_failures import RSYNC_FAILURES
+from services.sync_engine.transfer.tool_failures import tool_failure
+from services.sync_engine.transfer.tool_process import Finished, ToolProcess, find_tool, run_tool
+from services.sync_engine.transfer.transport import FailureKind, TransferControl, TransferError
+
+FAR = "far"
+"""What the host is called in the configuration that ssh gets."""
+_CONNECT_SECONDS = 10
+_MOST_ARGUMENT_BYTES = 1_000_000
+_LOOK_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class SshAccess:
+    """`target` is `user@host` or `host`. `known_hosts` None: ssh's own files."""
+
+    target: str
+    key_path: Path
+    port: int | None = None
+    known_hosts: Path | None = None
+
+
+def tool_environment() -> dict[str, str]:
+    """What a tool inherits: no agent, no prompt, and messages that the tables know."""
+    unwanted = {"SSH_AUTH_SOCK", "SSH_ASKPASS", "DISPLAY", "RSYNC_RSH", "RSYNC_PASSWORD", "RSYNC_OLD_ARGS"}
+    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
+    return {**kept, "LC_ALL": "C"}
+
+
+class SshSession:
+    """An open connection; see `open_ssh`."""
+
+    def __init__(self, config: Path, control: TransferControl, most_seconds: float | None) -> None:
+        self.config = config
+        self.control = control
+        self.most_seconds = most_seconds
+        self.environment = tool_environment()
+        self._ssh = find_tool("ssh")
+
+    @property
+    def command(self) -> list[str]:
+        """How ssh is called."""
+        return [self._ssh, "-F", str(self.config)]
+
+    def run(self, script: str, head: Sequence[bytes], items: Sequence[bytes] = (), per: int = 100) -> Finished:
+        """Runs the script with `head` and up to `per` of the items as arguments, as often as there are items, at least
+        once. The script holds no single quotes. Whatever it ended with is in the answer."""
+        assert "'" not in script
+        arguments: list[bytes] = []
+        for start in range(0, max(len(items), 1), per):
+            arguments += [*head, *items[start : start + per]]
+        count = len(head) + per
+        far = f"exec xargs -0 -x -s {_MOST_ARGUMENT_BYTES} -n {count} sh -c '{script}' sh"
+        return run_tool(
+            [*self.command, FAR, far],
+            environment=self.environment,
+            control=self.control,
+            stdin=b"".join(argument + b"\0" for argument in arguments),
+            most_seconds=self.most_seconds,
+        )
+
+    def must(
+        self, doing: str, script: str, head: Sequence[bytes], items: Sequence[bytes] = (), per: int = 100
+    ) -> bytes:
+        """As `run`; what the script wrote. TransferError unless it ended well."""
+        done = self.run(script, head, items, per)
+        if done.code != 0:
+            raise tool_failure(RSYNC_FAILURES, doing, done.code, done.stderr.decode(errors="replace"))
+        return done.stdout
+
+
+@contextmanager
+def open_ssh(access: SshAccess, control: TransferControl, most_seconds: float | None) -> Iterator[SshSession]:
+    """Connects. TransferError says what ssh said."""
+    if not access.key_path.is_file():
+        raise TransferError(FailureKind.CONFIGURATION, f"the key {access.key_path} (ssh_key_path) is not there")
+    with private_folder() as folder:
+        config = folder / "config"
+        write_private(config, _config(access, folder / "connection").encode())
+        session = SshSession(config, control, most_seconds)
+        command = [*session.command, "-N", "-o", "ControlMaster=yes", FAR]
+        log = folder / "log"
+        with open(log, "wb") as said, ToolProcess(command, environment=session.environment, stderr=said) as master:
+            began = time.monotonic()
+            while not (folder / "connection").exists():
+                if master.process.poll() is not None:
+                    words = log.read_text(errors="replace")
+                    raise tool_failure(
+                        RSYNC_FAILURES, f"connecting to {access.target}", master.process.returncode, words
+                    )
+                # ConnectTimeout ends before the key exchange does: a host that accepts and says nothing more.
+                if time.monotonic() - began > 2 * _CONNECT_SECONDS:
+                    raise TransferError(FailureKind.NETWORK, f"{access.target} did not answer")
+                control.wait(_LOOK_SECONDS)
+            yield session
+
+
+def _config(access: SshAccess, socket: Path) -> str:
+    user, at, host = access.target.rpartition("@")
+    lines = [
+        f"Host {FAR}",
+        f"HostName {host}",
+        f'IdentityFile "{access.key_path}"',
+        "IdentitiesOnly yes",
+        "IdentityAgent none",
+        "BatchMode yes",
+        "StrictHostKeyChecking yes",
+        "UpdateHostKeys no",
+        "PasswordAuthentication no",
+        "KbdInteractiveAuthentication no",
+        f"ConnectTimeout {_CONNECT_SECONDS}",
+        "ServerAliveInterval 15",
+        "ServerAliveCountMax 4",
+        "ControlMaster no",
+        f"ControlPath {socket}",
+        "RequestTTY no",
+        "ForwardAgent no",
+        "ForwardX11 no",
+        "LogLevel ERROR",
+    ]
+    if at:
+        lines.append(f"User {user}")
+    if access.port is not None:
+        lines.append(f"Port {access.port}")
+    if access.known_hosts is not None:
+        lines.append(f'UserKnownHostsFile "{access.known_hosts}"')
+        lines.append("GlobalKnownHostsFile /dev/null")
+    return "\n".join((*lines, ""))

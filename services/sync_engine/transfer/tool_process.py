@@ -1,0 +1,123 @@
+"""Running a foreign tool as a child that never outlives its work, nor the engine (SPEC §4: no child is left behind)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from libs.service_kit import parent
+from services.sync_engine.transfer.transport import FailureKind, TransferControl, TransferError
+
+LOOK_SECONDS = 0.2
+"""How often a waiting thread looks whether it is to end."""
+_END_SECONDS = 2.0
+
+
+def find_tool(name: str) -> str:
+    """The tool's place, on the PATH or beside this Python. TransferError CONFIGURATION says where it was looked for."""
+    places = os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
+    found = shutil.which(name, path=places)
+    if found is None:
+        raise TransferError(FailureKind.CONFIGURATION, f"{name} is not installed; it was looked for in {places}")
+    return found
+
+
+class ToolProcess:
+    """One child in a session of its own, so that all that it starts ends with it."""
+
+    def __init__(
+        self,
+        command: Sequence[str | bytes],
+        *,
+        environment: Mapping[str, str],
+        stdin: int = subprocess.DEVNULL,
+        stdout: int | IO[bytes] = subprocess.DEVNULL,
+        stderr: int | IO[bytes] = subprocess.PIPE,
+    ) -> None:
+        guard = [sys.executable, "-I", "-S", str(Path(parent.__file__)), str(os.getpid())]
+        self.process = subprocess.Popen(
+            [*guard, *command],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=dict(environment),
+            cwd="/",
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def end_children(self) -> None:
+        """Returns when the child is gone: asked first, killed then. What it said can still be read."""
+        if self.process.poll() is None:
+            self._signal(signal.SIGTERM)
+            try:
+                self.process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._signal(signal.SIGKILL)
+        # What it started may have missed its end.
+        self._signal(signal.SIGKILL)
+        self.process.wait()
+
+    def end(self) -> None:
+        """As `end_children`, and nothing more is read."""
+        self.end_children()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, number)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a tool ended, and what it said."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+
+def run_tool(
+    command: Sequence[str | bytes],
+    *,
+    environment: Mapping[str, str],
+    control: TransferControl,
+    stdin: bytes = b"",
+    most_seconds: float | None = None,
+) -> Finished:
+    """Waits for the tool's end. TransferStoppedError as soon as `control` says so; TransferError NETWORK after
+    `most_seconds`. The tool is ended in both cases."""
+    waited = 0.0
+    with ToolProcess(command, environment=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tool:
+        given: bytes | None = stdin
+        while True:
+            try:
+                stdout, stderr = tool.process.communicate(given, timeout=LOOK_SECONDS)
+                return Finished(tool.process.returncode, stdout, stderr)
+            except subprocess.TimeoutExpired:
+                given = None
+                waited += LOOK_SECONDS
+                control.raise_if_stopped()
+                if most_seconds is not None and waited > most_seconds:
+                    raise TransferError(
+                        FailureKind.NETWORK, f"the destination did not answer within {most_seconds:.0f} s"
+                    ) from None

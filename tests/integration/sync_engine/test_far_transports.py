@@ -1,0 +1,136 @@
+"""The engine brings runs by rsync and rclone to a real sshd: from the request to a copy that sha256sum accepts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labferry.sync.v1 import job_pb2, sync_service_pb2
+from tests.integration.sync_engine.running_engine import (
+    Site,
+    new_site,
+    running_engine,
+    same_tree,
+    sha256sum_agrees,
+)
+from tests.integration.transfer.far_servers import Sshd, running_sshd
+
+LARGE = 2000
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with running_sshd(tmp_path_factory.mktemp("far") / "sshd") as running:
+        yield running
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    async with new_site() as site:
+        yield site
+
+
+def rsync_ssh(site: Site, sshd: Sshd) -> dict[str, Any]:
+    return {
+        "type": "rsync_ssh",
+        "ssh_target": sshd.access.target,
+        "ssh_port": sshd.access.port,
+        "ssh_key_path": str(sshd.access.key_path),
+        "known_hosts": str(sshd.access.known_hosts),
+        "remote_path": str(site.nas()),
+    }
+
+
+def rclone(site: Site, sshd: Sshd, hashing: str = "hashes = sha256\nsha256sum_command = sha256sum\n") -> dict[str, Any]:
+    user, _, host = sshd.access.target.partition("@")
+    config = Path(site.lab.folder / "rclone.conf")
+    config.write_text(
+        f"[far]\ntype = sftp\nhost = {host}\nport = {sshd.access.port}\nuser = {user}\n"
+        f"key_file = {sshd.access.key_path}\nknown_hosts_file = {sshd.access.known_hosts}\nshell_type = unix\n{hashing}"
+    )
+    return {
+        "type": "rclone",
+        "rclone_remote": "far",
+        "rclone_remote_path": str(site.nas()),
+        "rclone_config": str(config),
+    }
+
+
+def equip(site: Site, transport: dict[str, Any]) -> None:
+    site.equip(destinations=[{"name": "far", "transport": transport}])
+
+
+@pytest.mark.parametrize("transport", [rsync_ssh, rclone])
+async def test_from_the_request_to_a_sealed_copy(site: Site, sshd: Sshd, transport: Any) -> None:
+    equip(site, transport(site, sshd))
+    files = {"a b.tif": b"pixels", "sub/-x.csv": b"1,2\n", "sub/empty": b"", "ü/quote'.txt": b"x" * 100_000}
+    run = site.make_run(files)
+    for name in files:
+        # SFTP knows whole seconds.
+        os.utime(site.local(run) / name, ns=(0, 1_700_000_000_000_000_000))
+    async with running_engine(site) as engine:
+        job = await engine.bring(run)
+        assert job.state == job_pb2.JOB_STATE_VERIFIED
+        same_tree(site.local(run), site.at_nas(run))
+        assert sha256sum_agrees(site.at_nas(run)) == len(files)
+        assert site.creation(run)["sync_status"] == "synced"
+
+
+async def test_a_file_that_is_too_large_to_download_waits_for_an_operator(site: Site, sshd: Sshd) -> None:
+    site.lab.settings["verify"] = {"max_stream_bytes": LARGE - 1}
+    equip(site, rclone(site, sshd, "hashes = none\ndisable_hashcheck = true\n"))
+    run = site.make_run({"small": b"x", "large": b"x" * LARGE})
+    async with running_engine(site) as engine:
+        job_id = (await engine.enqueue(run)).job.job_id
+        job = await engine.until_waiting(job_id, job_pb2.WAIT_CONDITION_OPERATOR)
+        assert job.state == job_pb2.JOB_STATE_AWAITING_VERIFY
+        assert job.waiting_on[0].detail.startswith("verify_skipped_oversize: large")
+
+        async def verify(max_stream_bytes: int) -> sync_service_pb2.VerifyReport:
+            request = sync_service_pb2.VerifyRunRequest(run=run, max_stream_bytes=max_stream_bytes)
+            (report,) = [u.report async for u in engine.sync.VerifyRun(request) if u.HasField("report")]
+            return report
+
+        too_low = await verify(LARGE - 1)
+        assert not too_low.passed
+        assert "verify_skipped_oversize" in too_low.note
+        assert (await engine.job(job_id)).state == job_pb2.JOB_STATE_AWAITING_VERIFY
+        assert (await verify(LARGE)).passed
+        await engine.until_sealed(job_id)
+        assert sha256sum_agrees(site.at_nas(run)) == 2
+
+
+async def test_a_killed_engine_leaves_no_child(site: Site, sshd: Sshd) -> None:
+    transport = {**rsync_ssh(site, sshd), "bandwidth": {"upload_mbps": 1}}
+    equip(site, transport)
+    run = site.make_run({"large": b"x" * 5_000_000})
+    async with running_engine(site) as engine:
+        job_id = (await engine.enqueue(run)).job.job_id
+        await engine.until_copying(job_id)
+        children = _descendants(engine.service.process.pid)
+        assert children
+        await engine.kill()
+        async with asyncio.timeout(20):
+            while any(_runs(child) for child in children):
+                await asyncio.sleep(0.02)
+
+
+def _descendants(pid: int) -> set[int]:
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found |= {int(child)} | _descendants(int(child))
+    return found
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"

@@ -1,0 +1,148 @@
+"""Every transport against its real counterpart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from services.sync_engine.transfer.bandwidth import UNLIMITED, Bandwidth
+from services.sync_engine.transfer.mounted import MountedTransport
+from services.sync_engine.transfer.rclone_far import RclonePlace, RcloneRemote
+from services.sync_engine.transfer.remote_transport import RemoteTransport
+from services.sync_engine.transfer.rsync_far import RsyncPlace
+from services.sync_engine.transfer.transport import Transport
+from tests.integration.transfer.carrying import HOSTILE_NAMES
+from tests.integration.transfer.conformance import TransportConformance
+from tests.integration.transfer.far_servers import Sshd, rclone_serving, running_samba, running_sshd
+
+MAX_STREAM = 1 << 30
+
+
+class TestMounted(TransportConformance):
+    def open(self, destination: Path, bandwidth: Bandwidth = UNLIMITED) -> Transport:
+        return MountedTransport(destination, bandwidth=bandwidth)
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with running_sshd(tmp_path_factory.mktemp("far") / "sshd") as running:
+        yield running
+
+
+class TestRsyncSsh(TransportConformance):
+    @pytest.fixture(autouse=True)
+    def _far_host(self, sshd: Sshd) -> None:
+        self.access = sshd.access
+
+    def open(self, destination: Path, bandwidth: Bandwidth = UNLIMITED) -> Transport:
+        place = RsyncPlace(self.access, str(destination), bandwidth=bandwidth, used_before=False)
+        return RemoteTransport(place, max_stream_bytes=MAX_STREAM)
+
+
+class RcloneConformance(TransportConformance):
+    """`config` is what stands in rclone's configuration for the remote; `{port}` is that of the server."""
+
+    config: str
+    keeps = frozenset({"empty folders"})
+    mtime_step_ns = 1_000_000_000
+
+    @contextmanager
+    def serving(self, served: Path, folder: Path) -> Iterator[int]:
+        """What serves the folder; its port."""
+        yield 0
+
+    @pytest.fixture(autouse=True)
+    def _far_host(self, tmp_path: Path) -> Iterator[None]:
+        served = tmp_path / "nas"
+        served.mkdir()
+        folder = tmp_path / "server"
+        folder.mkdir()
+        self.config_file = tmp_path / "rclone.conf"
+        with self.serving(served, folder) as port:
+            self.config_file.write_text("[far]\n" + self.config.format(port=port, served=served))
+            yield
+
+    def path_there(self, destination: Path) -> str:
+        """Where the remote has the folder."""
+        return ""
+
+    def open(self, destination: Path, bandwidth: Bandwidth = UNLIMITED) -> Transport:
+        remote = RcloneRemote("far", self.path_there(destination), self.config_file)
+        return RemoteTransport(RclonePlace(remote, bandwidth=bandwidth, used_before=False), max_stream_bytes=MAX_STREAM)
+
+
+def utf8_names(without: bytes = b"") -> Sequence[bytes]:
+    return [name for name in HOSTILE_NAMES if b"\xff" not in name and not set(name) & set(without)]
+
+
+class TestRcloneLocal(RcloneConformance):
+    config = "type = alias\nremote = {served}\n"
+    names = utf8_names()
+    mtime_step_ns = 1
+
+
+class TestRcloneSftp(RcloneConformance):
+    """The far host hashes."""
+
+    config = "type = sftp\n"
+    names = utf8_names(bytes((*range(1, 32), 127)))
+
+    @pytest.fixture(autouse=True)
+    def _sshd(self, sshd: Sshd, _far_host: None) -> None:
+        user, _, host = sshd.access.target.partition("@")
+        self.config_file.write_text(
+            f"[far]\ntype = sftp\nhost = {host}\nport = {sshd.access.port}\nuser = {user}\n"
+            f"key_file = {sshd.access.key_path}\nknown_hosts_file = {sshd.access.known_hosts}\n"
+            "shell_type = unix\nhashes = sha256\nsha256sum_command = sha256sum\n"
+        )
+
+    def path_there(self, destination: Path) -> str:
+        return str(destination)
+
+
+class TestRcloneWebdav(RcloneConformance):
+    config = "type = webdav\nurl = http://127.0.0.1:{port}\nvendor = rclone\n"
+    names = utf8_names(bytes((*range(1, 32), 127, *b"%\\?#")))
+
+    @contextmanager
+    def serving(self, served: Path, folder: Path) -> Iterator[int]:
+        with rclone_serving("webdav", served, folder) as port:
+            yield port
+
+
+class TestRcloneS3(RcloneConformance):
+    config = (
+        "type = s3\nprovider = Rclone\nendpoint = http://127.0.0.1:{port}\nuse_multipart_uploads = false\n"
+        "access_key_id = someone\nsecret_access_key = something\n"
+    )
+    keeps = frozenset()
+    names = utf8_names(bytes((*range(1, 32), 127)))
+
+    @contextmanager
+    def serving(self, served: Path, folder: Path) -> Iterator[int]:
+        with rclone_serving("s3", served.parent, folder, "--auth-key", "someone,something") as port:
+            yield port
+
+    def path_there(self, destination: Path) -> str:
+        return "nas"
+
+
+class TestRcloneSamba(RcloneConformance):
+    config = "type = smb\nhost = 127.0.0.1\nport = {port}\nuser = guest\n"
+    # One name there in either case, so two Unicode forms of it are too near as well.
+    names = tuple(
+        name
+        for name in utf8_names(bytes((*range(1, 32), *b'<>"\\:?*|')))
+        if not name.endswith((b" ", b".")) and name != "e\u0301.tif".encode()
+    )
+
+    @contextmanager
+    def serving(self, served: Path, folder: Path) -> Iterator[int]:
+        with running_samba(served, folder / "samba") as port:
+            yield port
+
+    def path_there(self, destination: Path) -> str:
+        return "lab"
