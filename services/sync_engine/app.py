@@ -30,6 +30,7 @@ from services.sync_engine.equipment.pause_command import PauseEquipment
 from services.sync_engine.equipment.pauses import EquipmentPauses
 from services.sync_engine.equipment.read_model import EquipmentProjection, paused_equipment
 from services.sync_engine.equipment.status import EquipmentStatuses
+from services.sync_engine.errors import as_labferry_error
 from services.sync_engine.event_types import EVENT_TYPES
 from services.sync_engine.jobs import servicer as jobs_servicer
 from services.sync_engine.jobs.accept_change import AcceptChange
@@ -71,6 +72,7 @@ from services.sync_engine.runs.read_model import RunsProjection, runs_known
 from services.sync_engine.transfer.transport import StopReason
 from services.sync_engine.validation import servicer as problems_servicer
 from services.sync_engine.validation.presync_gate import PreSyncGate
+from services.sync_engine.validation.problem_watch import ProblemWatch
 from services.sync_engine.validation.problems import Problems
 from services.sync_engine.validation.walk import AuditRules, ContentScan
 
@@ -220,6 +222,10 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
                 after_proof(bench, settings, projections, news, scheduler, in_hand)
             ),
         )
+        problems = Problems(projections, locator, rules, threads, _now)
+        problem_watch = ProblemWatch(problems.query, as_labferry_error, environment.draining, logger)
+        projections.on_applied(lambda _: problem_watch.news())
+        resources.push_async_callback(problem_watch.close)
         equipment = equipment_servicer.EquipmentServicer(
             EquipmentStatuses(projections, locator, destinations, watch, threads, _now),
             PauseEquipment(log, projections, locator),
@@ -229,7 +235,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
                 jobs_servicer.publish(sync),
                 equipment_servicer.publish(equipment),
                 runs_servicer.publish(OverrideCommands(log, files, keeper, locator, _now), queries),
-                problems_servicer.publish(Problems(projections, locator, rules, threads, _now), rules),
+                problems_servicer.publish(problems, problem_watch, rules),
                 publish_event_log(
                     store, EVENT_TYPES, projections, environment.draining, blobs=blobs, checkpoints=checkpoints
                 ),

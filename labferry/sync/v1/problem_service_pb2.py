@@ -28,7 +28,7 @@ from labferry.sync.v1 import finding_pb2 as labferry_dot_sync_dot_v1_dot_finding
 from labferry.sync.v1 import run_pb2 as labferry_dot_sync_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&labferry/sync/v1/problem_service.proto\x12\x10labferry.sync.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1elabferry/sync/v1/finding.proto\x1a\x1alabferry/sync/v1/run.proto\"\xef\x01\n\x14QueryProblemsRequest\x12%\n\x03\x61ll\x18\x01 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12\x16\n\x0c\x65quipment_id\x18\x02 \x01(\tH\x00\x12\x16\n\x0cproject_path\x18\x03 \x01(\tH\x00\x12\r\n\x03run\x18\x04 \x01(\tH\x00\x12%\n\x05rules\x18\x05 \x03(\x0e\x32\x16.labferry.sync.v1.Rule\x12%\n\x05tiers\x18\x06 \x03(\x0e\x32\x16.labferry.sync.v1.Tier\x12\x1a\n\x12include_overridden\x18\x07 \x01(\x08\x42\x07\n\x05scope\"\xef\x02\n\x17ValidateCreationRequest\x12\x15\n\rproposed_path\x18\x01 \x01(\t\x12+\n\x08run_kind\x18\x02 \x01(\x0e\x32\x19.labferry.sync.v1.RunKind\x12*\n\tvariables\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nfile_names\x18\x04 \x03(\t\x12R\n\rfile_contents\x18\x05 \x03(\x0b\x32;.labferry.sync.v1.ValidateCreationRequest.FileContentsEntry\x12\x17\n\x0frequired_fields\x18\x06 \x03(\t\x12.\n\rreadme_fields\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x1a\x33\n\x11\x46ileContentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"G\n\x18ValidateCreationResponse\x12+\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x19.labferry.sync.v1.Finding2\xd1\x01\n\x0eProblemService\x12T\n\rQueryProblems\x12&.labferry.sync.v1.QueryProblemsRequest\x1a\x19.labferry.sync.v1.Finding0\x01\x12i\n\x10ValidateCreation\x12).labferry.sync.v1.ValidateCreationRequest\x1a*.labferry.sync.v1.ValidateCreationResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&labferry/sync/v1/problem_service.proto\x12\x10labferry.sync.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1elabferry/sync/v1/finding.proto\x1a\x1alabferry/sync/v1/run.proto\"\xef\x01\n\x14QueryProblemsRequest\x12%\n\x03\x61ll\x18\x01 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12\x16\n\x0c\x65quipment_id\x18\x02 \x01(\tH\x00\x12\x16\n\x0cproject_path\x18\x03 \x01(\tH\x00\x12\r\n\x03run\x18\x04 \x01(\tH\x00\x12%\n\x05rules\x18\x05 \x03(\x0e\x32\x16.labferry.sync.v1.Rule\x12%\n\x05tiers\x18\x06 \x03(\x0e\x32\x16.labferry.sync.v1.Tier\x12\x1a\n\x12include_overridden\x18\x07 \x01(\x08\x42\x07\n\x05scope\"\x9b\x01\n\x14WatchProblemsRequest\x12%\n\x03\x61ll\x18\x01 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12\x16\n\x0c\x65quipment_id\x18\x02 \x01(\tH\x00\x12\x16\n\x0cproject_path\x18\x03 \x01(\tH\x00\x12\r\n\x03run\x18\x04 \x01(\tH\x00\x12\x14\n\x0cresume_token\x18\x05 \x01(\tB\x07\n\x05scope\"\xb2\x01\n\rProblemUpdate\x12*\n\x05\x61\x64\x64\x65\x64\x18\x01 \x01(\x0b\x32\x19.labferry.sync.v1.FindingH\x00\x12,\n\x07removed\x18\x02 \x01(\x0b\x32\x19.labferry.sync.v1.FindingH\x00\x12\'\n\x05reset\x18\x03 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12\x14\n\x0cresume_token\x18\x04 \x01(\tB\x08\n\x06\x63hange\"\xef\x02\n\x17ValidateCreationRequest\x12\x15\n\rproposed_path\x18\x01 \x01(\t\x12+\n\x08run_kind\x18\x02 \x01(\x0e\x32\x19.labferry.sync.v1.RunKind\x12*\n\tvariables\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nfile_names\x18\x04 \x03(\t\x12R\n\rfile_contents\x18\x05 \x03(\x0b\x32;.labferry.sync.v1.ValidateCreationRequest.FileContentsEntry\x12\x17\n\x0frequired_fields\x18\x06 \x03(\t\x12.\n\rreadme_fields\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x1a\x33\n\x11\x46ileContentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"G\n\x18ValidateCreationResponse\x12+\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x19.labferry.sync.v1.Finding2\xad\x02\n\x0eProblemService\x12T\n\rQueryProblems\x12&.labferry.sync.v1.QueryProblemsRequest\x1a\x19.labferry.sync.v1.Finding0\x01\x12Z\n\rWatchProblems\x12&.labferry.sync.v1.WatchProblemsRequest\x1a\x1f.labferry.sync.v1.ProblemUpdate0\x01\x12i\n\x10ValidateCreation\x12).labferry.sync.v1.ValidateCreationRequest\x1a*.labferry.sync.v1.ValidateCreationResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,12 +39,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VALIDATECREATIONREQUEST_FILECONTENTSENTRY']._serialized_options = b'8\001'
   _globals['_QUERYPROBLEMSREQUEST']._serialized_start=180
   _globals['_QUERYPROBLEMSREQUEST']._serialized_end=419
-  _globals['_VALIDATECREATIONREQUEST']._serialized_start=422
-  _globals['_VALIDATECREATIONREQUEST']._serialized_end=789
-  _globals['_VALIDATECREATIONREQUEST_FILECONTENTSENTRY']._serialized_start=738
-  _globals['_VALIDATECREATIONREQUEST_FILECONTENTSENTRY']._serialized_end=789
-  _globals['_VALIDATECREATIONRESPONSE']._serialized_start=791
-  _globals['_VALIDATECREATIONRESPONSE']._serialized_end=862
-  _globals['_PROBLEMSERVICE']._serialized_start=865
-  _globals['_PROBLEMSERVICE']._serialized_end=1074
+  _globals['_WATCHPROBLEMSREQUEST']._serialized_start=422
+  _globals['_WATCHPROBLEMSREQUEST']._serialized_end=577
+  _globals['_PROBLEMUPDATE']._serialized_start=580
+  _globals['_PROBLEMUPDATE']._serialized_end=758
+  _globals['_VALIDATECREATIONREQUEST']._serialized_start=761
+  _globals['_VALIDATECREATIONREQUEST']._serialized_end=1128
+  _globals['_VALIDATECREATIONREQUEST_FILECONTENTSENTRY']._serialized_start=1077
+  _globals['_VALIDATECREATIONREQUEST_FILECONTENTSENTRY']._serialized_end=1128
+  _globals['_VALIDATECREATIONRESPONSE']._serialized_start=1130
+  _globals['_VALIDATECREATIONRESPONSE']._serialized_end=1201
+  _globals['_PROBLEMSERVICE']._serialized_start=1204
+  _globals['_PROBLEMSERVICE']._serialized_end=1505
 # @@protoc_insertion_point(module_scope)

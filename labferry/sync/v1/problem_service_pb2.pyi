@@ -77,6 +77,90 @@ class QueryProblemsRequest(_message.Message):
 Global___QueryProblemsRequest: _TypeAlias = QueryProblemsRequest  # noqa: Y015
 
 @_typing.final
+class WatchProblemsRequest(_message.Message):
+    """What to follow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALL_FIELD_NUMBER: _builtins.int
+    EQUIPMENT_ID_FIELD_NUMBER: _builtins.int
+    PROJECT_PATH_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    equipment_id: _builtins.str
+    """One equipment."""
+    project_path: _builtins.str
+    """One project: "<EQUIPMENT_ID>/<project>"."""
+    run: _builtins.str
+    """One run."""
+    resume_token: _builtins.str
+    """From the last message of an earlier stream of the same scope: only what changed since is sent."""
+    @_builtins.property
+    def all(self) -> _empty_pb2.Empty:
+        """Every configured equipment."""
+
+    def __init__(
+        self,
+        *,
+        all: _empty_pb2.Empty | None = ...,
+        equipment_id: _builtins.str = ...,
+        project_path: _builtins.str = ...,
+        run: _builtins.str = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "equipment_id", b"equipment_id", "project_path", b"project_path", "run", b"run", "scope", b"scope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "equipment_id", b"equipment_id", "project_path", b"project_path", "resume_token", b"resume_token", "run", b"run", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_scope: _TypeAlias = _typing.Literal["all", "equipment_id", "project_path", "run"]  # noqa: Y015
+    _WhichOneofArgType_scope: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_scope) -> _WhichOneofReturnType_scope | None: ...
+
+Global___WatchProblemsRequest: _TypeAlias = WatchProblemsRequest  # noqa: Y015
+
+@_typing.final
+class ProblemUpdate(_message.Message):
+    """One change. Findings with an active override are among them: override_active is part of a finding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    RESET_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Gives WatchProblemsRequest.resume_token."""
+    @_builtins.property
+    def added(self) -> _finding_pb2.Finding:
+        """It is there now."""
+
+    @_builtins.property
+    def removed(self) -> _finding_pb2.Finding:
+        """It is no longer there."""
+
+    @_builtins.property
+    def reset(self) -> _empty_pb2.Empty:
+        """What changed since the resume_token is no longer known: forget everything; all that is there follows."""
+
+    def __init__(
+        self,
+        *,
+        added: _finding_pb2.Finding | None = ...,
+        removed: _finding_pb2.Finding | None = ...,
+        reset: _empty_pb2.Empty | None = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "change", b"change", "removed", b"removed", "reset", b"reset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "change", b"change", "removed", b"removed", "reset", b"reset", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["added", "removed", "reset"]  # noqa: Y015
+    _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
+
+Global___ProblemUpdate: _TypeAlias = ProblemUpdate  # noqa: Y015
+
+@_typing.final
 class ValidateCreationRequest(_message.Message):
     """A run as somebody means to make it."""
 

@@ -41,6 +41,11 @@ class ProblemServiceStub(object):
                 request_serializer=labferry_dot_sync_dot_v1_dot_problem__service__pb2.QueryProblemsRequest.SerializeToString,
                 response_deserializer=labferry_dot_sync_dot_v1_dot_finding__pb2.Finding.FromString,
                 _registered_method=True)
+        self.WatchProblems = channel.unary_stream(
+                '/labferry.sync.v1.ProblemService/WatchProblems',
+                request_serializer=labferry_dot_sync_dot_v1_dot_problem__service__pb2.WatchProblemsRequest.SerializeToString,
+                response_deserializer=labferry_dot_sync_dot_v1_dot_problem__service__pb2.ProblemUpdate.FromString,
+                _registered_method=True)
         self.ValidateCreation = channel.unary_unary(
                 '/labferry.sync.v1.ProblemService/ValidateCreation',
                 request_serializer=labferry_dot_sync_dot_v1_dot_problem__service__pb2.ValidateCreationRequest.SerializeToString,
@@ -55,6 +60,14 @@ class ProblemServiceServicer(object):
     def QueryProblems(self, request, context):
         """Walks the scope and sends every finding: hard first, then by rule and path. Changes nothing. NOT_FOUND for a scope that
         isn't there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchProblems(self, request, context):
+        """Follows the findings of a scope: first those that are there, then each that comes or goes, within some seconds. Ends with
+        UNAVAILABLE when the service drains; resume with the last resume_token. NOT_FOUND for a scope that isn't there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -75,6 +88,11 @@ def add_ProblemServiceServicer_to_server(servicer, server):
                     servicer.QueryProblems,
                     request_deserializer=labferry_dot_sync_dot_v1_dot_problem__service__pb2.QueryProblemsRequest.FromString,
                     response_serializer=labferry_dot_sync_dot_v1_dot_finding__pb2.Finding.SerializeToString,
+            ),
+            'WatchProblems': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchProblems,
+                    request_deserializer=labferry_dot_sync_dot_v1_dot_problem__service__pb2.WatchProblemsRequest.FromString,
+                    response_serializer=labferry_dot_sync_dot_v1_dot_problem__service__pb2.ProblemUpdate.SerializeToString,
             ),
             'ValidateCreation': grpc.unary_unary_rpc_method_handler(
                     servicer.ValidateCreation,
@@ -110,6 +128,33 @@ class ProblemService(object):
             '/labferry.sync.v1.ProblemService/QueryProblems',
             labferry_dot_sync_dot_v1_dot_problem__service__pb2.QueryProblemsRequest.SerializeToString,
             labferry_dot_sync_dot_v1_dot_finding__pb2.Finding.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchProblems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/labferry.sync.v1.ProblemService/WatchProblems',
+            labferry_dot_sync_dot_v1_dot_problem__service__pb2.WatchProblemsRequest.SerializeToString,
+            labferry_dot_sync_dot_v1_dot_problem__service__pb2.ProblemUpdate.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,10 @@ class ProblemServiceStub:
     """Walks the scope and sends every finding: hard first, then by rule and path. Changes nothing. NOT_FOUND for a scope that
     isn't there.
     """
+    WatchProblems: _grpc.UnaryStreamMultiCallable[_problem_service_pb2.WatchProblemsRequest, _problem_service_pb2.ProblemUpdate]
+    """Follows the findings of a scope: first those that are there, then each that comes or goes, within some seconds. Ends with
+    UNAVAILABLE when the service drains; resume with the last resume_token. NOT_FOUND for a scope that isn't there.
+    """
     ValidateCreation: _grpc.UnaryUnaryMultiCallable[_problem_service_pb2.ValidateCreationRequest, _problem_service_pb2.ValidateCreationResponse]
     """Applies the same rules to a run that is about to be made: by its names and contents as the caller gives them, without
     touching a disk. Findings in the same order.
@@ -51,6 +55,10 @@ class ProblemServiceAsyncStub(ProblemServiceStub):
     QueryProblems: _aio.UnaryStreamMultiCallable[_problem_service_pb2.QueryProblemsRequest, _finding_pb2.Finding]  # type: ignore[assignment]
     """Walks the scope and sends every finding: hard first, then by rule and path. Changes nothing. NOT_FOUND for a scope that
     isn't there.
+    """
+    WatchProblems: _aio.UnaryStreamMultiCallable[_problem_service_pb2.WatchProblemsRequest, _problem_service_pb2.ProblemUpdate]  # type: ignore[assignment]
+    """Follows the findings of a scope: first those that are there, then each that comes or goes, within some seconds. Ends with
+    UNAVAILABLE when the service drains; resume with the last resume_token. NOT_FOUND for a scope that isn't there.
     """
     ValidateCreation: _aio.UnaryUnaryMultiCallable[_problem_service_pb2.ValidateCreationRequest, _problem_service_pb2.ValidateCreationResponse]  # type: ignore[assignment]
     """Applies the same rules to a run that is about to be made: by its names and contents as the caller gives them, without
@@ -68,6 +76,16 @@ class ProblemServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_finding_pb2.Finding], _abc.AsyncIterator[_finding_pb2.Finding]]:
         """Walks the scope and sends every finding: hard first, then by rule and path. Changes nothing. NOT_FOUND for a scope that
         isn't there.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchProblems(
+        self,
+        request: _problem_service_pb2.WatchProblemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_problem_service_pb2.ProblemUpdate], _abc.AsyncIterator[_problem_service_pb2.ProblemUpdate]]:
+        """Follows the findings of a scope: first those that are there, then each that comes or goes, within some seconds. Ends with
+        UNAVAILABLE when the service drains; resume with the last resume_token. NOT_FOUND for a scope that isn't there.
         """
 
     @_abc_1.abstractmethod

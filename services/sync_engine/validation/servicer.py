@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.json_format import MessageToDict
@@ -15,6 +16,7 @@ from services.sync_engine.runs.run import RULES
 from services.sync_engine.runs.run_kinds import RUN_KINDS
 from services.sync_engine.validation.creation_mode import Proposal, check_proposal
 from services.sync_engine.validation.finding_messages import TIERS, finding_message
+from services.sync_engine.validation.problem_watch import ChangeKind, ProblemChange, ProblemWatch
 from services.sync_engine.validation.problems import EquipmentScope, Everything, Problems, ProjectScope, RunScope, Scope
 from services.sync_engine.validation.walk import AuditRules
 
@@ -29,8 +31,9 @@ FULL_NAME = "labferry.sync.v1.ProblemService"
 class ProblemServicer(problem_service_pb2_grpc.ProblemServiceServicer):
     """What is wrong with folders that are there, and with runs that are about to be made."""
 
-    def __init__(self, problems: Problems, rules: AuditRules) -> None:
+    def __init__(self, problems: Problems, watch: ProblemWatch, rules: AuditRules) -> None:
         self._problems = problems
+        self._watch = watch
         self._rules = rules
 
     async def QueryProblems(
@@ -51,6 +54,16 @@ class ProblemServicer(problem_service_pb2_grpc.ProblemServiceServicer):
             if finding.override_active and not request.include_overridden:
                 continue
             yield finding_message(finding)
+
+    async def WatchProblems(
+        self, request: problem_service_pb2.WatchProblemsRequest, context: Context
+    ) -> AsyncIterator[problem_service_pb2.ProblemUpdate]:
+        fields = Fields()
+        scope = _scope(request, fields)
+        fields.done()
+        async with aclosing(self._watch.follow(scope, request.resume_token)) as changes:
+            async for change in changes:
+                yield _update(change)
 
     async def ValidateCreation(
         self, request: problem_service_pb2.ValidateCreationRequest, context: Context
@@ -73,7 +86,20 @@ class ProblemServicer(problem_service_pb2_grpc.ProblemServiceServicer):
         return problem_service_pb2.ValidateCreationResponse(findings=[finding_message(f) for f in findings])
 
 
-def _scope(request: problem_service_pb2.QueryProblemsRequest, fields: Fields) -> Scope:
+def _update(change: ProblemChange) -> problem_service_pb2.ProblemUpdate:
+    message = problem_service_pb2.ProblemUpdate(resume_token=change.token)
+    if change.finding is None:
+        message.reset.SetInParent()
+    elif change.kind is ChangeKind.ADDED:
+        message.added.CopyFrom(finding_message(change.finding))
+    else:
+        message.removed.CopyFrom(finding_message(change.finding))
+    return message
+
+
+def _scope(
+    request: problem_service_pb2.QueryProblemsRequest | problem_service_pb2.WatchProblemsRequest, fields: Fields
+) -> Scope:
     match request.WhichOneof("scope"):
         case "equipment_id":
             return EquipmentScope(request.equipment_id)
@@ -89,10 +115,10 @@ def _scope(request: problem_service_pb2.QueryProblemsRequest, fields: Fields) ->
             return Everything()
 
 
-def publish(problems: Problems, rules: AuditRules) -> PublishedService:
+def publish(problems: Problems, watch: ProblemWatch, rules: AuditRules) -> PublishedService:
     return PublishedService(
         full_name=FULL_NAME,
-        servicer=ProblemServicer(problems, rules),
+        servicer=ProblemServicer(problems, watch, rules),
         add_to_server=problem_service_pb2_grpc.add_ProblemServiceServicer_to_server,
-        roles={"QueryProblems": READERS, "ValidateCreation": READERS},
+        roles={"QueryProblems": READERS, "WatchProblems": READERS, "ValidateCreation": READERS},
     )

@@ -134,7 +134,7 @@ def _published() -> Sequence[PublishedService]:
         jobs_servicer.publish(jobs_servicer.SyncServicer.__new__(jobs_servicer.SyncServicer)),
         equipment_servicer.publish(EquipmentServicer.__new__(EquipmentServicer)),
         runs_servicer.publish(nothing, nothing),
-        problems_servicer.publish(nothing, nothing),
+        problems_servicer.publish(nothing, nothing, nothing),
         lims_servicer.publish(nothing),
         secrets_servicer.publish(nothing),
         log,
