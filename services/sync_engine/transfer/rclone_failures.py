@@ -12,22 +12,22 @@ RCLONE_FAILURES: Final = (
     said(FailureKind.CONFIGURATION, r"knownhosts: key|host key|didn't find section|unknown flag|unknown command"),
     said(
         FailureKind.CONFIGURATION,
-        r"failed to load config|unable to decrypt configuration|couldn't connect.*no password",
+        r"failed to load config",
     ),
     said(
         FailureKind.AUTHENTICATION,
-        r"unable to authenticate|401 unauthorized|403 forbidden|access ?key|signature|invalid ?token|token expired"
-        r"|logon (is invalid|failure)|attempted logon|nt_status_logon",
+        r"unable to authenticate|401 unauthorized|403 forbidden|invalidaccesskeyid|signaturedoesnotmatch"
+        r"|logon is invalid",
     ),
     said(
         FailureKind.DESTINATION_FULL,
-        r"no space left|quota exceeded|insufficient storage|\b507\b|disk (is )?full|not enough (free )?space",
+        r"no space left|quota exceeded|insufficient storage|\b507\b|disk (is )?full|remaining disk space",
     ),
     said(FailureKind.SOURCE_CHANGED, r"source file is being updated|can't copy - source"),
     said(FailureKind.NAME_NOT_POSSIBLE, r"file name too long|name is invalid|object name invalid|bad encoding"),
     said(
         FailureKind.CONFIGURATION,
-        r"permission denied|access (is )?denied|accessdenied|read-only|no such bucket|nosuchbucket|bad network name",
+        r"permission denied|access (is )?denied|accessdenied|read-only|nosuchbucket|share name cannot be found",
     ),
     said(FailureKind.HASH_MISMATCH, r"corrupted on transfer"),
     ended(FailureKind.CONFIGURATION, 2, 7),

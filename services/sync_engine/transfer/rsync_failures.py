@@ -14,10 +14,9 @@ RSYNC_FAILURES: Final = (
     said(FailureKind.NETWORK, ROOT_MISSING),
     said(FailureKind.DESTINATION_FILE_DIFFERS, LEADS_AWAY),
     said(FailureKind.CONFIGURATION, r"host key verification failed|host identification has changed|host key is known"),
-    said(FailureKind.CONFIGURATION, r"unprotected private key|bad permissions|no such identity|error in libcrypto"),
-    said(FailureKind.AUTHENTICATION, r"permission denied \(|too many authentication failures"),
+    said(FailureKind.AUTHENTICATION, r"permission denied \("),
     said(FailureKind.DESTINATION_FULL, r"no space left on device|disk quota exceeded"),
-    said(FailureKind.NAME_NOT_POSSIBLE, r"file name too long|invalid or incomplete multibyte"),
+    said(FailureKind.NAME_NOT_POSSIBLE, r"file name too long"),
     said(FailureKind.SOURCE_CHANGED, r"file has vanished"),
     said(FailureKind.CONFIGURATION, r"read-only file system|permission denied|operation not permitted"),
     said(

@@ -149,9 +149,15 @@ class RsyncFar:
     ) -> None:
         """As `FarSide.send`."""
         self._ssh.must("making the incoming folder", scripts.MAKE_FOLDER, [self._root, batch])
-        self._sending(("-lt", "--partial-dir=" + os.fsdecode(self._partial(batch)))).send(
-            source, batch, entries, moved, self._bandwidth
-        )
+        sending = self._sending(("-lt", "--partial-dir=" + os.fsdecode(self._partial(batch))))
+        try:
+            sending.send(source, batch, entries, moved, self._bandwidth)
+        except TransferError as failure:
+            # The far rsync can die of a full disk before its words come through.
+            free = self.free_bytes() if failure.kind is FailureKind.NETWORK else None
+            if free is not None and free < max(entry.size for entry in entries):
+                raise TransferError(FailureKind.DESTINATION_FULL, failure.message) from failure
+            raise
 
     def _partial(self, batch: bytes) -> bytes:
         # Beside the batches, not in them: what lands is all that a batch's folder holds.

@@ -14,7 +14,7 @@ _SECRETS = (
     (re.compile(r"(://[^/@:\s]*):[^@/\s]+@"), r"\1:***@"),
     (
         re.compile(
-            r"(?i)\b([\w-]*(?:pass|password|secret|token|access_key_id|key_pem)[\w-]*)(\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,:;}]+)"
+            r"(?i)\b([\w-]*(?:pass|password|secret|token|access_key_id|key_pem)[\w-]*)(\"?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,:;}]+)"
         ),
         r"\1\2***",
     ),
