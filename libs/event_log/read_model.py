@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 from google.protobuf.message import Message
 
 from libs.event_log.event import EventTypes, RecordedEvent
+from libs.service_kit.version import LABFERRY_VERSION
 
 T = TypeVar("T")
 AppliedEvent = tuple[RecordedEvent, Message | None]
@@ -44,7 +45,7 @@ class Projection(Protocol):
         """Its read model; compared on rebuild, whole rows in primary key order."""
 
     def create(self, connection: sqlite3.Connection) -> None:
-        """Makes the empty tables. A changed schema makes every read model be replayed at the next start."""
+        """Makes the empty tables. A changed schema, or another release, has every read model replayed at the start."""
 
     def apply(self, connection: sqlite3.Connection, event: RecordedEvent, payload: Message | None) -> None:
         """Takes one event into the rows, in the order of the log, within the caller's transaction.
@@ -127,7 +128,8 @@ class ReadModelWriter:
             statements = [sql or "" for (sql,) in trial.execute("SELECT sql FROM sqlite_schema ORDER BY name")]
         trial.close()
         names = [projection.name for projection in self._projections]
-        return hashlib.sha256("\0".join([*names, "", *statements]).encode()).hexdigest()
+        # What a release makes of an event is its own affair: another one begins its read models anew.
+        return hashlib.sha256("\0".join([LABFERRY_VERSION, *names, "", *statements]).encode()).hexdigest()
 
     def _open_existing(self, store_id: str, shape: str, head: int) -> int | None:
         connection = _connect(self.path)

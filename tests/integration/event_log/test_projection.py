@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 
 from libs.event_log import projection as projection_module
 from libs.event_log.event import NewEvent, RecordedEvent
@@ -267,3 +268,20 @@ async def test_closing_ends_who_waits(store: MemoryEventStore, database: Path) -
         await runner.query(sums)
     with pytest.raises(LogClosedError):
         await runner.rebuild(dry_run=True)
+
+
+async def test_another_release_replays_its_read_models(
+    store: MemoryEventStore, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied: list[int] = []
+
+    class Noting(SumPerStream):
+        def apply(self, connection: sqlite3.Connection, event: RecordedEvent, payload: Message | None) -> None:
+            applied.append(event.position)
+            super().apply(connection, event, payload)
+
+    for release, expected in (("1.0", [1]), ("1.0", []), ("1.1", [1])):
+        monkeypatch.setattr("libs.event_log.read_model.LABFERRY_VERSION", release)
+        applied.clear()
+        async with running(store, database, Noting()):
+            assert applied == expected
