@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from cli.commands import (
+    doctor,
     equipment,
     job,
     log,
@@ -45,6 +46,7 @@ app.add_typer(log.app, name="log")
 app.command("problems", epilog="Example: labferry problems --equipment CONFOCAL_01 --tier hard")(problems.problems)
 app.command("why", epilog='Example: labferry why "CONFOCAL_01/Pilot/Runs/Run_2026-04-17T14-32"')(why.why)
 app.command("events", epilog="Example: labferry events --follow --stream job- -o json")(log.events)
+app.command("doctor", epilog="Example: labferry doctor -o json")(doctor.doctor)
 app.command("up", epilog="Example: labferry up --config labferry.yaml")(up.up)
 
 

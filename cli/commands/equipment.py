@@ -96,6 +96,28 @@ def resume(
     run_command(work())
 
 
+@app.command(epilog='Example: labferry equipment trust CONFOCAL_01 nas --reason "a cable was replaced"')
+def trust(
+    equipment_id: EquipmentArgument,
+    destination: Annotated[str, typer.Argument(help="Name of the destination.", show_default=False)],
+    reason: ReasonOption,
+    output: OutputOption = OutputFormat.TABLE,
+    config: ConfigOption = None,
+    token_file: TokenOption = None,
+) -> None:
+    """Trust a destination again at which files were read back wrong twice; its jobs go on."""
+
+    async def work() -> None:
+        request = equipment_service_pb2.TrustDestinationRequest(
+            equipment_id=equipment_id, destination=destination, reason=reason
+        )
+        async with connect(config, token_file).channel(ServiceName.SYNC_ENGINE) as channel:
+            equipment = await equipment_service_pb2_grpc.EquipmentServiceStub(channel).TrustDestination(request)
+        _print_one(equipment, output)
+
+    run_command(work())
+
+
 def _print_one(equipment: equipment_service_pb2.Equipment, output: OutputFormat) -> None:
     if output is OutputFormat.JSON:
         print_message(equipment)

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from libs.event_log.projection import ProjectionRunner
 from libs.service_kit.settings import CleanupSettings, Settings
-from services.sync_engine.audits.auditor import Auditor, AuditRules
+from services.sync_engine.audits.auditor import Auditor, PassRules
 from services.sync_engine.audits.reading import CopyReading
 from services.sync_engine.cleanup.cache_folder import CacheFolder
 from services.sync_engine.cleanup.clean_run import CleanRun
@@ -39,9 +39,9 @@ def cleanup_rules(settings: CleanupSettings) -> CleanupRules:
     )
 
 
-def audit_rules(settings: Settings) -> AuditRules:
+def pass_rules(settings: Settings) -> PassRules:
     days = settings.verify.scrub_interval_days
-    return AuditRules(
+    return PassRules(
         passes=settings.nas_cleanup.min_verify_passes,
         interval=timedelta(hours=settings.verify.audit_interval_hours),
         scrub_interval=None if days is None else timedelta(days=days),
@@ -71,7 +71,7 @@ async def after_proof(
             verified = JobFilter(states=(JobState.VERIFIED, JobState.CLEANUP_ELIGIBLE))
             reaper.start(p.job for p in await projections.query(lambda c: jobs_where(c, verified)))
         reading = CopyReading(bench, in_hand, open_brakes(settings.equipment))
-        auditor = Auditor(bench, projections, reading, audit_rules(settings), scheduler.is_idle)
+        auditor = Auditor(bench, projections, reading, pass_rules(settings), scheduler.is_idle)
         resources.push_async_callback(auditor.close)
         projections.on_applied(auditor.applied)
         scheduler.on_busy(auditor.busy)

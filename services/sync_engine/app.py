@@ -47,6 +47,7 @@ from services.sync_engine.jobs.read_model import (
     JobFilter,
     JobsProjection,
     destinations_used,
+    jobs_failed,
     jobs_running,
     jobs_where,
 )
@@ -69,6 +70,7 @@ from services.sync_engine.runs.location import RunLocator
 from services.sync_engine.runs.override_commands import OverrideCommands
 from services.sync_engine.runs.queries import RunQueries
 from services.sync_engine.runs.read_model import RunsProjection, runs_known
+from services.sync_engine.targets.keeper import TargetKeeper
 from services.sync_engine.transfer.transport import StopReason
 from services.sync_engine.validation import servicer as problems_servicer
 from services.sync_engine.validation.presync_gate import PreSyncGate
@@ -150,6 +152,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             board=ProgressBoard(),
             threads=threads,
             owned=owned,
+            why_suspected=lambda equipment_id, name: targets.why_suspected(equipment_id, name),
             receipts=ReceiptIssuer(log, checkpoints.key.private, destinations, jobs_of_run, _now),
             jobs_of_run=jobs_of_run,
             clock=_now,
@@ -168,6 +171,10 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             paused=pauses,
         )
         watch.on_back(scheduler.wake_destination)
+        targets = TargetKeeper(log, destinations, threads, logger, scheduler.wake_destination)
+        resources.push_async_callback(targets.close)
+        await targets.start(p.job for p in await projections.query(jobs_failed))
+        projections.on_applied(targets.applied)
         held = EquipmentPauses(pauses, _pausing(scheduler, in_hand))
         keeper = CreationKeeper(log, files, locator, logger)
         news = JobNews(projections)
@@ -227,8 +234,9 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         projections.on_applied(lambda _: problem_watch.news())
         resources.push_async_callback(problem_watch.close)
         equipment = equipment_servicer.EquipmentServicer(
-            EquipmentStatuses(projections, locator, destinations, watch, threads, _now),
+            EquipmentStatuses(projections, locator, destinations, watch, threads, _now, targets.target),
             PauseEquipment(log, projections, locator),
+            targets,
         )
         yield Composition(
             services=(

@@ -44,6 +44,9 @@ EVENT_TYPES = EventTypes(
         EventType("sync.run.cleanup_ended.v1", run.RunCleanupEnded),
         EventType("sync.equipment.paused.v1", equipment.EquipmentPaused),
         EventType("sync.equipment.resumed.v1", equipment.EquipmentResumed),
+        EventType("sync.destination.probed.v1", equipment.DestinationProbed),
+        EventType("sync.destination.doubted.v1", equipment.DestinationDoubted),
+        EventType("sync.destination.trusted.v1", equipment.DestinationTrusted),
     )
 )
 
@@ -57,6 +60,10 @@ def job_stream(job_id: str) -> str:
 
 def equipment_stream(equipment_id: str) -> str:
     return f"equipment-{equipment_id}"
+
+
+def destination_stream(equipment_id: str, destination: str) -> str:
+    return f"destination-{equipment_id}/{destination}"
 
 
 def run_stream(run_path: str) -> str:

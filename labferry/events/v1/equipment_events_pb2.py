@@ -22,17 +22,24 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from labferry.sync.v1 import equipment_service_pb2 as labferry_dot_sync_dot_v1_dot_equipment__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)labferry/events/v1/equipment_events.proto\x12\x12labferry.events.v1\"\'\n\x0f\x45quipmentPaused\x12\x14\n\x0c\x65quipment_id\x18\x01 \x01(\t\"(\n\x10\x45quipmentResumed\x12\x14\n\x0c\x65quipment_id\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)labferry/events/v1/equipment_events.proto\x12\x12labferry.events.v1\x1a(labferry/sync/v1/equipment_service.proto\"\'\n\x0f\x45quipmentPaused\x12\x14\n\x0c\x65quipment_id\x18\x01 \x01(\t\"q\n\x11\x44\x65stinationProbed\x12\x14\n\x0c\x65quipment_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\x12\x31\n\x05probe\x18\x03 \x01(\x0b\x32\".labferry.sync.v1.DestinationProbe\"o\n\x12\x44\x65stinationDoubted\x12\x14\n\x0c\x65quipment_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\r\n\x05paths\x18\x05 \x03(\t\"?\n\x12\x44\x65stinationTrusted\x12\x14\n\x0c\x65quipment_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\"(\n\x10\x45quipmentResumed\x12\x14\n\x0c\x65quipment_id\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'labferry.events.v1.equipment_events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EQUIPMENTPAUSED']._serialized_start=65
-  _globals['_EQUIPMENTPAUSED']._serialized_end=104
-  _globals['_EQUIPMENTRESUMED']._serialized_start=106
-  _globals['_EQUIPMENTRESUMED']._serialized_end=146
+  _globals['_EQUIPMENTPAUSED']._serialized_start=107
+  _globals['_EQUIPMENTPAUSED']._serialized_end=146
+  _globals['_DESTINATIONPROBED']._serialized_start=148
+  _globals['_DESTINATIONPROBED']._serialized_end=261
+  _globals['_DESTINATIONDOUBTED']._serialized_start=263
+  _globals['_DESTINATIONDOUBTED']._serialized_end=374
+  _globals['_DESTINATIONTRUSTED']._serialized_start=376
+  _globals['_DESTINATIONTRUSTED']._serialized_end=439
+  _globals['_EQUIPMENTRESUMED']._serialized_start=441
+  _globals['_EQUIPMENTRESUMED']._serialized_end=481
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
+from labferry.sync.v1 import equipment_service_pb2 as _equipment_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -37,6 +40,108 @@ class EquipmentPaused(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EquipmentPaused: _TypeAlias = EquipmentPaused  # noqa: Y015
+
+@_typing.final
+class DestinationProbed(_message.Message):
+    """sync.destination.probed.v1: a destination does something else with names than was known of it. Stream
+    "destination-<equipment_id>/<destination>".
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EQUIPMENT_ID_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    PROBE_FIELD_NUMBER: _builtins.int
+    equipment_id: _builtins.str
+    """The equipment."""
+    destination: _builtins.str
+    """Name of the destination."""
+    @_builtins.property
+    def probe(self) -> _equipment_service_pb2.DestinationProbe:
+        """What it does."""
+
+    def __init__(
+        self,
+        *,
+        equipment_id: _builtins.str = ...,
+        destination: _builtins.str = ...,
+        probe: _equipment_service_pb2.DestinationProbe | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["probe", b"probe"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "equipment_id", b"equipment_id", "probe", b"probe"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DestinationProbed: _TypeAlias = DestinationProbed  # noqa: Y015
+
+@_typing.final
+class DestinationDoubted(_message.Message):
+    """sync.destination.doubted.v1: files that were sent twice were read back wrong twice; what is there was put aside. Three
+    different files since it was last trusted put the destination itself under suspicion: its jobs wait then.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EQUIPMENT_ID_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    PATHS_FIELD_NUMBER: _builtins.int
+    equipment_id: _builtins.str
+    """The equipment."""
+    destination: _builtins.str
+    """Name of the destination."""
+    job_id: _builtins.str
+    """The job that failed."""
+    attempt: _builtins.int
+    """Its attempt."""
+    @_builtins.property
+    def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Files, relative to local_root; at most 100."""
+
+    def __init__(
+        self,
+        *,
+        equipment_id: _builtins.str = ...,
+        destination: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        paths: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "destination", b"destination", "equipment_id", b"equipment_id", "job_id", b"job_id", "paths", b"paths"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DestinationDoubted: _TypeAlias = DestinationDoubted  # noqa: Y015
+
+@_typing.final
+class DestinationTrusted(_message.Message):
+    """sync.destination.trusted.v1: an operator looked at a destination under suspicion and trusts it again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EQUIPMENT_ID_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    equipment_id: _builtins.str
+    """The equipment."""
+    destination: _builtins.str
+    """Name of the destination."""
+    def __init__(
+        self,
+        *,
+        equipment_id: _builtins.str = ...,
+        destination: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "equipment_id", b"equipment_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DestinationTrusted: _TypeAlias = DestinationTrusted  # noqa: Y015
 
 @_typing.final
 class EquipmentResumed(_message.Message):

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from labferry.sync.v1 import job_pb2 as labferry_dot_sync_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(labferry/sync/v1/equipment_service.proto\x12\x10labferry.sync.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1alabferry/sync/v1/job.proto\"\x16\n\x14ListEquipmentRequest\"G\n\x15ListEquipmentResponse\x12.\n\tequipment\x18\x01 \x03(\x0b\x32\x1b.labferry.sync.v1.Equipment\"+\n\x13GetEquipmentRequest\x12\x14\n\x0c\x65quipment_id\x18\x01 \x01(\t\"=\n\x15PauseEquipmentRequest\x12\x14\n\x0c\x65quipment_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\">\n\x16ResumeEquipmentRequest\x12\x14\n\x0c\x65quipment_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x90\x02\n\tEquipment\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0e\n\x06paused\x18\x03 \x01(\x08\x12\x34\n\x0bpaused_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x11\n\tpaused_by\x18\x05 \x01(\t\x12\x14\n\x0cpause_reason\x18\x06 \x01(\t\x12\x39\n\x0c\x64\x65stinations\x18\x07 \x03(\x0b\x32#.labferry.sync.v1.DestinationStatus\x12.\n\njob_counts\x18\x08 \x03(\x0b\x32\x1a.labferry.sync.v1.JobCountB\x0e\n\x0c_paused_time\"\x86\x02\n\x11\x44\x65stinationStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\ttransport\x18\x02 \x01(\t\x12\x10\n\x08required\x18\x03 \x01(\x08\x12\x11\n\treachable\x18\x04 \x01(\x08\x12\x0f\n\x07problem\x18\x05 \x01(\t\x12\x30\n\x0c\x63hecked_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\nfree_bytes\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x36\n\x05probe\x18\x08 \x01(\x0b\x32\".labferry.sync.v1.DestinationProbeH\x01\x88\x01\x01\x42\r\n\x0b_free_bytesB\x08\n\x06_probe\"x\n\x10\x44\x65stinationProbe\x12\x16\n\x0e\x63\x61se_sensitive\x18\x01 \x01(\x08\x12\x16\n\x0emax_name_bytes\x18\x02 \x01(\x05\x12\x1b\n\x13keeps_unicode_forms\x18\x03 \x01(\x08\x12\x17\n\x0fkeeps_any_bytes\x18\x04 \x01(\x08\"D\n\x08JobCount\x12)\n\x05state\x18\x01 \x01(\x0e\x32\x1a.labferry.sync.v1.JobState\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x32\xfa\x02\n\x10\x45quipmentService\x12`\n\rListEquipment\x12&.labferry.sync.v1.ListEquipmentRequest\x1a\'.labferry.sync.v1.ListEquipmentResponse\x12R\n\x0cGetEquipment\x12%.labferry.sync.v1.GetEquipmentRequest\x1a\x1b.labferry.sync.v1.Equipment\x12V\n\x0ePauseEquipment\x12\'.labferry.sync.v1.PauseEquipmentRequest\x1a\x1b.labferry.sync.v1.Equipment\x12X\n\x0fResumeEquipment\x12(.labferry.sync.v1.ResumeEquipmentRequest\x1a\x1b.labferry.sync.v1.Equipmentb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(labferry/sync/v1/equipment_service.proto\x12\x10labferry.sync.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1alabferry/sync/v1/job.proto\"\x16\n\x14ListEquipmentRequest\"G\n\x15ListEquipmentResponse\x12.\n\tequipment\x18\x01 \x03(\x0b\x32\x1b.labferry.sync.v1.Equipment\"+\n\x13GetEquipmentRequest\x12\x14\n\x0c\x65quipment_id\x18\x01 \x01(\t\"=\n\x15PauseEquipmentRequest\x12\x14\n\x0c\x65quipment_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\">\n\x16ResumeEquipmentRequest\x12\x14\n\x0c\x65quipment_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"T\n\x17TrustDestinationRequest\x12\x14\n\x0c\x65quipment_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x90\x02\n\tEquipment\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0e\n\x06paused\x18\x03 \x01(\x08\x12\x34\n\x0bpaused_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x11\n\tpaused_by\x18\x05 \x01(\t\x12\x14\n\x0cpause_reason\x18\x06 \x01(\t\x12\x39\n\x0c\x64\x65stinations\x18\x07 \x03(\x0b\x32#.labferry.sync.v1.DestinationStatus\x12.\n\njob_counts\x18\x08 \x03(\x0b\x32\x1a.labferry.sync.v1.JobCountB\x0e\n\x0c_paused_time\"\xf4\x02\n\x11\x44\x65stinationStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\ttransport\x18\x02 \x01(\t\x12\x10\n\x08required\x18\x03 \x01(\x08\x12\x11\n\treachable\x18\x04 \x01(\x08\x12\x0f\n\x07problem\x18\x05 \x01(\t\x12\x30\n\x0c\x63hecked_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\nfree_bytes\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x36\n\x05probe\x18\x08 \x01(\x0b\x32\".labferry.sync.v1.DestinationProbeH\x01\x88\x01\x01\x12\x33\n\nprobe_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x02\x88\x01\x01\x12\x11\n\tsuspected\x18\n \x01(\x08\x12\x15\n\rdoubted_files\x18\x0b \x03(\tB\r\n\x0b_free_bytesB\x08\n\x06_probeB\r\n\x0b_probe_time\"x\n\x10\x44\x65stinationProbe\x12\x16\n\x0e\x63\x61se_sensitive\x18\x01 \x01(\x08\x12\x16\n\x0emax_name_bytes\x18\x02 \x01(\x05\x12\x1b\n\x13keeps_unicode_forms\x18\x03 \x01(\x08\x12\x17\n\x0fkeeps_any_bytes\x18\x04 \x01(\x08\"D\n\x08JobCount\x12)\n\x05state\x18\x01 \x01(\x0e\x32\x1a.labferry.sync.v1.JobState\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x32\xd6\x03\n\x10\x45quipmentService\x12`\n\rListEquipment\x12&.labferry.sync.v1.ListEquipmentRequest\x1a\'.labferry.sync.v1.ListEquipmentResponse\x12R\n\x0cGetEquipment\x12%.labferry.sync.v1.GetEquipmentRequest\x1a\x1b.labferry.sync.v1.Equipment\x12V\n\x0ePauseEquipment\x12\'.labferry.sync.v1.PauseEquipmentRequest\x1a\x1b.labferry.sync.v1.Equipment\x12X\n\x0fResumeEquipment\x12(.labferry.sync.v1.ResumeEquipmentRequest\x1a\x1b.labferry.sync.v1.Equipment\x12Z\n\x10TrustDestination\x12).labferry.sync.v1.TrustDestinationRequest\x1a\x1b.labferry.sync.v1.Equipmentb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,14 +43,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PAUSEEQUIPMENTREQUEST']._serialized_end=326
   _globals['_RESUMEEQUIPMENTREQUEST']._serialized_start=328
   _globals['_RESUMEEQUIPMENTREQUEST']._serialized_end=390
-  _globals['_EQUIPMENT']._serialized_start=393
-  _globals['_EQUIPMENT']._serialized_end=665
-  _globals['_DESTINATIONSTATUS']._serialized_start=668
-  _globals['_DESTINATIONSTATUS']._serialized_end=930
-  _globals['_DESTINATIONPROBE']._serialized_start=932
-  _globals['_DESTINATIONPROBE']._serialized_end=1052
-  _globals['_JOBCOUNT']._serialized_start=1054
-  _globals['_JOBCOUNT']._serialized_end=1122
-  _globals['_EQUIPMENTSERVICE']._serialized_start=1125
-  _globals['_EQUIPMENTSERVICE']._serialized_end=1503
+  _globals['_TRUSTDESTINATIONREQUEST']._serialized_start=392
+  _globals['_TRUSTDESTINATIONREQUEST']._serialized_end=476
+  _globals['_EQUIPMENT']._serialized_start=479
+  _globals['_EQUIPMENT']._serialized_end=751
+  _globals['_DESTINATIONSTATUS']._serialized_start=754
+  _globals['_DESTINATIONSTATUS']._serialized_end=1126
+  _globals['_DESTINATIONPROBE']._serialized_start=1128
+  _globals['_DESTINATIONPROBE']._serialized_end=1248
+  _globals['_JOBCOUNT']._serialized_start=1250
+  _globals['_JOBCOUNT']._serialized_end=1318
+  _globals['_EQUIPMENTSERVICE']._serialized_start=1321
+  _globals['_EQUIPMENTSERVICE']._serialized_end=1791
 # @@protoc_insertion_point(module_scope)

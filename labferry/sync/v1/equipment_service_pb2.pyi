@@ -136,6 +136,36 @@ class ResumeEquipmentRequest(_message.Message):
 Global___ResumeEquipmentRequest: _TypeAlias = ResumeEquipmentRequest  # noqa: Y015
 
 @_typing.final
+class TrustDestinationRequest(_message.Message):
+    """Which destination to trust again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EQUIPMENT_ID_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    equipment_id: _builtins.str
+    """Id of its equipment."""
+    destination: _builtins.str
+    """Its name."""
+    reason: _builtins.str
+    """Why. Required."""
+    def __init__(
+        self,
+        *,
+        equipment_id: _builtins.str = ...,
+        destination: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "equipment_id", b"equipment_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrustDestinationRequest: _TypeAlias = TrustDestinationRequest  # noqa: Y015
+
+@_typing.final
 class Equipment(_message.Message):
     """One instrument."""
 
@@ -207,6 +237,9 @@ class DestinationStatus(_message.Message):
     CHECKED_TIME_FIELD_NUMBER: _builtins.int
     FREE_BYTES_FIELD_NUMBER: _builtins.int
     PROBE_FIELD_NUMBER: _builtins.int
+    PROBE_TIME_FIELD_NUMBER: _builtins.int
+    SUSPECTED_FIELD_NUMBER: _builtins.int
+    DOUBTED_FILES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name in the configuration."""
     transport: _builtins.str
@@ -219,6 +252,8 @@ class DestinationStatus(_message.Message):
     """What it answered instead, in the system's own words. Empty when reachable."""
     free_bytes: _builtins.int
     """Bytes free for an ordinary user. Absent when that can't be known."""
+    suspected: _builtins.bool
+    """It is under suspicion: its jobs wait until TrustDestination."""
     @_builtins.property
     def checked_time(self) -> _timestamp_pb2.Timestamp:
         """When it was asked."""
@@ -226,6 +261,14 @@ class DestinationStatus(_message.Message):
     @_builtins.property
     def probe(self) -> Global___DestinationProbe:
         """What the destination does with names and files. Absent before it was measured."""
+
+    @_builtins.property
+    def probe_time(self) -> _timestamp_pb2.Timestamp:
+        """When that was measured last with another result than before. Absent before it was measured."""
+
+    @_builtins.property
+    def doubted_files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Files that were read back wrong there twice, since it was last trusted, relative to local_root; at most 100."""
 
     def __init__(
         self,
@@ -238,19 +281,26 @@ class DestinationStatus(_message.Message):
         checked_time: _timestamp_pb2.Timestamp | None = ...,
         free_bytes: _builtins.int | None = ...,
         probe: Global___DestinationProbe | None = ...,
+        probe_time: _timestamp_pb2.Timestamp | None = ...,
+        suspected: _builtins.bool = ...,
+        doubted_files: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_probe", b"_probe", "checked_time", b"checked_time", "free_bytes", b"free_bytes", "probe", b"probe"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_probe", b"_probe", "_probe_time", b"_probe_time", "checked_time", b"checked_time", "free_bytes", b"free_bytes", "probe", b"probe", "probe_time", b"probe_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_probe", b"_probe", "checked_time", b"checked_time", "free_bytes", b"free_bytes", "name", b"name", "probe", b"probe", "problem", b"problem", "reachable", b"reachable", "required", b"required", "transport", b"transport"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_probe", b"_probe", "_probe_time", b"_probe_time", "checked_time", b"checked_time", "doubted_files", b"doubted_files", "free_bytes", b"free_bytes", "name", b"name", "probe", b"probe", "probe_time", b"probe_time", "problem", b"problem", "reachable", b"reachable", "required", b"required", "suspected", b"suspected", "transport", b"transport"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__free_bytes: _TypeAlias = _typing.Literal["free_bytes"]  # noqa: Y015
     _WhichOneofArgType__free_bytes: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes"]  # noqa: Y015
     _WhichOneofReturnType__probe: _TypeAlias = _typing.Literal["probe"]  # noqa: Y015
     _WhichOneofArgType__probe: _TypeAlias = _typing.Literal["_probe", b"_probe"]  # noqa: Y015
+    _WhichOneofReturnType__probe_time: _TypeAlias = _typing.Literal["probe_time"]  # noqa: Y015
+    _WhichOneofArgType__probe_time: _TypeAlias = _typing.Literal["_probe_time", b"_probe_time"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__free_bytes) -> _WhichOneofReturnType__free_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__probe) -> _WhichOneofReturnType__probe | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__probe_time) -> _WhichOneofReturnType__probe_time | None: ...
 
 Global___DestinationStatus: _TypeAlias = DestinationStatus  # noqa: Y015
 

@@ -55,6 +55,11 @@ class EquipmentServiceStub(object):
                 request_serializer=labferry_dot_sync_dot_v1_dot_equipment__service__pb2.ResumeEquipmentRequest.SerializeToString,
                 response_deserializer=labferry_dot_sync_dot_v1_dot_equipment__service__pb2.Equipment.FromString,
                 _registered_method=True)
+        self.TrustDestination = channel.unary_unary(
+                '/labferry.sync.v1.EquipmentService/TrustDestination',
+                request_serializer=labferry_dot_sync_dot_v1_dot_equipment__service__pb2.TrustDestinationRequest.SerializeToString,
+                response_deserializer=labferry_dot_sync_dot_v1_dot_equipment__service__pb2.Equipment.FromString,
+                _registered_method=True)
 
 
 class EquipmentServiceServicer(object):
@@ -91,6 +96,15 @@ class EquipmentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TrustDestination(self, request, context):
+        """Ends the suspicion of a destination at which three different files were read back wrong twice; its jobs go on. Trusting
+        one that is not under suspicion forgets the files that were wrong there so far. NOT_FOUND for an unknown destination.
+        Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EquipmentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +126,11 @@ def add_EquipmentServiceServicer_to_server(servicer, server):
             'ResumeEquipment': grpc.unary_unary_rpc_method_handler(
                     servicer.ResumeEquipment,
                     request_deserializer=labferry_dot_sync_dot_v1_dot_equipment__service__pb2.ResumeEquipmentRequest.FromString,
+                    response_serializer=labferry_dot_sync_dot_v1_dot_equipment__service__pb2.Equipment.SerializeToString,
+            ),
+            'TrustDestination': grpc.unary_unary_rpc_method_handler(
+                    servicer.TrustDestination,
+                    request_deserializer=labferry_dot_sync_dot_v1_dot_equipment__service__pb2.TrustDestinationRequest.FromString,
                     response_serializer=labferry_dot_sync_dot_v1_dot_equipment__service__pb2.Equipment.SerializeToString,
             ),
     }
@@ -223,6 +242,33 @@ class EquipmentService(object):
             target,
             '/labferry.sync.v1.EquipmentService/ResumeEquipment',
             labferry_dot_sync_dot_v1_dot_equipment__service__pb2.ResumeEquipmentRequest.SerializeToString,
+            labferry_dot_sync_dot_v1_dot_equipment__service__pb2.Equipment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TrustDestination(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/labferry.sync.v1.EquipmentService/TrustDestination',
+            labferry_dot_sync_dot_v1_dot_equipment__service__pb2.TrustDestinationRequest.SerializeToString,
             labferry_dot_sync_dot_v1_dot_equipment__service__pb2.Equipment.FromString,
             options,
             channel_credentials,

@@ -45,6 +45,11 @@ class EquipmentServiceStub:
     """
     ResumeEquipment: _grpc.UnaryUnaryMultiCallable[_equipment_service_pb2.ResumeEquipmentRequest, _equipment_service_pb2.Equipment]
     """Lets an equipment's jobs go on. Resuming one that is not paused changes nothing. Operators."""
+    TrustDestination: _grpc.UnaryUnaryMultiCallable[_equipment_service_pb2.TrustDestinationRequest, _equipment_service_pb2.Equipment]
+    """Ends the suspicion of a destination at which three different files were read back wrong twice; its jobs go on. Trusting
+    one that is not under suspicion forgets the files that were wrong there so far. NOT_FOUND for an unknown destination.
+    Operators.
+    """
 
 @_typing.type_check_only
 class EquipmentServiceAsyncStub(EquipmentServiceStub):
@@ -63,6 +68,11 @@ class EquipmentServiceAsyncStub(EquipmentServiceStub):
     """
     ResumeEquipment: _aio.UnaryUnaryMultiCallable[_equipment_service_pb2.ResumeEquipmentRequest, _equipment_service_pb2.Equipment]  # type: ignore[assignment]
     """Lets an equipment's jobs go on. Resuming one that is not paused changes nothing. Operators."""
+    TrustDestination: _aio.UnaryUnaryMultiCallable[_equipment_service_pb2.TrustDestinationRequest, _equipment_service_pb2.Equipment]  # type: ignore[assignment]
+    """Ends the suspicion of a destination at which three different files were read back wrong twice; its jobs go on. Trusting
+    one that is not under suspicion forgets the files that were wrong there so far. NOT_FOUND for an unknown destination.
+    Operators.
+    """
 
 class EquipmentServiceServicer(metaclass=_abc_1.ABCMeta):
     """The configured equipment: where its runs go, whether those places answer, and how its jobs stand."""
@@ -102,5 +112,16 @@ class EquipmentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_equipment_service_pb2.Equipment, _abc.Awaitable[_equipment_service_pb2.Equipment]]:
         """Lets an equipment's jobs go on. Resuming one that is not paused changes nothing. Operators."""
+
+    @_abc_1.abstractmethod
+    def TrustDestination(
+        self,
+        request: _equipment_service_pb2.TrustDestinationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_equipment_service_pb2.Equipment, _abc.Awaitable[_equipment_service_pb2.Equipment]]:
+        """Ends the suspicion of a destination at which three different files were read back wrong twice; its jobs go on. Trusting
+        one that is not under suspicion forgets the files that were wrong there so far. NOT_FOUND for an unknown destination.
+        Operators.
+        """
 
 def add_EquipmentServiceServicer_to_server(servicer: EquipmentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -36,7 +36,7 @@ _MOVES = (".verified.v1", ".verification_failed.v1", ".copy_repaired.v1", ".file
 
 
 @dataclass(frozen=True, slots=True)
-class AuditRules:
+class PassRules:
     """Passes that are wanted of each copy, the time between two, and within which time every file is read again."""
 
     passes: int
@@ -71,7 +71,7 @@ class Auditor:
         bench: Workbench,
         projections: ProjectionRunner,
         reading: CopyReading,
-        rules: AuditRules,
+        rules: PassRules,
         is_idle: Callable[[str], bool],
     ) -> None:
         self._bench = bench

@@ -45,6 +45,7 @@ def together(outcomes: Sequence[VerifyOutcome]) -> VerifyOutcome:
         grade=EvidenceGrade(min(o.grade for o in outcomes)),
         host=first.host,
         note=first.note,
+        oversize=tuple(sorted(path for o in outcomes for path in o.oversize)),
     )
 
 

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from google.protobuf.message import Message
 
 from labferry.events.v1 import job_events_pb2 as events
+from libs.event_log.blob_store import BlobError
 from libs.run_tree.run_path import RunPath
 from services.sync_engine.audits.braked_progress import BrakedProgress
 from services.sync_engine.audits.pass_over_copy import inconclusive
@@ -26,6 +27,7 @@ from services.sync_engine.transfer.bandwidth import BandwidthBrake
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.transport import (
     CopiedFile,
+    FailureKind,
     TransferControl,
     TransferError,
     VerifyOutcome,
@@ -58,7 +60,9 @@ class CopyReading:
     async def audit(self, job: Job, place: Destination, control: TransferControl, go_on: Callable[[], bool]) -> None:
         """One pass over every file. When `go_on` says no between two portions, or `control` is stopped, what was read
         so far is kept for the next call. TransferStoppedError."""
-        expected = await self._files(job)
+        expected = await self._files(job, Occasion.AUDIT)
+        if expected is None:
+            return
         begun = self._begun.get(job.job_id)
         now = self._bench.clock()
         if begun is None or begun.manifest_blob != job.manifest_blob or not _is_young(begun, now):
@@ -79,7 +83,9 @@ class CopyReading:
 
     async def scrub(self, job: Job, place: Destination, control: TransferControl) -> None:
         """The portion of the files that were not read for longest. TransferStoppedError: then nothing is recorded."""
-        expected = await self._files(job)
+        expected = await self._files(job, Occasion.SCRUB)
+        if expected is None:
+            return
         read = {proof.evidence.path: proof.time for proof in await self._proofs.proofs(job)}
         portion = oldest_first(expected, read, self._bench.clock())
         try:
@@ -103,8 +109,14 @@ class CopyReading:
         scrubbed.oldest_evidence_time.FromDatetime(portion.oldest_then)
         await self._record(job, scrubbed)
 
-    async def _files(self, job: Job) -> Sequence[CopiedFile]:
-        return decode_copied(await self._bench.blobs.read(job.files_blob or ""))
+    async def _files(self, job: Job, occasion: Occasion) -> Sequence[CopiedFile] | None:
+        """None when nobody knows any more what the copy should hold; that is a pass that could not check."""
+        try:
+            return decode_copied(await self._bench.blobs.read(job.files_blob or ""))
+        except BlobError as error:
+            unknown = TransferError(FailureKind.INTERNAL, str(error))
+            await self._record(job, inconclusive(self._bench, job, occasion, unknown).event)
+            return None
 
     async def _read(
         self, job: Job, place: Destination, files: Sequence[CopiedFile], control: TransferControl

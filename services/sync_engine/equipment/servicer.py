@@ -15,6 +15,7 @@ from services.sync_engine.equipment.pause_command import PauseEquipment
 from services.sync_engine.equipment.status import DestinationStatus, EquipmentStatus, EquipmentStatuses
 from services.sync_engine.jobs.job import JOB_STATES
 from services.sync_engine.requests import Fields, cause
+from services.sync_engine.targets.keeper import TargetKeeper, probe_message
 
 if TYPE_CHECKING:
     from grpc.aio import ServicerContext
@@ -22,12 +23,16 @@ if TYPE_CHECKING:
     Context = ServicerContext[Any, Any]
 
 
+_MOST_DOUBTED = 100
+
+
 class EquipmentServicer(equipment_service_pb2_grpc.EquipmentServiceServicer):
     """Shows equipment, and holds it."""
 
-    def __init__(self, statuses: EquipmentStatuses, pause: PauseEquipment) -> None:
+    def __init__(self, statuses: EquipmentStatuses, pause: PauseEquipment, targets: TargetKeeper) -> None:
         self._statuses = statuses
         self._pause = pause
+        self._targets = targets
 
     async def ListEquipment(self, request: pb.ListEquipmentRequest, context: Context) -> pb.ListEquipmentResponse:
         return pb.ListEquipmentResponse(equipment=[_equipment(e) for e in await self._statuses.all()])
@@ -43,6 +48,16 @@ class EquipmentServicer(equipment_service_pb2_grpc.EquipmentServiceServicer):
 
     async def ResumeEquipment(self, request: pb.ResumeEquipmentRequest, context: Context) -> pb.Equipment:
         return await self._set(request.equipment_id, request.reason, paused=False)
+
+    async def TrustDestination(self, request: pb.TrustDestinationRequest, context: Context) -> pb.Equipment:
+        fields = Fields()
+        fields.equipment(request.equipment_id)
+        if not request.destination:
+            fields.wrong("destination", "is required")
+        fields.reason(request.reason, required=True)
+        fields.done()
+        await self._targets.trust(request.equipment_id, request.destination, cause(request.reason))
+        return _equipment(await self._statuses.one(request.equipment_id))
 
     async def _set(self, equipment_id: str, reason: str, *, paused: bool) -> pb.Equipment:
         fields = Fields()
@@ -80,11 +95,15 @@ def _destination(status: DestinationStatus) -> pb.DestinationStatus:
         checked_time=_stamp(status.checked),
         free_bytes=status.free_bytes,
     )
+    target = status.target
     if status.traits is not None:
-        message.probe.case_sensitive = status.traits.case_sensitive
-        message.probe.max_name_bytes = status.traits.max_name_bytes
-        message.probe.keeps_unicode_forms = status.traits.keeps_unicode_forms
-        message.probe.keeps_any_bytes = status.traits.keeps_any_bytes
+        message.probe.CopyFrom(probe_message(status.traits))
+    elif target.probe is not None:
+        message.probe.CopyFrom(target.probe)
+    if target.probed is not None:
+        message.probe_time.CopyFrom(_stamp(target.probed))
+    message.suspected = target.is_suspected
+    message.doubted_files.extend(target.doubted[-_MOST_DOUBTED:])
     return message
 
 
@@ -104,5 +123,6 @@ def publish(servicer: EquipmentServicer) -> PublishedService:
             "GetEquipment": READERS,
             "PauseEquipment": OPERATORS,
             "ResumeEquipment": OPERATORS,
+            "TrustDestination": OPERATORS,
         },
     )

@@ -15,6 +15,7 @@ from services.sync_engine.equipment.read_model import equipment_record, job_coun
 from services.sync_engine.jobs.destination_watch import DestinationWatch
 from services.sync_engine.jobs.job import JobState
 from services.sync_engine.runs.location import RunLocator
+from services.sync_engine.targets.target import Target
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.transport import TargetTraits, TransferError
 
@@ -24,7 +25,8 @@ ANSWER_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class DestinationStatus:
-    """One destination as it answered. `problem` empty: it is reachable; `free_bytes` None: it can't be known."""
+    """One destination as it answered, and as the log knows it. `problem` empty: it is reachable; `free_bytes` None: it
+    can't be known."""
 
     name: str
     kind: str
@@ -33,6 +35,7 @@ class DestinationStatus:
     checked: datetime
     free_bytes: int | None
     traits: TargetTraits | None
+    target: Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class EquipmentStatuses:
         watch: DestinationWatch,
         threads: WorkThreads,
         clock: Callable[[], datetime],
+        target: Callable[[str, str], Target],
     ) -> None:
         self._projections = projections
         self._locator = locator
@@ -61,6 +65,7 @@ class EquipmentStatuses:
         self._watch = watch
         self._threads = threads
         self._clock = clock
+        self._target = target
 
     async def all(self) -> Sequence[EquipmentStatus]:
         """In the order of the configuration."""
@@ -101,4 +106,5 @@ class EquipmentStatuses:
             checked=self._clock(),
             free_bytes=free,
             traits=destination.transport.traits,
+            target=self._target(equipment_id, destination.name),
         )

@@ -122,3 +122,9 @@ def _set_aside_what_rotted(
         errand.target, sorted(last.values(), key=attrgetter("path")), control=control, progress=progress
     )
     errand.transport.set_aside(errand.target, outcome.differing, job_id=journal.job.job_id, attempt=journal.job.attempt)
+    # Was it the destination? Not if the source is another by now: then the copy was right, and the run isn't settled.
+    here = {e.path: e for e in scan_run(errand.located.folder)}
+    source = SourceFiles(os.fsencode(errand.located.folder))
+    changed = [p for p in outcome.differing if p in here and source.sha256(here[p]) != last[p].sha256]
+    if changed:
+        raise TransferError(FailureKind.SOURCE_CHANGED, "files changed here after they were copied", changed)

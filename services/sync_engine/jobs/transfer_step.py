@@ -50,6 +50,9 @@ class TransferStep:
         destination = bench.destination(job)
         if destination is None:
             return await bench.hold_without_destination(job)
+        suspicion = bench.why_suspected(job.equipment_id, job.destination)
+        if suspicion:
+            return await bench.hold(job, WaitCondition.OPERATOR, suspicion, None)
         try:
             view = await bench.gate.look(job.run, bench.clock())
             located = view.located

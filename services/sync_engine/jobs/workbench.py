@@ -36,7 +36,8 @@ _CONFLICTS = 20
 
 @dataclass(frozen=True, slots=True)
 class Workbench:
-    """Shared by all steps. `jobs_of_run` lists a run's jobs in the order they were queued; `jitter` gives -1 … 1."""
+    """Shared by all steps. `jobs_of_run` lists a run's jobs in the order they were queued; `jitter` gives -1 … 1;
+    `why_suspected` says why the jobs of (equipment, destination) wait for an operator, empty: they don't."""
 
     engine_id: str
     log: EngineLog
@@ -50,6 +51,7 @@ class Workbench:
     threads: WorkThreads
     owned: Ownership
     receipts: ReceiptIssuer
+    why_suspected: Callable[[str, str], str]
     jobs_of_run: Callable[[str], Awaitable[Sequence[Job]]]
     clock: Callable[[], datetime]
     jitter: Callable[[], float]

@@ -29,7 +29,7 @@ from services.sync_engine.event_types import EVENT_TYPES
 from services.sync_engine.jobs.destination_watch import DestinationWatch
 from services.sync_engine.jobs.enqueue import Enqueue, Enqueued
 from services.sync_engine.jobs.gate_watch import GateWatch
-from services.sync_engine.jobs.job import Job
+from services.sync_engine.jobs.job import Job, JobState
 from services.sync_engine.jobs.ownership import SoleOwnership
 from services.sync_engine.jobs.progress import ProgressBoard
 from services.sync_engine.jobs.runner import Runner
@@ -41,9 +41,10 @@ from services.sync_engine.runs.creation_keeper import CreationKeeper
 from services.sync_engine.runs.creation_projection import CreationFiles
 from services.sync_engine.runs.location import RunLocator
 from services.sync_engine.runs.override_commands import OverrideCommands
+from services.sync_engine.targets.keeper import TargetKeeper
 from services.sync_engine.validation.finding import Rule
 from services.sync_engine.validation.presync_gate import PreSyncGate
-from services.sync_engine.validation.walk import ContentScan
+from services.sync_engine.validation.walk import AuditRules
 from tests.integration.sync_engine.running_engine import creation_document
 
 RUN = "CONFOCAL_01/Cortex Q3 Pilot/Runs/Run_2026-04-17T14-32"
@@ -78,6 +79,7 @@ class Parts:
     overrides: OverrideCommands
     cleaner: CleanRun
     execution: Execution
+    targets: TargetKeeper
     threads: WorkThreads = field(repr=False)
 
     @property
@@ -92,8 +94,18 @@ class Parts:
         """Queues the run and takes its job as far as it goes now."""
         answer = await self.enqueue.run(RUN, TEST, None)
         for job in await self.bench.jobs_of_run(RUN):
-            await self.runner.step(job.job_id)
+            await self.step(job.job_id)
         return answer
+
+    async def step(self, job_id: str) -> None:
+        """What the scheduler does, as long as the job may go on at once."""
+        while True:
+            await self.runner.step(job_id)
+            job = await self.bench.log.job(job_id)
+            if job is None or job.state is not JobState.QUEUED or job.wait is not None:
+                return
+            if job.next_attempt is not None and job.next_attempt > self.clock():
+                return
 
     async def pass_over(self) -> None:
         """One VerifyRun, however it ends."""
@@ -137,19 +149,22 @@ async def engine_parts(folder: Path, rules: CleanupRules | None = None) -> Async
         log=log,
         blobs=BlobStore(folder / "blobs"),
         locator=locator,
-        gate=PreSyncGate(log, files, locator, ContentScan(frozenset(), 1), threads),
+        gate=PreSyncGate(log, files, locator, AuditRules(), threads),
         files=files,
         destinations=destinations,
         watch=watch,
         board=ProgressBoard(),
         threads=threads,
         owned=SoleOwnership(),
+        why_suspected=lambda equipment_id, name: targets.why_suspected(equipment_id, name),
         receipts=ReceiptIssuer(log, Ed25519PrivateKey.generate(), destinations, jobs_of_run, clock),
         jobs_of_run=jobs_of_run,
         clock=clock,
         jitter=lambda: 0.0,
         logger=logger,
     )
+    targets = TargetKeeper(log, destinations, threads, logger, lambda equipment_id, name: None)
+    await targets.start(())
     keeper = CreationKeeper(log, files, locator, logger)
     rules = rules or CleanupRules(True, 2, timedelta(hours=24), True, Limits(1000, 1 << 30))
     execution = Execution(bench, rules, CacheFolder(bench))
@@ -165,9 +180,11 @@ async def engine_parts(folder: Path, rules: CleanupRules | None = None) -> Async
             overrides=OverrideCommands(log, files, keeper, locator, clock),
             cleaner=cleaner,
             execution=execution,
+            targets=targets,
             threads=threads,
         )
     finally:
+        await targets.close()
         await cleaner.close()
         await watch.close()
         threads.close()

@@ -12,12 +12,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from labferry.events.v1 import equipment_events_pb2 as equipment
 from labferry.events.v1 import job_events_pb2 as job
 from labferry.events.v1 import run_events_pb2 as run
-from labferry.sync.v1 import finding_pb2, job_pb2, run_pb2, sync_service_pb2
+from labferry.sync.v1 import equipment_service_pb2, finding_pb2, job_pb2, run_pb2, sync_service_pb2
 from libs.event_log.event import RecordedEvent
 from libs.event_log.projection import ProjectionRunner
 from libs.event_log.sqlite_store import SqliteEventStore
 from services.sync_engine.engine_log import EngineLog
-from services.sync_engine.event_types import EVENT_TYPES, equipment_stream, job_stream, run_stream
+from services.sync_engine.event_types import EVENT_TYPES, destination_stream, equipment_stream, job_stream, run_stream
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.read_model import JobFilter, JobsProjection, jobs_where
 from services.sync_engine.runs.read_model import RunsProjection, run_record, runs_known
@@ -305,4 +305,28 @@ def _state(folded: Job | RunRecord) -> Json:
 
 
 PROOF_KEPT = Scenario("proof-kept", (*_PROOF_KEPT,))
-SYNC_ENGINE = GoldenService("sync_engine", EVENT_TYPES, (FIRST_RELEASE, PROOF_KEPT), _state_after, _read_models)
+_NAS = {"equipment_id": "CONFOCAL_01", "destination": "nas"}
+TARGETS = Scenario(
+    "targets",
+    (
+        Fact(
+            destination_stream("CONFOCAL_01", "nas"),
+            equipment.DestinationProbed(
+                probe=equipment_service_pb2.DestinationProbe(
+                    case_sensitive=True, max_name_bytes=255, keeps_unicode_forms=True
+                ),
+                **_NAS,
+            ),
+            actor="service:sync_engine",
+        ),
+        Fact(
+            destination_stream("CONFOCAL_01", "nas"),
+            equipment.DestinationDoubted(job_id=_CARRIED, attempt=2, paths=[f"{_RUN}/a.tif"], **_NAS),
+            actor="service:sync_engine",
+        ),
+        Fact(destination_stream("CONFOCAL_01", "nas"), equipment.DestinationTrusted(**_NAS), reason="a new cable"),
+    ),
+)
+SYNC_ENGINE = GoldenService(
+    "sync_engine", EVENT_TYPES, (FIRST_RELEASE, PROOF_KEPT, TARGETS), _state_after, _read_models
+)

@@ -1,0 +1,139 @@
+"""labferry doctor: whether everything that a run needs on its way works, each part asked now."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, dataclass
+
+import grpc
+import typer
+
+from cli.connection import Connection
+from cli.failure import EXIT_NO, run_command
+from cli.options import ConfigOption, OutputOption, TokenOption, connect
+from cli.output import OutputFormat, moment, print_json, print_table, size, visible
+from labferry.events.v1 import event_log_service_pb2, event_log_service_pb2_grpc
+from labferry.lims.v1 import lims_service_pb2, lims_service_pb2_grpc
+from labferry.secrets.v1 import secrets_service_pb2, secrets_service_pb2_grpc
+from labferry.sync.v1 import equipment_service_pb2, equipment_service_pb2_grpc
+from libs.service_kit.identity import ServiceName
+from libs.service_kit.settings import Settings
+
+_ANSWER_SECONDS = 60.0
+_TOOLS = {"rclone": ("rclone",), "rsync_ssh": ("rsync", "ssh")}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One part and how it is."""
+
+    part: str
+    ok: bool
+    detail: str
+
+
+def doctor(
+    output: OutputOption = OutputFormat.TABLE,
+    config: ConfigOption = None,
+    token_file: TokenOption = None,
+) -> None:
+    """Ask every service, log, destination and tool how it is. Exit status 1 when something is not well."""
+
+    async def work() -> int:
+        connection = connect(config, token_file)
+        checks = [check async for check in _all_checks(connection)]
+        if output is OutputFormat.JSON:
+            print_json([asdict(check) for check in checks])
+        else:
+            print_table(("part", "ok", "detail"), [(c.part, "yes" if c.ok else "NO", c.detail) for c in checks])
+        return 0 if all(check.ok for check in checks) else EXIT_NO
+
+    run_command(work())
+
+
+async def _all_checks(connection: Connection) -> AsyncIterator[Check]:
+    for service in (ServiceName.SECRETS, ServiceName.LIMS_GATEWAY, ServiceName.SYNC_ENGINE):
+        async with connection.channel(service) as channel:
+            try:
+                for check in await _of_service(service, channel, connection.settings):
+                    yield check
+            except grpc.aio.AioRpcError as error:
+                yield Check(service, False, f"{error.code().name}: {error.details()}")
+    for check in await _tools(connection.settings):
+        yield check
+
+
+async def _of_service(service: ServiceName, channel: grpc.aio.Channel, settings: Settings) -> Sequence[Check]:
+    checks = await _log(service, channel)
+    match service:
+        case ServiceName.SECRETS:
+            stub = secrets_service_pb2_grpc.SecretsServiceStub(channel)
+            status = await stub.GetStatus(secrets_service_pb2.GetStatusRequest(), timeout=_ANSWER_SECONDS)
+            said = "sealed: labferry secret unseal" if status.sealed else "open"
+            checks.append(Check("secrets", not status.sealed, said))
+        case ServiceName.LIMS_GATEWAY if settings.lims.endpoint:
+            lims = lims_service_pb2_grpc.LimsServiceStub(channel)
+            health = await lims.CheckHealth(lims_service_pb2.CheckHealthRequest(), timeout=_ANSWER_SECONDS)
+            checks.append(Check("LIMS", health.ok, health.reason or f"answers in {health.latency_ms:.0f} ms"))
+        case ServiceName.SYNC_ENGINE:
+            engine = equipment_service_pb2_grpc.EquipmentServiceStub(channel)
+            answer = await engine.ListEquipment(equipment_service_pb2.ListEquipmentRequest(), timeout=_ANSWER_SECONDS)
+            checks += [_destination(e.id, d) for e in answer.equipment for d in e.destinations]
+        case _:
+            pass
+    return checks
+
+
+async def _log(service: ServiceName, channel: grpc.aio.Channel) -> list[Check]:
+    stub = event_log_service_pb2_grpc.EventLogServiceStub(channel)
+    info = await stub.GetServerInfo(event_log_service_pb2.GetServerInfoRequest(), timeout=_ANSWER_SECONDS)
+    behind = [p.name for p in info.projections if p.position < info.head_position]
+    late = f"; behind the log: {', '.join(behind)}" if behind else ""
+    found = await stub.VerifyLog(event_log_service_pb2.VerifyLogRequest(skip_blobs=True), timeout=_ANSWER_SECONDS)
+    said = f"intact, head {found.head_position}"
+    if not found.intact:
+        said = f"BROKEN at {found.first_bad_position}: {found.reason}"
+    return [
+        Check(service, True, f"version {info.version}{late}"),
+        Check(f"log of {service}", found.intact, said),
+    ]
+
+
+def _destination(equipment_id: str, status: equipment_service_pb2.DestinationStatus) -> Check:
+    said = [status.transport]
+    if status.problem:
+        said.append(status.problem)
+    if status.HasField("free_bytes"):
+        said.append(f"{size(status.free_bytes)} free")
+    if status.HasField("probe"):
+        probe = status.probe
+        case = "tells" if probe.case_sensitive else "doesn't tell"
+        said.append(f"{case} upper from lower case, names up to {probe.max_name_bytes} bytes")
+    if status.HasField("probe_time"):
+        said.append(f"probed {moment(status.probe_time)}")
+    if status.suspected:
+        said.append(f"under suspicion: {len(status.doubted_files)} files were wrong twice; labferry equipment trust")
+    return Check(f"{equipment_id} to {status.name}", status.reachable and not status.suspected, ", ".join(said))
+
+
+async def _tools(settings: Settings) -> list[Check]:
+    """The programs that transports call, as they are on this machine."""
+    kinds = {d.transport.type for e in settings.equipment for d in e.all_destinations()}
+    return [await _tool(name) for kind, names in _TOOLS.items() if kind in kinds for name in names]
+
+
+async def _tool(name: str) -> Check:
+    path = shutil.which(name)
+    if path is None:
+        return Check(name, False, "is not installed on this machine")
+    asked = await asyncio.create_subprocess_exec(
+        *(path, "-V" if name == "ssh" else "--version"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await asked.communicate()
+    first = out.decode(errors="replace").partition("\n")[0]
+    return Check(name, asked.returncode == 0, visible(first))
