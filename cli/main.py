@@ -16,6 +16,7 @@ from cli.commands import (
     run,
     run_clean,
     run_evidence,
+    run_export,
     secret,
     up,
     why,
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 run.app.command("clean", epilog="Example: labferry run clean CONFOCAL_01/… --dry-run")(run_clean.clean)
 run.app.command("evidence", epilog="Example: labferry run evidence CONFOCAL_01/… -o json")(run_evidence.evidence)
+run.app.command("export", epilog="Example: labferry run export CONFOCAL_01/… --to /mnt/usb/bag")(run_export.export)
 app.add_typer(run.app, name="run")
 app.add_typer(receipt.app, name="receipt")
 app.add_typer(job.app, name="job")

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 
 import grpc
-import typer
 
 from cli.connection import Connection
 from cli.failure import EXIT_NO, run_command

@@ -1,4 +1,4 @@
-"""An engine that is killed in the middle of a deletion: the next one records what is left, and deletes nothing by it."""
+"""An engine that is killed in the middle of a deletion: the next one records what is left and deletes nothing by it."""
 
 from __future__ import annotations
 
