@@ -100,12 +100,8 @@ def load_configuration(path: Path | None, environment: Mapping[str, str] = os.en
 def _not_served(settings: Settings) -> list[str]:
     """Keys that are taken and checked, and that this release does nothing about yet: whoever sets them is told."""
     asked = {
-        "nas_cleanup.enabled": settings.nas_cleanup.enabled,
-        "verify.audit_interval_hours": "audit_interval_hours" in settings.verify.model_fields_set,
-        "verify.scrub_interval_days": settings.verify.scrub_interval_days is not None,
         "orchestrator.staging_root": bool(settings.orchestrator.staging_root),
         "lims.offline_catalogue_path": bool(settings.lims.offline_catalogue_path),
-        "readme.defaults": bool(settings.readme.defaults),
         "equipment[].completeness_signal": any("completeness_signal" in e.model_fields_set for e in settings.equipment),
     }
     return [f"{key} is not served by this release and has no effect" for key, is_asked in asked.items() if is_asked]
