@@ -162,7 +162,7 @@ def open_rclone(config: Path | None, control: TransferControl, bandwidth: Bandwi
         command = [rclone, "rcd", "--rc-addr", f"unix://{address}", "--config", str(copied), *_OPTIONS]
         with open(log, "wb") as said, ToolProcess(command, environment=environment, stderr=said) as process:
             began = time.monotonic()
-            while not address.exists():
+            while not _answers(address):
                 code = process.process.poll()
                 if code is not None:
                     raise tool_failure(RCLONE_FAILURES, "starting rclone", code, log.read_text(errors="replace"))
@@ -176,6 +176,12 @@ def open_rclone(config: Path | None, control: TransferControl, bandwidth: Bandwi
                     FailureKind.CONFIGURATION, f"rclone 1.69 or newer is needed; {rclone} is {version['version']}"
                 )
             yield daemon
+
+
+def _answers(address: Path) -> bool:
+    """The socket is there a moment before anybody listens."""
+    with socket.socket(socket.AF_UNIX) as attempt:
+        return attempt.connect_ex(str(address)) == 0
 
 
 def _content(config: Path | None) -> bytes:

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from services.sync_engine.transfer.bandwidth import Bandwidth
 from services.sync_engine.transfer.far_side import FarDigests, FarName, NotLanded
 from services.sync_engine.transfer.incoming import INCOMING
 from services.sync_engine.transfer.present import Different, differing_error
 from services.sync_engine.transfer.private_folder import private_folder, write_private
-from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError, open_rclone
+from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError
 from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
 from services.sync_engine.transfer.rclone_names import altered_names, as_listed
+from services.sync_engine.transfer.rclone_remote import RcloneRemote, backend_encoding
 from services.sync_engine.transfer.tool_failures import tool_failure
 from services.sync_engine.transfer.transport import (
     CopiedFile,
@@ -30,45 +28,14 @@ from services.sync_engine.transfer.transport import (
     SealedFile,
     SourceEntry,
     TargetTraits,
-    TransferControl,
     TransferError,
 )
 
 _LONGEST_NAME = 255
 # Two seconds is FAT's step, the coarsest that still tells files of a run apart.
 _COARSEST_MTIME_NS = 2_000_000_000
-_MOST_ALIASES = 10
 _FRESH = {"NoCheckDest": True}
 _NEVER_OVER = {"IgnoreExisting": True}
-
-
-@dataclass(frozen=True, slots=True)
-class RcloneRemote:
-    """`name` as rclone's configuration has it; `config` None: rclone's own file."""
-
-    name: str
-    path: str
-    config: Path | None = None
-
-
-class RclonePlace:
-    """A folder of a remote. `used_before`: its incoming folder must be there, where the backend has folders."""
-
-    def __init__(self, remote: RcloneRemote, *, bandwidth: Bandwidth, used_before: bool) -> None:
-        self._remote = remote
-        self._bandwidth = bandwidth
-        self._used_before = used_before
-
-    @contextmanager
-    def open(self, control: TransferControl, most_seconds: float | None = None) -> Iterator[RcloneFar]:
-        """As `FarPlace.open`."""
-        with open_rclone(self._remote.config, control, self._bandwidth) as daemon:
-            daemon.end_at(most_seconds)
-            if not daemon.must("reading its configuration", "config/get", name=self._remote.name):
-                raise TransferError(
-                    FailureKind.CONFIGURATION, f"rclone's configuration has no remote {self._remote.name!r}"
-                )
-            yield RcloneFar(daemon, self._remote, self._used_before)
 
 
 class RcloneFar:
@@ -120,26 +87,8 @@ class RcloneFar:
             keeps_any_bytes=False,
             keeps_symlinks=False,
             keeps_empty_folders=self._features["CanHaveEmptyDirectories"],
-            alters=altered_names(self._encoding()),
+            alters=altered_names(backend_encoding(self._daemon, self._remote.name)),
         )
-
-    def _encoding(self) -> str:
-        """The backend's own encoding, or what the configuration says instead. An alias leads to another remote."""
-        name = self._remote.name
-        for _ in range(_MOST_ALIASES):
-            options = self._daemon.must("reading its configuration", "config/get", name=name)
-            if options.get("type") != "alias":
-                break
-            name = str(options.get("remote", "")).partition(":")[0]
-        providers = self._daemon.must("asking for its backends", "config/providers")["providers"]
-        defaults = {
-            option["DefaultStr"]
-            for provider in providers
-            if provider["Name"] == options.get("type", "local")
-            for option in provider["Options"]
-            if option["Name"] == "encoding"
-        }
-        return str(options.get("encoding") or next(iter(defaults), ""))
 
     def free_bytes(self) -> int | None:
         """As `FarSide.free_bytes`."""
@@ -232,6 +181,14 @@ class RcloneFar:
         """As `FarSide.send`."""
         local = {"type": "local", "_root": source.decode(), "encoding": "Raw"}
         current = entries[0].path
+        left = sum(entry.size for entry in entries)
+
+        def handled(nbytes: int) -> None:
+            # rclone counts what it sends again, too.
+            nonlocal left
+            counted = min(nbytes, left)
+            left -= counted
+            moved(counted, current)
 
         def copy(entry: SourceEntry) -> None:
             nonlocal current
@@ -248,7 +205,8 @@ class RcloneFar:
                 _config=_FRESH,
             )
 
-        self._daemon.attend(entries, copy, lambda nbytes: moved(nbytes, current))
+        self._daemon.attend(entries, copy, handled)
+        handled(left)
 
     def land(
         self, batch: bytes, target: bytes, files: Sequence[CopiedFile], spoiled: Sequence[bytes]

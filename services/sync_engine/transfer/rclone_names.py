@@ -31,6 +31,8 @@ _CHARACTERS = {
     "Semicolon": ";",
     "Exclamation": "!",
 }
+# Servers for Windows keep these under made-up names, which rclone then lists.
+_RESERVED = r"(?i:^(?:CON|PRN|AUX|NUL|COM[1-9]|LPT[1-9])(?:\.|\Z))"
 _EDGES = {
     "LeftSpace": "^ ",
     "LeftPeriod": r"^\.",
@@ -47,6 +49,8 @@ def altered_names(encoding: str) -> re.Pattern[str]:
     parts = {part.strip() for part in encoding.split(",")}
     characters = "".join(_CHARACTERS.get(part, "") for part in sorted(parts))
     patterns = [_NOT_OURS, *(_EDGES[part] for part in sorted(parts & _EDGES.keys()))]
+    if {"Colon", "RightPeriod"} <= parts:
+        patterns.append(_RESERVED)
     if characters:
         looks = "".join(map(_look_alike, characters))
         patterns.append(f"[{re.escape(characters + looks)}]")

@@ -1,8 +1,4 @@
-"""A destination behind a tool, as a `Transport`: one way of landing, resuming and verifying for rclone and rsync alike.
-
-A batch is hashed on this machine, sent by the tool into the attempt's incoming folder, and looked at again on this
-machine: the tools don't notice a source that changes under them. Then it is made known, and gets its names.
-"""
+"""A destination behind a tool, as a `Transport`: one way of landing, resuming and verifying for rclone and rsync."""
 
 from __future__ import annotations
 
@@ -10,22 +6,19 @@ import hashlib
 import os
 import secrets
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from services.sync_engine.transfer.copy_pipeline import local_failure
-from services.sync_engine.transfer.far_side import FarPlace, FarSide, NotLanded
-from services.sync_engine.transfer.file_copy import LOCAL_FAILURES
+from services.sync_engine.transfer.far_side import FarPlace, FarSide
 from services.sync_engine.transfer.incoming import INCOMING, incoming_folder
 from services.sync_engine.transfer.name_plan import refuse_impossible_names
-from services.sync_engine.transfer.present import Different, differing_error
+from services.sync_engine.transfer.remote_copy import RemoteCopy, batches
 from services.sync_engine.transfer.remote_plan import plan_remote, present_digests
 from services.sync_engine.transfer.remote_verify import verify_remote
 from services.sync_engine.transfer.sealing import folder_of_sealed
-from services.sync_engine.transfer.source_file import SourceFiles, copied_from
+from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.superseded import SUPERSEDED
 from services.sync_engine.transfer.system_error import shown
 from services.sync_engine.transfer.transport import (
@@ -43,16 +36,16 @@ from services.sync_engine.transfer.transport import (
 )
 
 _BATCH_FILES = 2000
-_BATCH_BYTES = 256 << 20
-_HASHERS = 2
 _CHECK_SECONDS = 25.0
 
 
 class RemoteTransport:
     """One equipment's folder at a destination behind a tool. Implements `Transport`."""
 
-    def __init__(self, place: FarPlace, *, max_stream_bytes: int) -> None:
-        """`max_stream_bytes`: the largest file to download where nothing else gives its hash."""
+    def __init__(self, place: FarPlace, *, max_stream_bytes: int, batch_files: int = _BATCH_FILES) -> None:
+        """`max_stream_bytes`: the largest file to download where nothing else gives its hash. `batch_files`: files that
+        are sent, made known, and given their names together."""
+        self._batch_files = batch_files
         self._place = place
         self._max_stream_bytes = max_stream_bytes
         self._traits: TargetTraits | None = None
@@ -100,9 +93,9 @@ class RemoteTransport:
                 )
             far.remove(incoming)
             progress.begin(ProgressPhase.COPYING, len(plan.send), plan.bytes_to_send)
-            work = _Copy(far, os.fsencode(source), files, place, incoming, plan.replaceable, control, progress)
+            work = RemoteCopy(far, os.fsencode(source), files, place, incoming, plan.replaceable, control, progress)
             try:
-                work.run(plan.send, before_landing)
+                work.run(batches(plan.send, self._batch_files), before_landing)
                 if work.cut_short:
                     control.raise_before_file()
                 if work.failures:
@@ -199,151 +192,3 @@ class RemoteTransport:
             if self._traits is None:
                 self._traits = far.traits()
             return self._traits
-
-
-class _Copy:
-    """Batches of one attempt: while one is sent, the next is hashed."""
-
-    def __init__(
-        self,
-        far: FarSide,
-        folder: bytes,
-        source: SourceFiles,
-        target: bytes,
-        incoming: bytes,
-        replaceable: frozenset[bytes],
-        control: TransferControl,
-        progress: Progress,
-    ) -> None:
-        self._far = far
-        self._folder = folder
-        self._source = source
-        self._target = target
-        self._incoming = incoming
-        self._replaceable = replaceable
-        self._control = control
-        self._progress = progress
-        self.landed: list[CopiedFile] = []
-        self.failures: list[TransferError] = []
-        self.cut_short = False
-
-    def run(self, entries: Sequence[SourceEntry], before_landing: Callable[[Sequence[CopiedFile]], None]) -> None:
-        with ThreadPoolExecutor(max_workers=_HASHERS, thread_name_prefix="hash") as threads:
-            ahead: deque[tuple[list[SourceEntry], list[Future[str]]]] = deque()
-            try:
-                for number, batch in enumerate(_batches(entries)):
-                    ahead.append((batch, [threads.submit(self._hash, entry) for entry in batch]))
-                    if number > 0:
-                        self._bring(number - 1, *ahead.popleft(), before_landing)
-                    if self.cut_short:
-                        return
-                if ahead:
-                    self._bring(number, *ahead.popleft(), before_landing)
-            finally:
-                threads.shutdown(wait=True, cancel_futures=True)
-
-    def _hash(self, entry: SourceEntry) -> str:
-        self._control.raise_if_stopped()
-        return self._source.sha256(entry)
-
-    def _bring(
-        self,
-        number: int,
-        batch: Sequence[SourceEntry],
-        hashing: Sequence[Future[str]],
-        before_landing: Callable[[Sequence[CopiedFile]], None],
-    ) -> None:
-        if self._control.winding_down:
-            self.cut_short = True
-            return
-        copied: dict[bytes, CopiedFile] = {}
-        sendable: list[SourceEntry] = []
-        for entry, future in zip(batch, hashing, strict=True):
-            try:
-                copied[entry.path] = copied_from(entry, future.result())
-                sendable.append(entry)
-            except TransferError as failure:
-                self._note(failure)
-        folder = self._incoming + b"/%d" % number
-        spoiled = self._send(folder, sendable)
-        whole = [file for path, file in copied.items() if path not in spoiled]
-        if not whole:
-            return
-        before_landing(whole)
-        aside = [
-            (self._target + b"/" + file.path, self._incoming + b"/aside/%d-%d" % (number, place))
-            for place, file in enumerate(whole)
-            if file.path in self._replaceable
-        ]
-        if aside:
-            self._far.move(aside)
-        refused = self._far.land(folder, self._target, whole, sorted(spoiled))
-        if refused is not None:
-            self._refuse_differing(whole, refused)
-        self.landed += whole
-        self._progress.advance(len(whole), 0, whole[-1].path)
-
-    def _send(self, folder: bytes, entries: Sequence[SourceEntry]) -> set[bytes]:
-        """Files that changed on this machine while they were sent."""
-        spoiled: set[bytes] = set()
-        if not entries:
-            return spoiled
-
-        def moved(nbytes: int, current: bytes) -> None:
-            self._progress.advance(0, nbytes, current)
-
-        try:
-            self._far.send(self._folder, folder, entries, moved)
-            return self._touched(entries)
-        except TransferError:
-            spoiled = self._touched(entries)
-            if not spoiled:
-                raise
-        rest = [entry for entry in entries if entry.path not in spoiled]
-        if rest:
-            self._far.send(self._folder, folder, rest, moved)
-        return spoiled | self._touched(rest)
-
-    def _touched(self, entries: Sequence[SourceEntry]) -> set[bytes]:
-        touched = set()
-        for entry in entries:
-            try:
-                self._source.refuse_if_touched(entry)
-            except TransferError as failure:
-                self._note(failure)
-                touched.add(entry.path)
-        return touched
-
-    def _note(self, failure: TransferError) -> None:
-        if failure.kind not in LOCAL_FAILURES:
-            raise failure
-        self.failures.append(failure)
-
-    def _refuse_differing(self, whole: Sequence[CopiedFile], refused: NotLanded) -> None:
-        """Names that were taken at the last moment: the same content is accepted as it is."""
-        present = self._far.names(self._target)
-        absent = [path for path in refused.paths if path not in present]
-        if absent:
-            raise refused.error
-        taken = {path: present[path] for path in refused.paths}
-        there = present_digests(self._far, self._target, taken, max(name.size for name in taken.values()))
-        differing = [
-            Different(file.path, there.get(file.path), file.sha256)
-            for file in whole
-            if file.path in taken and there.get(file.path) != file.sha256
-        ]
-        if differing:
-            raise differing_error(differing)
-
-
-def _batches(entries: Sequence[SourceEntry]) -> Iterator[list[SourceEntry]]:
-    batch: list[SourceEntry] = []
-    nbytes = 0
-    for entry in entries:
-        if batch and (len(batch) == _BATCH_FILES or nbytes + entry.size > _BATCH_BYTES):
-            yield batch
-            batch, nbytes = [], 0
-        batch.append(entry)
-        nbytes += entry.size
-    if batch:
-        yield batch

@@ -19,7 +19,7 @@ from services.sync_engine.transfer.rsync_failures import RSYNC_FAILURES
 from services.sync_engine.transfer.rsync_send import RsyncSend
 from services.sync_engine.transfer.ssh_session import SshAccess, SshSession, open_ssh
 from services.sync_engine.transfer.tool_failures import tool_failure
-from services.sync_engine.transfer.tool_process import find_tool
+from services.sync_engine.transfer.tool_process import find_tool, run_tool
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     EntryKind,
@@ -100,6 +100,13 @@ class RsyncFar:
         )
 
     def _refuse_old_tools(self) -> None:
+        here = run_tool(
+            [self._rsync, "--version"], environment=self._ssh.environment, control=self._ssh.control, most_seconds=10
+        )
+        version = _VERSION.search(here.stdout.decode(errors="replace"))
+        if version is None or (int(version[1]), int(version[2])) < _OLDEST:
+            said = version[0] if version is not None else here.stderr.decode(errors="replace")
+            raise TransferError(FailureKind.CONFIGURATION, f"rsync 3.2 or newer is needed; {self._rsync} says {said}")
         far = self._ssh.run(scripts.VERSIONS, [])
         words = (far.stdout + far.stderr).decode(errors="replace")
         version = _VERSION.search(words)

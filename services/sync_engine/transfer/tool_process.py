@@ -106,6 +106,7 @@ def run_tool(
 ) -> Finished:
     """Waits for the tool's end. TransferStoppedError as soon as `control` says so; TransferError NETWORK after
     `most_seconds`. The tool is ended in both cases."""
+    control.raise_if_stopped()
     waited = 0.0
     with ToolProcess(command, environment=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tool:
         given: bytes | None = stdin

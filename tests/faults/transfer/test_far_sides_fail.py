@@ -14,7 +14,8 @@ import pytest
 
 from services.sync_engine.transfer import tool_process
 from services.sync_engine.transfer.bandwidth import UNLIMITED
-from services.sync_engine.transfer.rclone_far import RclonePlace, RcloneRemote
+from services.sync_engine.transfer.rclone_place import RclonePlace
+from services.sync_engine.transfer.rclone_remote import RcloneRemote
 from services.sync_engine.transfer.remote_transport import RemoteTransport
 from services.sync_engine.transfer.rsync_far import RsyncPlace
 from services.sync_engine.transfer.ssh_session import SshAccess

@@ -1,0 +1,32 @@
+"""Opening sessions with a remote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from services.sync_engine.transfer.bandwidth import Bandwidth
+from services.sync_engine.transfer.rclone_daemon import open_rclone
+from services.sync_engine.transfer.rclone_far import RcloneFar
+from services.sync_engine.transfer.rclone_remote import RcloneRemote
+from services.sync_engine.transfer.transport import FailureKind, TransferControl, TransferError
+
+
+class RclonePlace:
+    """A folder of a remote. `used_before`: its incoming folder must be there, where the backend has folders."""
+
+    def __init__(self, remote: RcloneRemote, *, bandwidth: Bandwidth, used_before: bool) -> None:
+        self._remote = remote
+        self._bandwidth = bandwidth
+        self._used_before = used_before
+
+    @contextmanager
+    def open(self, control: TransferControl, most_seconds: float | None = None) -> Iterator[RcloneFar]:
+        """As `FarPlace.open`."""
+        with open_rclone(self._remote.config, control, self._bandwidth) as daemon:
+            daemon.end_at(most_seconds)
+            if not daemon.must("reading its configuration", "config/get", name=self._remote.name):
+                raise TransferError(
+                    FailureKind.CONFIGURATION, f"rclone's configuration has no remote {self._remote.name!r}"
+                )
+            yield RcloneFar(daemon, self._remote, self._used_before)
