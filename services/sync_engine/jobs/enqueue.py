@@ -13,6 +13,7 @@ from libs.event_log.store import Expected, RequestKey
 from libs.event_log.uuid7 import Uuid7Source
 from libs.run_tree.creation_record import SyncStatus
 from services.sync_engine.engine_log import Cause, Change, decided_anew, job_change, run_change
+from services.sync_engine.errors import SourceUnreadableError
 from services.sync_engine.event_types import EVENT_TYPES, job_stream
 from services.sync_engine.jobs.file_list import decode_copied
 from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobState
@@ -81,7 +82,8 @@ class Enqueue:
         located = view.located
         if not view.is_open:
             return await self._refuse(view, view.blocking, cause)
-        latest = latest_by_destination(await bench.jobs_of_run(located.identity))
+        jobs_so_far = await bench.jobs_of_run(located.identity)
+        latest = latest_by_destination(jobs_so_far)
         since = await self._since_proven(located, latest.values())
         refused = {
             change.path: changed_file_finding(located, change)
@@ -91,6 +93,8 @@ class Enqueue:
         if refused:
             return await self._refuse(view, in_order(refused.values()), cause)
         destinations = bench.destinations[located.path.equipment_id]
+        if any(job.deletion_begun for job in jobs_so_far):
+            _refuse_whole_copies(located, [d.name for d in destinations if _begins_anew(latest.get(d.name))])
         plans = [self._plan(located, d, latest.get(d.name), since.get(d.name)) for d in destinations]
         if any(p.change is not None for p in plans):
             await self._append(view.run, plans, cause, request)
@@ -170,6 +174,17 @@ class Enqueue:
                 if job is not None:
                     jobs.append(job)
         return Enqueued(EnqueueOutcome.REARMED if rearmed else EnqueueOutcome.QUEUED, jobs)
+
+
+def _begins_anew(job: Job | None) -> bool:
+    return job is None or job.state is JobState.CANCELLED
+
+
+def _refuse_whole_copies(located: LocatedRun, names: Sequence[str]) -> None:
+    """SourceUnreadableError: what is left here after a cleanup would be proven there as if it were the run."""
+    if names:
+        detail = f"cleanup deleted files of the run here; {', '.join(names)} could only get what is left"
+        raise SourceUnreadableError(detail, metadata={"path": located.identity, "detail": detail})
 
 
 def _overall(outcomes: Sequence[EnqueueOutcome]) -> EnqueueOutcome:

@@ -15,6 +15,7 @@ from tests.integration.sync_engine.running_engine import (
     running_engine,
     sha256sum_agrees,
 )
+from tests.integration.sync_engine.test_bad_input import PRECONDITION, refused
 
 ALLOWED = {"enabled": True, "min_verify_passes": 2, "min_age_hours": 0}
 CLEANED, VERIFIED = job_pb2.JOB_STATE_CLEANED, job_pb2.JOB_STATE_VERIFIED
@@ -94,3 +95,28 @@ async def test_nothing_goes_while_cleanup_is_not_enabled(engine: Engine) -> None
     assert await verify(engine, run)
     assert "enabled" in lacking(await clean(engine, run))
     assert data_files(engine.site.local(run)) == {"a.tif", "sub/b.csv"}
+
+
+async def test_what_a_cleanup_left_is_not_proven_elsewhere_as_if_it_were_the_run(allowed: Site) -> None:
+    allowed.lab.settings["nas_cleanup"]["min_verify_passes"] = 1
+    async with running_engine(allowed) as engine:
+        run = allowed.make_run()
+        await until_cleaned(engine, (await engine.enqueue(run)).job.job_id)
+        (allowed.local(run) / "late.tif").write_bytes(b"late")
+    equipment = allowed.lab.settings["equipment"][0]
+    default = equipment.pop("transport")
+    allowed.nas(destination="archive").mkdir(parents=True)
+    archive = {"type": "mounted", "path": str(allowed.nas(destination="archive"))}
+    equipment["destinations"] = [
+        {"name": "default", "transport": default},
+        {"name": "archive", "required": False, "transport": archive},
+    ]
+    async with running_engine(allowed) as engine:
+        enqueue = engine.sync.EnqueueRun(sync_service_pb2.EnqueueRunRequest(run=run))
+        assert (await refused(enqueue))[:2] == (PRECONDITION, "SOURCE_UNREADABLE")
+        assert data_files(allowed.nas(destination="archive")) == set()
+        del equipment["destinations"][1]
+    async with running_engine(allowed) as engine:
+        amended = await engine.until_sealed((await engine.enqueue(run)).job.job_id)
+        assert (amended.amendment, amended.file_count) == (1, 3)
+        assert sha256sum_agrees(allowed.at_nas(run)) == 3
