@@ -174,7 +174,7 @@ async def test_problems_of_every_scope_in_one_order(engine: Engine) -> None:
     bad = site.make_run({"<sample_id>.txt": b"1", "CON": b"2", "{{ x }}/f": b"3"}, leaf="Run_2026-04-17T16-00")
 
     async def query(**fields: Any) -> list[finding_pb2.Finding]:
-        request = problem_service_pb2.QueryProblemsRequest(**fields)
+        request = problem_service_pb2.QueryProblemsRequest(tiers=[finding_pb2.TIER_HARD], **fields)
         return [f async for f in engine.problems.QueryProblems(request)]
 
     everything = await query()
