@@ -50,7 +50,7 @@ async def test_receipts_evidence_and_cleanup(operator: Operator, tmp_path: Path)
     assert "nas_cleanup.enabled is false" in dry.out
     held = await operator("run", "clean", run, "--reason", "disk is full", "-o", "json")
     assert held.status == NO
-    assert [i["name"] for i in held.json["interlocks"] if not i.get("satisfied")][0] == "enabled"
+    assert next(i["name"] for i in held.json["interlocks"] if not i.get("satisfied")) == "enabled"
     assert (operator.site.local(run) / "a.tif").exists()
     shown = await operator("job", "list", "--run", run, "-o", "json")
     assert shown.json[0]["waiting_on"][0]["condition"] == "cleanup_interlock"
