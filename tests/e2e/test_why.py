@@ -54,7 +54,7 @@ async def _held(engine: Engine, job_id: str, condition: str, who: str, detail: s
 
 async def slot(site: Site) -> None:
     async with running_engine(site) as engine:
-        ahead = (await engine.enqueue(site.make_run({"big": os.urandom(6_000_000)}))).job.job_id
+        ahead = (await engine.enqueue(site.make_run({"big": os.urandom(24_000_000)}))).job.job_id
         await engine.until_copying(ahead)
         behind = (await engine.enqueue(site.make_run(leaf="Run_2026-04-17T15-00"))).job.job_id
         assert "nothing" in await _held(engine, behind, "slot", "nobody", ahead, again=False)

@@ -77,8 +77,9 @@ class VerifyRun:
         try:
             work.add_done_callback(lambda _: news.set())
             while not work.done():
-                yield meter.snapshot()
+                # Cleared before the caller takes its time: what comes meanwhile, the end above all, is not missed.
                 news.clear()
+                yield meter.snapshot()
                 await news.wait()
             found = await work
         except TransferError as error:
