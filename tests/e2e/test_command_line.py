@@ -63,7 +63,7 @@ async def test_the_main_job_on_the_command_line(operator: Operator) -> None:
     assert checked.status == 0
     assert checked.out.startswith("intact: ")
     rebuilt = await operator("log", "rebuild", "-o", "json")
-    assert not any([p["differences"] for p in rebuilt.json["projections"]])
+    assert not any(p["differences"] for p in rebuilt.json["projections"])
 
 
 async def test_events_follow_live_until_interrupted(operator: Operator) -> None:
