@@ -280,8 +280,9 @@ ELSEWHERE = (
     "sync.job.files_scrubbed",
     "sync.job.copy_repaired",
     "sync.job.receipt",
+    "sync.destination.",
 )
-"""What happens after a job is sealed: cleanup, audits and receipts have kill tests of their own."""
+"""What happens after a job is sealed has tests of its own, and so has what is noted of a destination: no job of a run."""
 
 
 def test_every_event_until_a_job_is_sealed_is_a_boundary() -> None:
