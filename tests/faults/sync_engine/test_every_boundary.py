@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -211,6 +212,8 @@ async def adopted(turn: Turn, engine: Engine) -> None:
     if not source.exists():
         source.parent.mkdir(exist_ok=True)
         turn.site.local(turn.run).rename(source)
+        # A foreign folder: nothing of a run's cache is in it.
+        shutil.rmtree(source / ".exlab-wizard", ignore_errors=True)
     request = sync_service_pb2.AdoptRunRequest(
         source_folder=str(source),
         equipment_id=EQUIPMENT,
@@ -282,7 +285,7 @@ ELSEWHERE = (
     "sync.job.receipt",
     "sync.destination.",
 )
-"""What happens after a job is sealed has tests of its own, and so has what is noted of a destination: no job of a run."""
+"""What happens after a job is sealed has tests of its own, and so has what is noted of a destination."""
 
 
 def test_every_event_until_a_job_is_sealed_is_a_boundary() -> None:

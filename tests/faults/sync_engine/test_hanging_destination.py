@@ -79,7 +79,7 @@ async def test_sigterm_ends_the_engine_though_a_transfer_hangs(site: Site) -> No
             filesystem.thaw()
             assert await stopping == 0
         async with running_engine(site) as engine:
-            # The engine that ends records the cut-off attempt unless the kernel holds it for too long; the next one does.
+            # The ending engine records the attempt that was cut off, unless a verification was cut off instead.
             await engine.until_sealed(job_id)
             requeued = [e for e in await engine.events() if e.type == "sync.job.requeued.v1"]
             assert len(requeued) <= 1
