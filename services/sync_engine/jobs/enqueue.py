@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -15,6 +15,7 @@ from libs.run_tree.creation_record import SyncStatus
 from services.sync_engine.engine_log import Cause, Change, decided_anew, job_change, run_change
 from services.sync_engine.errors import SourceUnreadableError
 from services.sync_engine.event_types import EVENT_TYPES, job_stream
+from services.sync_engine.jobs.amendment import proven_bases
 from services.sync_engine.jobs.file_list import decode_copied
 from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobState
 from services.sync_engine.jobs.read_model import latest_by_destination
@@ -84,7 +85,8 @@ class Enqueue:
             return await self._refuse(view, view.blocking, cause)
         jobs_so_far = await bench.jobs_of_run(located.identity)
         latest = latest_by_destination(jobs_so_far)
-        since = await self._since_proven(located, latest.values())
+        bases = proven_bases(jobs_so_far)
+        since = await self._since_proven(located, bases)
         refused = {
             change.path: changed_file_finding(located, change)
             for name, changes in since.items()
@@ -94,8 +96,9 @@ class Enqueue:
             return await self._refuse(view, in_order(refused.values()), cause)
         destinations = bench.destinations[located.path.equipment_id]
         if any(job.deletion_begun for job in jobs_so_far):
-            _refuse_whole_copies(located, [d.name for d in destinations if _begins_anew(latest.get(d.name))])
-        plans = [self._plan(located, d, latest.get(d.name), since.get(d.name)) for d in destinations]
+            anew = [d.name for d in destinations if d.name not in bases and _begins_anew(latest.get(d.name))]
+            _refuse_whole_copies(located, anew)
+        plans = [self._plan(located, d, latest.get(d.name), bases.get(d.name), since.get(d.name)) for d in destinations]
         if any(p.change is not None for p in plans):
             await self._append(view.run, plans, cause, request)
             await self._keeper.project(located, view.creation)
@@ -103,9 +106,15 @@ class Enqueue:
         return Enqueued(_overall([p.outcome for p in plans]), jobs)
 
     def _plan(
-        self, located: LocatedRun, destination: Destination, job: Job | None, since: ChangesSince | None
+        self,
+        located: LocatedRun,
+        destination: Destination,
+        job: Job | None,
+        basis: Job | None,
+        since: ChangesSince | None,
     ) -> _Plan:
-        amended = job if since is not None and (since.added or since.changed) else None
+        changed = since is not None and (since.added or since.changed)
+        amended = basis if changed or _begins_anew(job) else None
         if job is None or job.state is JobState.CANCELLED or amended is not None:
             job_id = self._ids.next(time.time_ns())
             queued = job_events_pb2.JobQueued(
@@ -113,7 +122,7 @@ class Enqueue:
                 run=located.identity,
                 equipment_id=located.path.equipment_id,
                 destination=destination.name,
-                amendment=0 if amended is None else amended.amendment + 1,
+                amendment=0 if amended is None or job is None else job.amendment + 1,
                 amends_job_id="" if amended is None else amended.job_id,
             )
             change = Change(job_stream(job_id), Expected.NONE, (queued,))
@@ -134,17 +143,17 @@ class Enqueue:
         changes = [p.change for p in plans if p.change is not None]
         await self._bench.log.append(cause, *changes, run_change(record, *status), request=request)
 
-    async def _since_proven(self, located: LocatedRun, latest: Iterable[Job]) -> Mapping[str, ChangesSince]:
-        """By destination: what became of the files that its last job proved. TransferError when that can't be read."""
+    async def _since_proven(self, located: LocatedRun, bases: Mapping[str, Job]) -> Mapping[str, ChangesSince]:
+        """By destination: what became of the files that are proven there. TransferError when that can't be read."""
         since: dict[str, ChangesSince] = {}
         by_list: dict[tuple[str, bool], ChangesSince] = {}
-        for job in latest:
-            if job.state not in PROVEN_STATES or job.files_blob is None:
+        for name, job in bases.items():
+            if job.files_blob is None:
                 continue
             key = (job.files_blob, job.deletion_begun)
             if key not in by_list:
                 by_list[key] = await self._compare(located, *key)
-            since[job.destination] = by_list[key]
+            since[name] = by_list[key]
         return since
 
     async def _compare(self, located: LocatedRun, files_blob: str, cleaned: bool) -> ChangesSince:

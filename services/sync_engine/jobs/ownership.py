@@ -75,6 +75,7 @@ class LeasedOwnership:
         self._logger = logger
         self._terms = terms
         self._held: dict[str, Lease] = {}
+        self._taken: set[str] = set()
 
     def fence(self, job_id: str) -> LeaseFence | None:
         lease = self._held.get(job_id)
@@ -83,7 +84,13 @@ class LeasedOwnership:
 
     @asynccontextmanager
     async def over(self, job_id: str, equipment_id: str) -> AsyncIterator[bool]:
+        if job_id in self._taken:
+            # The same engine may come for a job twice: a second lease would take the first one's fence away.
+            yield False
+            return
         async with AsyncExitStack() as held:
+            self._taken.add(job_id)
+            held.callback(self._taken.discard, job_id)
             job = await self._acquire(held, _job_lease(job_id))
             slot = None
             for number in range(self._max_parallel(equipment_id) if job is not None else 0):

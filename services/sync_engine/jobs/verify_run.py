@@ -9,6 +9,7 @@ from contextlib import aclosing
 from labferry.sync.v1 import sync_service_pb2
 from services.sync_engine.engine_log import Cause, decided_anew, job_change, run_change
 from services.sync_engine.errors import DestinationNotFoundError, DestinationUnusableError, NothingVerifiedError
+from services.sync_engine.jobs.amendment import proven_bases
 from services.sync_engine.jobs.job import PROVEN_STATES, Job, evolve
 from services.sync_engine.jobs.progress import JobProgressMeter, ProgressSnapshot
 from services.sync_engine.jobs.read_model import latest_by_destination
@@ -52,7 +53,8 @@ class VerifyRun:
                 f"{path.equipment_id} has no destination {destination!r}",
                 metadata={"equipment_id": path.equipment_id, "destination": destination},
             )
-        jobs = latest_by_destination(await bench.jobs_of_run(run))
+        jobs_so_far = await bench.jobs_of_run(run)
+        jobs = {**latest_by_destination(jobs_so_far), **proven_bases(jobs_so_far)}
         chosen = [
             (job, places[name])
             for name, job in jobs.items()

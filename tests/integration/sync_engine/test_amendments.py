@@ -76,6 +76,30 @@ async def test_files_added_since_become_an_amendment_and_what_was_proven_is_not_
     assert sha256sum_agrees(site.at_nas(run)) == 4
 
 
+async def test_a_cancelled_amendment_takes_back_nothing_that_was_proven(engine: Engine) -> None:
+    site = engine.site
+    run = site.make_run()
+    first = await engine.bring(run)
+    (site.local(run) / "late.tif").write_bytes(b"late")
+    aside = site.nas().with_name("away")
+    site.nas().rename(aside)
+    amended = (await engine.enqueue(run)).job.job_id
+    await engine.until_waiting(amended, job_pb2.WAIT_CONDITION_DESTINATION_UNREACHABLE)
+    await engine.steer("CancelJob", amended)
+    aside.rename(site.nas())
+    kept = (site.local(run) / "a.tif").read_bytes()
+    (site.local(run) / "a.tif").unlink()
+    blocked = await engine.enqueue(run)
+    assert blocked.outcome == BLOCKED
+    assert blocked.blocking_findings[0].rule == finding_pb2.RULE_VERIFIED_FILE_CHANGED
+    (site.local(run) / "a.tif").write_bytes(kept)
+    answer = await engine.enqueue(run)
+    assert (answer.job.amendment, answer.job.amends_job_id) == (2, first.job_id)
+    await engine.until_sealed(answer.job.job_id)
+    assert sha256sum_agrees(site.at_nas(run)) == 3
+    await site.until_sync_status(run, "synced")
+
+
 async def test_only_the_destination_that_lacks_the_files_gets_an_amendment(site: Site) -> None:
     site.lab.settings["equipment"].clear()
     transports = {n: {"type": "mounted", "path": str(site.nas(destination=n))} for n in ("near", "far")}

@@ -1,0 +1,40 @@
+"""Leases over jobs: one block at a time has a job, and nobody takes another's fence away."""
+
+from __future__ import annotations
+
+import structlog
+
+from libs.event_log.local_leases import LocalLeases
+from services.sync_engine.jobs.ownership import LeasedOwnership, LeaseTerms
+
+
+def _engine(leases: LocalLeases, engine_id: str, slots: int = 2) -> LeasedOwnership:
+    lost: list[str] = []
+    return LeasedOwnership(leases, engine_id, lambda _: slots, lost.append, structlog.get_logger(), LeaseTerms(30.0))
+
+
+async def test_the_same_engine_does_not_take_its_own_job_a_second_time() -> None:
+    engine = _engine(LocalLeases(), "a")
+    async with engine.over("job", "E") as first:
+        fence = engine.fence("job")
+        async with engine.over("job", "E") as second:
+            assert (first, second) == (True, False)
+        assert engine.fence("job") == fence
+    async with engine.over("job", "E") as again:
+        assert again
+
+
+async def test_another_engine_gets_the_job_when_it_is_let_go() -> None:
+    leases = LocalLeases()
+    a, b = _engine(leases, "a"), _engine(leases, "b")
+    async with a.over("job", "E") as mine, b.over("job", "E") as theirs:
+        assert (mine, theirs) == (True, False)
+    async with b.over("job", "E") as theirs:
+        assert theirs
+
+
+async def test_an_equipments_slots_are_shared_by_all_engines() -> None:
+    leases = LocalLeases()
+    a, b = _engine(leases, "a", 1), _engine(leases, "b", 1)
+    async with a.over("one", "E") as first, b.over("two", "E") as second, b.over("three", "F") as elsewhere:
+        assert (first, second, elsewhere) == (True, False, True)
