@@ -22,8 +22,8 @@ from libs.run_tree.bag import BagError, BagWriter
 from libs.run_tree.manifest import ManifestEntry, parse_manifest
 from libs.run_tree.receipt import Receipt, read_receipt, receipt_file_name
 from libs.run_tree.run_path import RunPath
+from libs.service_kit.equipment_settings import MountedTransportSettings
 from libs.service_kit.identity import ServiceName
-from libs.service_kit.settings import MountedTransportSettings
 from libs.service_kit.version import LABFERRY_VERSION
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from libs.service_kit.settings import TRANSPORT_TYPES, Settings
+from libs.service_kit.equipment_settings import TRANSPORT_TYPES
+from libs.service_kit.settings import Settings
 from libs.service_kit.wizard_keys import take_wizard_keys
 
 CONFIG_VARIABLE = "LABFERRY_CONFIG"

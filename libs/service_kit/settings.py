@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from libs.service_kit.equipment_settings import EquipmentSettings
 from libs.service_kit.postgres_url import check_postgres_url
+from libs.service_kit.settings_block import SettingsBlock
 
 SQLITE = "sqlite"
-EQUIPMENT_ID = re.compile(r"[A-Z][A-Z0-9_]{0,31}")
 _HOST_AND_PORT = re.compile(
     r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+):(6553[0-5]|655[0-2]\d|65[0-4]\d\d|6[0-4]\d{3}|[1-5]\d{4}|\d{1,4})"
 )
-_SSH_TARGET = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.+-]*@)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
-_CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 
 
 def _is_loopback(host: str) -> bool:
@@ -32,183 +30,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-class _Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Weekday(StrEnum):
-    MON = "mon"
-    TUE = "tue"
-    WED = "wed"
-    THU = "thu"
-    FRI = "fri"
-    SAT = "sat"
-    SUN = "sun"
-
-
-class BandwidthWindow(_Block):
-    """`from_` <= t < `to`, on `days`, in the workstation's local time."""
-
-    days: tuple[Weekday, ...] = Field(min_length=1)
-    from_: str = Field(alias="from")
-    to: str
-
-    @field_validator("from_", "to")
-    @classmethod
-    def _is_clock_time(cls, value: str) -> str:
-        if not _CLOCK.fullmatch(value):
-            raise ValueError('must be "HH:MM", from 00:00 to 23:59')
-        return value
-
-    @model_validator(mode="after")
-    def _is_in_order(self) -> Self:
-        if self.from_ >= self.to:
-            raise ValueError("from must be earlier than to")
-        return self
-
-
-class Bandwidth(_Block):
-    """`upload_mbps` absent: unlimited. With it and no schedule: always. With a schedule: inside a window only."""
-
-    upload_mbps: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    schedule: tuple[BandwidthWindow, ...] = ()
-
-
-class MountedTransportSettings(_Block):
-    """A destination that is mounted as a folder. `path` stands for the equipment folder at the destination."""
-
-    type: Literal["mounted"]
-    path: Path
-    bandwidth: Bandwidth = Bandwidth()
-
-    @field_validator("path")
-    @classmethod
-    def _is_absolute(cls, value: Path) -> Path:
-        if not value.is_absolute():
-            raise ValueError("must be an absolute path")
-        return value
-
-
-class RcloneTransportSettings(_Block):
-    """A destination that rclone reaches. `rclone_config` absent: rclone's own file. `rclone_remote_path` stands for the
-    equipment folder at the destination."""
-
-    type: Literal["rclone"]
-    rclone_remote: Annotated[str, Field(pattern=r"^\w[\w.+@ -]*$")]
-    rclone_remote_path: str
-    rclone_config: Path | None = None
-    bandwidth: Bandwidth = Bandwidth()
-
-    @field_validator("rclone_config")
-    @classmethod
-    def _is_absolute(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_absolute():
-            raise ValueError("must be an absolute path")
-        return value
-
-
-class RsyncSshTransportSettings(_Block):
-    """A destination that rsync reaches over ssh, with a key and never a password. `known_hosts` absent: ssh's own
-    files. `remote_path` stands for the equipment folder at the destination."""
-
-    type: Literal["rsync_ssh"]
-    ssh_target: str
-    ssh_key_path: Path = Path("~/.ssh/id_ed25519")
-    remote_path: str
-    ssh_port: int | None = Field(default=None, ge=1, le=65535)
-    known_hosts: Path | None = None
-    bandwidth: Bandwidth = Bandwidth()
-
-    @field_validator("ssh_target")
-    @classmethod
-    def _is_target(cls, value: str) -> str:
-        if not _SSH_TARGET.fullmatch(value):
-            raise ValueError("must be user@host or host, without password, port or path")
-        return value
-
-    @field_validator("ssh_key_path", "known_hosts")
-    @classmethod
-    def _expands_to_absolute(cls, value: Path | None) -> Path | None:
-        expanded = value.expanduser() if value is not None else None
-        if expanded is not None and (not expanded.is_absolute() or '"' in str(expanded)):
-            raise ValueError("must be an absolute path, or begin with ~, without quotation marks")
-        return expanded
-
-    @field_validator("remote_path")
-    @classmethod
-    def _is_absolute(cls, value: str) -> str:
-        if not value.startswith("/"):
-            raise ValueError("must be an absolute path")
-        return value
-
-
-TRANSPORT_TYPES = ("mounted", "rclone", "rsync_ssh")
-TransportSettings = Annotated[
-    MountedTransportSettings | RcloneTransportSettings | RsyncSshTransportSettings, Field(discriminator="type")
-]
-
-
-class DestinationSettings(_Block):
-    """One place that keeps copies. `required`: `synced` waits for it; cleanup waits for every one."""
-
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")] = "default"
-    required: bool = True
-    transport: TransportSettings
-
-
-class CompletenessSignal(StrEnum):
-    SENTINEL_FILE = "sentinel_file"
-    MANIFEST = "manifest"
-
-
-class EquipmentSettings(_Block):
-    """One instrument: where its runs lie and where they go."""
-
-    id: str
-    label: str = ""
-    local_root: Path
-    nas_root: str = ""
-    completeness_signal: CompletenessSignal = CompletenessSignal.SENTINEL_FILE
-    sentinel_filename: str = "acquisition_complete.flag"
-    manifest_filename: str = ""
-    max_parallel: int = Field(default=1, ge=1, le=64)
-    transport: TransportSettings | None = None
-    destinations: tuple[DestinationSettings, ...] = ()
-
-    @field_validator("id")
-    @classmethod
-    def _is_equipment_id(cls, value: str) -> str:
-        if not EQUIPMENT_ID.fullmatch(value):
-            raise ValueError("must be 1 to 32 capital letters, digits and underscores, beginning with a letter")
-        return value
-
-    @field_validator("local_root")
-    @classmethod
-    def _is_absolute(cls, value: Path) -> Path:
-        if not value.is_absolute():
-            raise ValueError("must be an absolute path")
-        return value
-
-    @model_validator(mode="after")
-    def _has_one_kind_of_destination(self) -> Self:
-        if self.transport is not None and self.destinations:
-            raise ValueError("give transport or destinations, not both")
-        if self.transport is None and not self.destinations:
-            raise ValueError("needs transport or destinations; nothing says where its runs go")
-        names = [d.name for d in self.destinations]
-        if len(set(names)) != len(names):
-            raise ValueError("two destinations have the same name")
-        if self.destinations and not any(d.required for d in self.destinations):
-            raise ValueError("at least one destination must be required")
-        return self
-
-    def all_destinations(self) -> Sequence[DestinationSettings]:
-        if self.transport is not None:
-            return (DestinationSettings(transport=self.transport),)
-        return self.destinations
-
-
-class ListenSettings(_Block):
+class ListenSettings(SettingsBlock):
     """Where each service listens: "host:port" on loopback, or "unix:/path"."""
 
     secrets: str = "127.0.0.1:7401"
@@ -237,7 +59,7 @@ class ListenSettings(_Block):
         return self
 
 
-class MetricsListenSettings(_Block):
+class MetricsListenSettings(SettingsBlock):
     """Where each service answers GET /metrics: "host:port". Absent: nowhere."""
 
     secrets: str | None = None
@@ -252,7 +74,7 @@ class MetricsListenSettings(_Block):
         return value
 
 
-class MetricsSettings(_Block):
+class MetricsSettings(SettingsBlock):
     """Figures for Prometheus, in plaintext and for anybody who reaches the address: so beyond loopback only when
     `beyond_loopback` says that this is meant."""
 
@@ -267,7 +89,7 @@ class MetricsSettings(_Block):
         return self
 
 
-class CheckpointSettings(_Block):
+class CheckpointSettings(SettingsBlock):
     """Where signed checkpoints of a log go beside the state folder, and when: whichever comes first."""
 
     folders: tuple[Path, ...] = ()
@@ -282,7 +104,7 @@ class CheckpointSettings(_Block):
         return value
 
 
-class EventLogSettings(_Block):
+class EventLogSettings(SettingsBlock):
     """`url`: "sqlite", one file a service in its state folder; or a PostgreSQL database, a schema a service.
 
     `blob_folder`: where larger evidence lies, a subfolder a service; absent, in each service's state folder. Engines
@@ -305,7 +127,7 @@ class SecretsBackend(StrEnum):
     ENCRYPTED_FILE = "encrypted_file"
 
 
-class SecretsSettings(_Block):
+class SecretsSettings(SettingsBlock):
     """`file` absent: <state_dir>/exlab-wizard/secrets.enc. `passphrase_file` absent: sealed until Unseal."""
 
     backend: SecretsBackend = SecretsBackend.AUTO
@@ -313,7 +135,7 @@ class SecretsSettings(_Block):
     file: Path | None = None
 
 
-class LimsSettings(_Block):
+class LimsSettings(SettingsBlock):
     """`endpoint` empty: no LIMS."""
 
     endpoint: str = ""
@@ -341,7 +163,7 @@ class LimsSettings(_Block):
         return self
 
 
-class CleanupSettings(_Block):
+class CleanupSettings(SettingsBlock):
     """When local data is deleted. `max_files` and `max_bytes`: a run with more is not cleaned."""
 
     enabled: bool = False
@@ -352,13 +174,13 @@ class CleanupSettings(_Block):
     max_bytes: int = Field(default=16 << 40, ge=1)
 
 
-class VerifySettings(_Block):
+class VerifySettings(SettingsBlock):
     max_stream_bytes: int = Field(default=1 << 30, ge=1)
     audit_interval_hours: float = Field(default=24, gt=0)
     scrub_interval_days: float | None = Field(default=None, gt=0)
 
 
-class ValidatorSettings(_Block):
+class ValidatorSettings(SettingsBlock):
     """Which rendered files are scanned for leftovers of templates."""
 
     content_scan_max_mib: float = Field(default=5, gt=0)
@@ -376,7 +198,7 @@ class ValidatorSettings(_Block):
         return value
 
 
-class TransferSettings(_Block):
+class TransferSettings(SettingsBlock):
     """Seconds without a byte after which a transfer is ended; seconds that files in flight get when the engine ends;
     the jobs in work in all, beyond the one that each equipment may always have; and, where several engines share a
     log, the seconds after which one that can't reach it ends its work."""
@@ -387,7 +209,7 @@ class TransferSettings(_Block):
     lease_seconds: float = Field(default=30, ge=1)
 
 
-class ReadmeField(_Block):
+class ReadmeField(SettingsBlock):
     id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     label: str
     type: Literal["string", "text", "choice", "date", "boolean"] = "string"
@@ -397,16 +219,16 @@ class ReadmeField(_Block):
     hint: str = ""
 
 
-class ReadmeSettings(_Block):
+class ReadmeSettings(SettingsBlock):
     defaults: tuple[ReadmeField, ...] = ()
 
 
-class StagingCleanup(_Block):
+class StagingCleanup(SettingsBlock):
     mode: Literal["manual", "scheduled"] = "manual"
     retain_hours: float = Field(default=24, ge=1)
 
 
-class OrchestratorSettings(_Block):
+class OrchestratorSettings(SettingsBlock):
     label: str = ""
     staging_root: str = ""
     settle_seconds: float = Field(default=30, ge=0)
@@ -420,7 +242,7 @@ class LogLevel(StrEnum):
     ERROR = "ERROR"
 
 
-class LoggingSettings(_Block):
+class LoggingSettings(SettingsBlock):
     level: LogLevel = LogLevel.INFO
     format: Literal["json", "console"] = "json"
 
@@ -430,7 +252,7 @@ class LoggingSettings(_Block):
         return "WARNING" if value == "WARN" else value
 
 
-class Settings(_Block):
+class Settings(SettingsBlock):
     """The whole of labferry.yaml."""
 
     state_dir: Path

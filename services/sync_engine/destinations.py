@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from datetime import time
 
-from libs.service_kit.settings import Bandwidth as BandwidthSettings
-from libs.service_kit.settings import (
+from libs.service_kit.equipment_settings import Bandwidth as BandwidthSettings
+from libs.service_kit.equipment_settings import (
     EquipmentSettings,
     MountedTransportSettings,
     RcloneTransportSettings,
     RsyncSshTransportSettings,
-    VerifySettings,
     Weekday,
 )
+from libs.service_kit.settings import VerifySettings
 from services.sync_engine.transfer.bandwidth import Bandwidth, BandwidthBrake, BandwidthWindow
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.far_side import FarPlace

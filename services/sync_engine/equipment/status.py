@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from libs.event_log.projection import ProjectionRunner
-from libs.service_kit.settings import EquipmentSettings
+from libs.service_kit.equipment_settings import EquipmentSettings
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.equipment.pause import EquipmentRecord
 from services.sync_engine.equipment.read_model import equipment_record, job_counts

@@ -16,7 +16,7 @@ from libs.run_tree.atomic_file import sync_folder
 from libs.run_tree.creation_json import creation_path, write_first_creation
 from libs.run_tree.new_run import new_run_record
 from libs.run_tree.run_path import RunKind, RunPath, run_leaf
-from libs.service_kit.settings import EquipmentSettings
+from libs.service_kit.equipment_settings import EquipmentSettings
 from libs.service_kit.telemetry import Logger
 from services.sync_engine.engine_log import Cause, Change, EngineLog
 from services.sync_engine.errors import RunExistsError, SourceUnreadableError

@@ -17,8 +17,8 @@ from libs.run_tree.creation_record import CreationRecord, SyncStatus
 from libs.run_tree.find_runs import find_runs
 from libs.run_tree.run_path import RunKind, RunPath, RunPathError
 from libs.run_tree.timestamp import MalformedTimeError, parse_time
+from libs.service_kit.equipment_settings import EquipmentSettings
 from libs.service_kit.errors import FieldViolation, InvalidRequestError
-from libs.service_kit.settings import EquipmentSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from libs.run_tree.run_path import PathOutsideRootError, RunPath, RunPathError, resolve_inside
-from libs.service_kit.settings import EquipmentSettings
+from libs.service_kit.equipment_settings import EquipmentSettings
 from services.sync_engine.errors import EquipmentNotConfiguredError, PathOutsideRootsError, RunNotFoundError
 
 

@@ -9,8 +9,8 @@ from datetime import datetime
 from libs.event_log.projection import ProjectionRunner
 from libs.run_tree.creation_record import SyncStatus
 from libs.run_tree.overrides import active_overrides
+from libs.service_kit.equipment_settings import EquipmentSettings
 from libs.service_kit.network_filesystem import network_filesystem
-from libs.service_kit.settings import EquipmentSettings
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.audits.read_model import jobs_that_rotted
 from services.sync_engine.errors import RunNotFoundError

@@ -16,7 +16,8 @@ from labferry.events.v1 import job_events_pb2
 from libs.event_log.blob_store import BlobStore
 from libs.event_log.memory_store import MemoryEventStore
 from libs.run_tree.creation_json import DEFAULT_LOCK_TIMEOUT
-from libs.service_kit.settings import EquipmentSettings, VerifySettings
+from libs.service_kit.equipment_settings import EquipmentSettings
+from libs.service_kit.settings import VerifySettings
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.cleanup.cache_folder import CacheFolder
 from services.sync_engine.cleanup.clean_run import Cleaned, CleanRun
