@@ -7,11 +7,10 @@ needs no lock: files are replaced atomically.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from libs.run_tree.atomic_file import create_atomically, read_plain_file, write_atomically
 from libs.run_tree.creation_errors import (
@@ -23,13 +22,10 @@ from libs.run_tree.creation_errors import (
     CreationUnreadableError,
 )
 from libs.run_tree.creation_record import CreationRecord, encode_creation, parse_creation
+from libs.run_tree.record_lock import DEFAULT_LOCK_TIMEOUT, record_lock
 
-DEFAULT_LOCK_TIMEOUT: Final = 30.0
 # The wizard's own mode for cache files.
 _NEW_FILE_MODE = 0o600
-# Another user's program must be able to take the same lock; the file is empty.
-_LOCK_FILE_MODE = 0o666
-_LOCK_POLL_SECONDS = 0.005
 
 
 def creation_path(folder: Path) -> Path:
@@ -101,17 +97,14 @@ def _parsed(path: Path, content: bytes) -> CreationRecord:
 
 @contextmanager
 def _locked(path: Path, timeout: float) -> Iterator[None]:
-    lock = FileLock(f"{path}.lock", timeout=timeout, mode=_LOCK_FILE_MODE, poll_interval=_LOCK_POLL_SECONDS)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise CreationLockedError(f"{path} was locked by another program for {timeout:g} seconds.", path) from error
-    except OSError as error:
-        raise CreationNotWritableError(f"{path} can't be locked: {error.strerror}.", path) from error
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(record_lock(path, timeout))
+        except Timeout as error:
+            raise CreationLockedError(f"{path} was locked by another program for {timeout:g} seconds.", path) from error
+        except OSError as error:
+            raise CreationNotWritableError(f"{path} can't be locked: {error.strerror}.", path) from error
         yield
-    finally:
-        lock.release()
 
 
 def _not_writable(path: Path, error: OSError) -> CreationNotWritableError:

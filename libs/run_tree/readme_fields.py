@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from libs.run_tree.json_value import JsonValue, NotJsonError, decode_json
 
 README_FIELDS_NAME = "readme_fields.json"
+_VERSION = "1.1"
 _LAYERS = ("core_fields", "template_fields", "config_fields")
 
 
 class ReadmeFieldsError(ValueError):
-    """The file is no readable JSON object."""
+    """The file is no readable JSON object, or of a major version that isn't known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,10 @@ def parse_readme_fields(content: bytes) -> ReadmeFields:
         raise ReadmeFieldsError(f"readme_fields.json is no readable JSON: {error}") from error
     if not isinstance(document, dict):
         raise ReadmeFieldsError("readme_fields.json holds no JSON object")
+    version = document.get("schema_version", _VERSION)
+    if not isinstance(version, str) or version.partition(".")[0] != _VERSION.partition(".")[0]:
+        # One without a version was written by hand; its layers mean what they say.
+        raise ReadmeFieldsError(f"readme_fields.json has schema_version {str(version)[:80]!r}")
     return readme_fields_of(document)
 
 

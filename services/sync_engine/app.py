@@ -17,7 +17,7 @@ from libs.event_log.log_metrics import LogMetrics
 from libs.event_log.open_store import open_event_store
 from libs.event_log.projection import AppliedEvent, ProjectionRunner
 from libs.event_log.published import publish_event_log
-from libs.run_tree.creation_json import DEFAULT_LOCK_TIMEOUT
+from libs.run_tree.record_lock import DEFAULT_LOCK_TIMEOUT
 from libs.service_kit.run import Composition, ServiceEnvironment
 from libs.service_kit.settings import SQLITE
 from libs.service_kit.work_threads import WorkThreads
@@ -185,8 +185,8 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         projections.on_applied(keeper.applied)
         projections.on_applied(held.applied)
         projections.on_applied(_run_events_to(scheduler, gates))
-        adopt = AdoptRun(log, locator, _now)
-        await adopt.finish_interrupted(logger)
+        adopt = AdoptRun(log, locator, _now, logger)
+        await adopt.finish_interrupted()
         for placed in await projections.query(jobs_running):
             await runner.recover(placed.job)
         scheduler.start(await projections.query(lambda c: all_work(c, _now())))

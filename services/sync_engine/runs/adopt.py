@@ -14,7 +14,10 @@ from labferry.events.v1 import run_events_pb2 as events
 from libs.event_log.store import Expected, RequestKey
 from libs.run_tree.atomic_file import sync_folder
 from libs.run_tree.creation_json import creation_path, write_first_creation
+from libs.run_tree.equipment_record import EquipmentRecord, note_equipment
+from libs.run_tree.group_record import GroupRecord, write_first_group_record
 from libs.run_tree.new_run import new_run_record
+from libs.run_tree.record_file import RecordError
 from libs.run_tree.run_path import RunKind, RunPath, run_leaf
 from libs.service_kit.equipment_settings import EquipmentSettings
 from libs.service_kit.telemetry import Logger
@@ -77,10 +80,11 @@ class _Prepared:
 class AdoptRun:
     """The command. The run appears whole, under its final name, in one rename after its event."""
 
-    def __init__(self, log: EngineLog, locator: RunLocator, clock: Callable[[], datetime]) -> None:
+    def __init__(self, log: EngineLog, locator: RunLocator, clock: Callable[[], datetime], logger: Logger) -> None:
         self._log = log
         self._locator = locator
         self._clock = clock
+        self._logger = logger
 
     async def adopt(self, adoption: Adoption, cause: Cause, request: RequestKey | None) -> str:
         """The run's path. RunExistsError, SourceUnreadableError, PathOutsideRootsError, and the log's errors."""
@@ -103,7 +107,7 @@ class AdoptRun:
         # From the event on the run is adopted: the rename follows whatever becomes of the caller.
         return await asyncio.shield(asyncio.create_task(self._record(adoption, prepared, cause, request)))
 
-    async def finish_interrupted(self, logger: Logger) -> None:
+    async def finish_interrupted(self) -> None:
         """After a crash: adoptions in the log get their final name, copies that never got so far are removed.
 
         What can't be finished now stays where it is, with a warning: it must not keep the engine from starting.
@@ -119,7 +123,7 @@ class AdoptRun:
                     else:
                         await asyncio.to_thread(shutil.rmtree, staged)
                 except (RunExistsError, OSError) as error:
-                    logger.warning("adoption_not_finished", run=str(run), problem=str(error))
+                    self._logger.warning("adoption_not_finished", run=str(run), problem=str(error))
 
     async def _is_in_log(self, run: RunPath) -> bool:
         adopted = self._log.store.read(stream=run_stream(str(run)), types=(_ADOPTED,), limit=1)
@@ -169,12 +173,27 @@ class AdoptRun:
             creation = creation_path(staged)
             creation.parent.mkdir(mode=0o755, exist_ok=True)
             write_first_creation(creation, record)
+            self._note_folders_above(run, equipment, final)
         except BaseException:
             transport.sweep(_copy_id(run), keep_attempt=None)
             shutil.rmtree(staged, ignore_errors=True)
             raise
         files = [f for f in copied if f.kind is EntryKind.FILE]
         return _Prepared(run, staged, final, len(files), sum(f.size for f in files))
+
+    def _note_folders_above(self, run: RunPath, equipment: EquipmentSettings, final: Path) -> None:
+        """Writes the cache files of the folders above the run, which may legally be absent: what is there and can't be
+        used stays as it is."""
+        group = GroupRecord(run.project, run.equipment_id, run.kind_by_leaf)
+        known = EquipmentRecord(equipment.id, equipment.label, str(equipment.local_root), equipment.nas_root)
+        for note in (
+            lambda: write_first_group_record(final.parent, group, self._clock()),
+            lambda: note_equipment(equipment.local_root / equipment.id, known, self._clock()),
+        ):
+            try:
+                note()
+            except (RecordError, OSError) as error:
+                self._logger.warning("cache_file_not_written", run=str(run), problem=str(error))
 
     async def _record(self, adoption: Adoption, prepared: _Prepared, cause: Cause, request: RequestKey | None) -> str:
         run = str(prepared.run)

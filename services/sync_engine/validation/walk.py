@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,8 +14,11 @@ from libs.run_tree.atomic_file import read_plain_file
 from libs.run_tree.creation_errors import CreationError, CreationMissingError
 from libs.run_tree.creation_json import creation_path, read_creation
 from libs.run_tree.creation_record import CreationRecord
+from libs.run_tree.equipment_record import equipment_record_path, read_equipment_record
 from libs.run_tree.find_runs import CACHE_FOLDER_NAME
+from libs.run_tree.group_record import group_record_path, read_group_record
 from libs.run_tree.readme_fields import README_FIELDS_NAME, ReadmeFieldsError, parse_readme_fields
+from libs.run_tree.record_file import RecordError, RecordMissingError
 from libs.run_tree.run_path import RunKind, RunPath
 from services.sync_engine.validation.content_scan import ContentScan, RenderedFiles, scan_content
 from services.sync_engine.validation.finding import Finding, OffendingKind, Rule, in_order
@@ -96,6 +99,7 @@ def audit_project(local_root: Path, equipment_id: str, project: str, rules: Audi
         *_findings("", equipment_id, OffendingKind.DIRECTORY_SEGMENT, check_name(equipment_id)),
         *_findings("", path, OffendingKind.DIRECTORY_SEGMENT, own),
         *_readme_findings("", path, folder, rules),
+        *_record_findings(local_root, equipment_record_path(local_root / equipment_id), read_equipment_record),
     ]
     for kind in RunKind:
         group = folder / kind.group
@@ -103,6 +107,7 @@ def audit_project(local_root: Path, equipment_id: str, project: str, rules: Audi
             problem = _refused(group)
             where = f"{path}/{kind.group}"
             findings += _findings("", where, OffendingKind.DIRECTORY_SEGMENT, problem)
+            findings += _record_findings(local_root, group_record_path(group, kind), read_group_record)
     return FolderAudit(tuple(in_order(findings)))
 
 
@@ -213,6 +218,18 @@ def _readme_findings(run_path: str, path: str, folder: Path, rules: AuditRules) 
     yield from _findings(
         run_path, where, OffendingKind.FILE_CONTENT, missing_readme_fields(fields, rules.required_fields)
     )
+
+
+def _record_findings(local_root: Path, path: Path, read: Callable[[Path], object]) -> Iterator[Finding]:
+    """A cache file above the runs that is there and can't be used; its absence is legal."""
+    try:
+        read(path)
+    except RecordMissingError:
+        return
+    except RecordError as error:
+        where = str(path.relative_to(local_root))
+        reason = error.message.replace(str(path), path.name).removesuffix(".")
+        yield from _findings("", where, OffendingKind.FILE_CONTENT, [unreadable_folder(reason)])
 
 
 def _refused(folder: Path) -> list[RuleMatch]:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from labferry.events.v1 import job_events_pb2
 from libs.event_log.blob_store import BlobStore
 from libs.event_log.memory_store import MemoryEventStore
-from libs.run_tree.creation_json import DEFAULT_LOCK_TIMEOUT
+from libs.run_tree.record_lock import DEFAULT_LOCK_TIMEOUT
 from libs.service_kit.equipment_settings import EquipmentSettings
 from libs.service_kit.settings import VerifySettings
 from libs.service_kit.work_threads import WorkThreads

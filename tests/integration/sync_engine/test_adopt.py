@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,6 +58,10 @@ async def test_a_foreign_folder_becomes_a_run_that_can_be_brought(engine: Engine
     creation = site.creation(run.run)
     assert (creation["schema_version"], creation["level"], creation["run_kind"]) == ("1.8", "run", "experimental")
     assert creation["created_by"] == "asmith"
+    group = json.loads((site.local(run.run).parent / ".exlab-wizard" / "runs.json").read_text())
+    assert (group["project"], group["equipment"], group["run_kind"]) == (PROJECT, EQUIPMENT, "experimental")
+    known = json.loads((site.local_root / EQUIPMENT / ".exlab-wizard" / "equipment.json").read_text())
+    assert (known["id"], known["configured_local_root"]) == (EQUIPMENT, str(site.local_root))
     for path, status in before.items():
         now = path.lstat()
         assert (now.st_mtime_ns, now.st_size, now.st_ino) == (status.st_mtime_ns, status.st_size, status.st_ino)
@@ -88,7 +93,7 @@ async def test_what_can_not_be_adopted(engine: Engine) -> None:
         "RUN_EXISTS",
     )
     runs = site.local_root / EQUIPMENT / PROJECT / "Runs"
-    assert len(list(runs.iterdir())) == 1
+    assert len(list(runs.glob("*Run_*"))) == 1
 
 
 async def test_an_adoption_that_was_cut_off_leaves_nothing_half_done(site: Site) -> None:
@@ -106,3 +111,17 @@ async def test_an_adoption_that_was_cut_off_leaves_nothing_half_done(site: Site)
     async with running_engine(site) as engine:
         same_tree(source, site.local(run))
         assert (await engine.sync.AdoptRun(_request(source, request_id="once"))).run == run
+
+
+async def test_cache_files_that_others_wrote_by_hand_stay_and_stop_no_adoption(engine: Engine) -> None:
+    site = engine.site
+    broken = {
+        site.local_root / EQUIPMENT / ".exlab-wizard" / "equipment.json": "{ by hand",
+        site.local_root / EQUIPMENT / PROJECT / "Runs" / ".exlab-wizard" / "runs.json": "[]",
+    }
+    for path, content in broken.items():
+        path.parent.mkdir(parents=True)
+        path.write_text(content)
+    run = await engine.sync.AdoptRun(_request(_foreign(site)))
+    assert site.creation(run.run)["level"] == "run"
+    assert {path: path.read_text() for path in broken} == broken

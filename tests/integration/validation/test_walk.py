@@ -284,3 +284,27 @@ def test_real_instrument_trees_give_no_false_finding(tmp_path: Path) -> None:
         put(tmp_path, RUN, f"Position {number:03}/metadata.xml", text)
         put(tmp_path, RUN, f"Position {number:03}/peaks.csv", b"<m/z>,<intensity>\n{% raw %}\n")
     assert audit(tmp_path) == []
+
+
+def test_cache_files_above_runs_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    put(tmp_path, RUN, "fine.txt")
+    broken = {
+        "CONFOCAL_01/.exlab-wizard/equipment.json": b'{"schema_version":"2.0"}',
+        "CONFOCAL_01/Cortex/Runs/.exlab-wizard/runs.json": b"{",
+        "CONFOCAL_01/Cortex/TestRuns/.exlab-wizard/test_runs.json": b'{"schema_version":"1.0","run_kind":"odd"}',
+    }
+
+    def unreadable() -> dict[str, str]:
+        findings = audit_project(tmp_path, RUN.equipment_id, RUN.project, RULES).findings
+        return {f.offending_path: f.rule_detail for f in findings if f.rule is Rule.UNREADABLE_FOLDER}
+
+    assert unreadable() == {}
+    for name, content in broken.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(content)
+    found = unreadable()
+    assert set(found) == set(broken)
+    assert "schema_version is '2.0'" in found["CONFOCAL_01/.exlab-wizard/equipment.json"]
+    assert str(tmp_path) not in "".join(found.values())
+    (tmp_path / "CONFOCAL_01/.exlab-wizard/equipment.json").write_bytes(b'{"schema_version":"1.9","id":"CONFOCAL_01"}')
+    assert "CONFOCAL_01/.exlab-wizard/equipment.json" not in unreadable()
