@@ -35,10 +35,11 @@ def group_record_path(group_folder: Path, kind: RunKind) -> Path:
 def read_group_record(path: Path) -> GroupRecord:
     """RecordMissingError, RecordUnreadableError."""
     document = read_record(path)
-    kind = document.get("run_kind", RunKind.EXPERIMENTAL.value)
-    if kind not in (found.value for found in RunKind):
-        raise RecordUnreadableError(f"{path}: run_kind is {str(kind)[:80]!r}.", path)
-    return GroupRecord(text(document, "project", path), text(document, "equipment", path), RunKind(kind))
+    said = document.get("run_kind", RunKind.EXPERIMENTAL.value)
+    kind = next((known for known in RunKind if said == known.value), None)
+    if kind is None:
+        raise RecordUnreadableError(f"{path}: run_kind is {str(said)[:80]!r}.", path)
+    return GroupRecord(text(document, "project", path), text(document, "equipment", path), kind)
 
 
 def write_first_group_record(
