@@ -71,6 +71,7 @@ class CheckpointKeeper:
         self._position = series.signed[-1].checkpoint.position if series.signed else 0
         self._reported: dict[CheckpointPlace, str] = {}
         self._turn = asyncio.Lock()
+        self._looked = asyncio.Event()
         self._ending = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name="checkpoints")
 
@@ -84,8 +85,9 @@ class CheckpointKeeper:
         """Raw public keys whose checkpoints count."""
         return self._key.trusted
 
-    def expected(self) -> Sequence[ExpectedCheckpoints]:
-        """What a check of the log has to find at each place."""
+    async def expected(self) -> Sequence[ExpectedCheckpoints]:
+        """What a check of the log has to find at each place; known as soon as each was looked at, or can't be."""
+        await self._looked.wait()
         return [ExpectedCheckpoints(place.folder, self._series, place.delivered or 0) for place in self.places]
 
     async def newest(self, limit: int) -> Sequence[SignedCheckpoint]:
@@ -121,6 +123,7 @@ class CheckpointKeeper:
         async with self._turn:
             await asyncio.gather(*(place.look() for place in self.places))
             self._number = max(self._number, *(place.delivered or 0 for place in self.places))
+            self._looked.set()
             await self._bring()
         ending = asyncio.create_task(self._ending.wait())
         try:

@@ -28,6 +28,6 @@ class KeptLog:
         checkpoints: CheckpointCheck | None = None
         if self.checkpoints is not None:
             checkpoints = CheckpointCheck(self.checkpoints.service, self.store.store_id, self.checkpoints.trusted)
-            await asyncio.to_thread(checkpoints.load, self.checkpoints.expected())
+            await asyncio.to_thread(checkpoints.load, await self.checkpoints.expected())
         blobs = BlobCheck(self.blobs, self.event_types) if self.blobs is not None and read_blobs else None
         return await verify_log(self.store, first, last, checkpoints=checkpoints, blobs=blobs)

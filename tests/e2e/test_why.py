@@ -209,7 +209,8 @@ async def test_runs_without_a_job_and_jobs_that_have_ended(slow_site: Site) -> N
             pass
         assert (await why(run))[:3] == (NO, "verification_failed", "it")
         assert (await engine.job(done.job_id)).state == job_pb2.JOB_STATE_VERIFIED
-        big = site.make_run({"big": os.urandom(6_000_000)}, leaf="Run_2026-04-17T16-00")
+        # Longer in work than any command takes.
+        big = site.make_run({"big": bytes(200_000_000)}, leaf="Run_2026-04-17T16-00")
         job_id = (await engine.enqueue(big)).job.job_id
         await engine.until_copying(job_id)
         assert (await why(big))[:3] == (0, "moving", "")

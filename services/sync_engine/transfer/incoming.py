@@ -16,6 +16,8 @@ from services.sync_engine.transfer.system_error import destination_error
 from services.sync_engine.transfer.transport import TransferError
 
 INCOMING = b".labferry-incoming"
+CHECK_FILE = INCOMING + b"/check"
+"""One name for all: what a killed engine leaves of its check is removed by the next one's."""
 
 
 def incoming_folder(job_id: str, attempt: int) -> str:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from services.sync_engine.transfer.bandwidth import UNLIMITED, Bandwidth, BandwidthBrake
 from services.sync_engine.transfer.copy_pipeline import local_failure, run_pipeline
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.file_copy import FileCopier
-from services.sync_engine.transfer.incoming import INCOMING, IncomingFolder, sweep_incoming
+from services.sync_engine.transfer.incoming import CHECK_FILE, INCOMING, IncomingFolder, sweep_incoming
 from services.sync_engine.transfer.landing import Landing
 from services.sync_engine.transfer.landing_plan import LandingPlan, plan_landing
 from services.sync_engine.transfer.name_plan import refuse_impossible_names
@@ -68,15 +67,16 @@ class MountedTransport:
     def check(self) -> None:
         """Makes, syncs and removes an empty file. A full destination passes: that is a matter of each copy."""
         with self._opened() as root:
-            probe = INCOMING + b"/check-" + secrets.token_hex(8).encode("ascii")
             try:
                 root.ensure_folder(INCOMING)
-                descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=root.fd)
+                _remove_check_file(root)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+                descriptor = os.open(CHECK_FILE, flags, 0o600, dir_fd=root.fd)
                 try:
                     os.fsync(descriptor)
                 finally:
                     os.close(descriptor)
-                    os.unlink(probe, dir_fd=root.fd)
+                    _remove_check_file(root)
             except TransferError as error:
                 if error.kind is not FailureKind.DESTINATION_FULL:
                     raise
@@ -214,3 +214,9 @@ def _settle_folders(root: DestinationRoot, place: bytes, folders: Iterable[Sourc
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="sync") as threads:
         for _ in threads.map(root.fsync_folder, [*to_sync, b""]):
             pass
+
+
+def _remove_check_file(root: DestinationRoot) -> None:
+    # Another engine that checks the same destination may have been quicker.
+    with suppress(FileNotFoundError):
+        os.unlink(CHECK_FILE, dir_fd=root.fd)

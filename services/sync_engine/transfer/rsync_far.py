@@ -75,8 +75,7 @@ class RsyncFar:
         """As `FarSide.check`. A full destination passes: that is a matter of each copy."""
         used = b"used" if self._used_before else b""
         try:
-            name = b"check-" + secrets.token_hex(8).encode("ascii")
-            self._ssh.must("writing a probe file", scripts.CHECK, [self._root, name, used])
+            self._ssh.must("writing a probe file", scripts.CHECK, [self._root, used])
         except TransferError as error:
             if error.kind is not FailureKind.DESTINATION_FULL:
                 raise

@@ -131,7 +131,7 @@ async def test_a_folder_that_comes_back_gets_what_it_missed(
     away = tmp_path / "away"
     with capture_logs() as logs:
         async with keeping(store, tmp_path, outside) as keeper:
-            await until(lambda: positions(outside) == [1])
+            await until(lambda: keeper.places[1].delivered == 1)
             outside.rename(away)
             await append(store, 10)
             await until(lambda: positions(tmp_path / "checkpoints") == [1, 11])

@@ -184,6 +184,7 @@ async def test_a_checkpoint_that_is_missing_changed_or_forged(
 
 async def test_checkpoints_that_vanish_while_the_service_runs(place: Place) -> None:
     async with serving(place) as served:
+        assert (await served.verify()).intact
         state, outside = place.checkpoint_files()
         last = _lines(outside)[-1]["number"]
         outside.write_bytes(b"".join(outside.read_bytes().splitlines(keepends=True)[:-1]))
