@@ -19,7 +19,7 @@ _NOT_BEHIND_LINK: Final = (
 CHECK: Final = _ENTER + (
     'if [ "$2" = used ] && ! [ -d .labferry-incoming ]; then'
     f' echo "{ROOT_MISSING}: $1 is another folder than before, its .labferry-incoming is gone" >&2; exit 3; fi;'
-    ' mkdir -p .labferry-incoming && rm -f .labferry-incoming/check && : > .labferry-incoming/check'
+    " mkdir -p .labferry-incoming && rm -f .labferry-incoming/check && : > .labferry-incoming/check"
     " && rm -f .labferry-incoming/check"
 )
 VERSIONS: Final = "rsync --version && sha256sum --version && find --version && cp --version && xargs --version"
