@@ -8,6 +8,8 @@ CONFIG ?= labferry.yaml
 RUN ?=
 ROWS ?=
 BASE ?= origin/main
+# The tests start hundreds of services: each would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12

@@ -41,7 +41,8 @@ if [ ! -x .venv/bin/uv ]; then
 fi
 if ! cat requirements.lock pyproject.toml | cmp -s - "$stamp"; then
     export VIRTUAL_ENV="$PWD/.venv"
-    .venv/bin/uv pip sync --quiet --require-hashes requirements.lock
+    # A service starts twice as fast when nothing is left to compile.
+    .venv/bin/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock
     .venv/bin/uv pip install --quiet --no-deps --no-build-isolation --editable .
     cat requirements.lock pyproject.toml > "$stamp"
 fi

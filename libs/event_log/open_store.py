@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from libs.event_log.postgres_restore import NewPostgresLog
-from libs.event_log.postgres_store import PostgresEventStore
 from libs.event_log.restore import NewLog
 from libs.event_log.sqlite_restore import NewSqliteLog
 from libs.event_log.sqlite_store import SqliteEventStore
@@ -21,6 +19,9 @@ async def open_event_store(url: str, service: str, state_dir: Path) -> EventStor
     """
     if url == SQLITE:
         return await SqliteEventStore.open(state_dir / "events.sqlite3", service=service, version=LABFERRY_VERSION)
+    # Not before it is needed: its driver takes a tenth of a service's start.
+    from libs.event_log.postgres_store import PostgresEventStore
+
     return await PostgresEventStore.open(url, service=service, version=LABFERRY_VERSION)
 
 
@@ -28,4 +29,6 @@ def begin_new_log(url: str, service: str, state_dir: Path, work_folder: Path) ->
     """A new log for a restore; `url` and `state_dir` as above. Blocks. LogLocationError, LogInUseError."""
     if url == SQLITE:
         return NewSqliteLog(state_dir / "events.sqlite3", work_folder)
+    from libs.event_log.postgres_restore import NewPostgresLog
+
     return NewPostgresLog(url, service)
