@@ -8,6 +8,14 @@ from labferry.events.v1 import (
     log_events_pb2,
     run_events_pb2,
     secret_events_pb2,
+    staging_events_pb2,
 )
 
-EVENT_PAYLOADS = (equipment_events_pb2, job_events_pb2, log_events_pb2, run_events_pb2, secret_events_pb2)
+EVENT_PAYLOADS = (
+    equipment_events_pb2,
+    job_events_pb2,
+    log_events_pb2,
+    run_events_pb2,
+    secret_events_pb2,
+    staging_events_pb2,
+)

@@ -89,9 +89,17 @@ class CreationRecord:
     @property
     def lims_short_id(self) -> str:
         """Short id of the LIMS project; empty when the file names none."""
+        return self._of_lims_project("short_id")
+
+    @property
+    def lims_project_name(self) -> str:
+        """The LIMS project's name when the run was made; empty when the file names none."""
+        return self._of_lims_project("name_at_creation")
+
+    def _of_lims_project(self, key: str) -> str:
         project = self.raw.get("lims_project")
-        short_id = project.get("short_id") if isinstance(project, dict) else None
-        return short_id if isinstance(short_id, str) else ""
+        value = project.get(key) if isinstance(project, dict) else None
+        return value if isinstance(value, str) else ""
 
     @property
     def files_affected(self) -> tuple[str, ...]:

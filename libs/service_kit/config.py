@@ -101,9 +101,7 @@ def load_configuration(path: Path | None, environment: Mapping[str, str] = os.en
 def _not_served(settings: Settings) -> list[str]:
     """Keys that are taken and checked, and that this release does nothing about yet: whoever sets them is told."""
     asked = {
-        "orchestrator.staging_root": bool(settings.orchestrator.staging_root),
         "lims.offline_catalogue_path": bool(settings.lims.offline_catalogue_path),
-        "equipment[].completeness_signal": any("completeness_signal" in e.model_fields_set for e in settings.equipment),
     }
     return [f"{key} is not served by this release and has no effect" for key, is_asked in asked.items() if is_asked]
 

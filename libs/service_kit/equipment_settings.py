@@ -170,6 +170,21 @@ class EquipmentSettings(SettingsBlock):
             raise ValueError("must be an absolute path")
         return value
 
+    @field_validator("sentinel_filename", "manifest_filename")
+    @classmethod
+    def _stays_in_the_run(cls, value: str) -> str:
+        if value and any(part in ("", ".", "..") for part in value.split("/")):
+            raise ValueError("must be a path relative to the run, with / between its names")
+        return value
+
+    @model_validator(mode="after")
+    def _names_the_file_of_its_signal(self) -> Self:
+        if self.completeness_signal is CompletenessSignal.MANIFEST and not self.manifest_filename:
+            raise ValueError("completeness_signal manifest needs manifest_filename")
+        if self.completeness_signal is CompletenessSignal.SENTINEL_FILE and not self.sentinel_filename:
+            raise ValueError("completeness_signal sentinel_file needs sentinel_filename")
+        return self
+
     @model_validator(mode="after")
     def _has_one_kind_of_destination(self) -> Self:
         if self.transport is not None and self.destinations:

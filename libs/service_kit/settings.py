@@ -224,15 +224,32 @@ class ReadmeSettings(SettingsBlock):
 
 
 class StagingCleanup(SettingsBlock):
+    """When the data of proven runs is deleted below the staging root: when an operator asks, or so many hours after."""
+
     mode: Literal["manual", "scheduled"] = "manual"
-    retain_hours: float = Field(default=24, ge=1)
+    retain_hours: float = Field(default=24, ge=1, allow_inf_nan=False)
 
 
 class OrchestratorSettings(SettingsBlock):
+    """Where instruments push their runs, and how long a run must be quiet to be complete. `staging_root` empty: staging
+    is off."""
+
     label: str = ""
     staging_root: str = ""
-    settle_seconds: float = Field(default=30, ge=0)
+    settle_seconds: float = Field(default=30, ge=0, allow_inf_nan=False)
     staging_cleanup: StagingCleanup = StagingCleanup()
+
+    @field_validator("staging_root")
+    @classmethod
+    def _is_absolute(cls, value: str) -> str:
+        if value and not Path(value).is_absolute():
+            raise ValueError("must be an absolute path, or empty")
+        return value
+
+    @property
+    def staging_folder(self) -> Path | None:
+        """None: staging is off."""
+        return Path(self.staging_root) if self.staging_root else None
 
 
 class LogLevel(StrEnum):

@@ -70,6 +70,11 @@ from services.sync_engine.runs.location import RunLocator
 from services.sync_engine.runs.override_commands import OverrideCommands
 from services.sync_engine.runs.queries import RunQueries
 from services.sync_engine.runs.read_model import RunsProjection, runs_known
+from services.sync_engine.staging import servicer as staging_servicer
+from services.sync_engine.staging.ingest_mirror import IngestMirror
+from services.sync_engine.staging.opened import staging
+from services.sync_engine.staging.read_model import StagingProjection
+from services.sync_engine.staging.steps import StagingSteps
 from services.sync_engine.targets.keeper import TargetKeeper
 from services.sync_engine.transfer.transport import StopReason
 from services.sync_engine.validation import servicer as problems_servicer
@@ -102,14 +107,14 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             store,
             EVENT_TYPES,
             environment.state_dir / "read_models.sqlite3",
-            (JobsProjection(), RunsProjection(), EquipmentProjection(), CopiesProjection()),
+            (JobsProjection(), RunsProjection(), EquipmentProjection(), CopiesProjection(), StagingProjection()),
             stopped=lambda failure: logger.error("projection_stopped", **asdict(failure)),
         )
         await projections.start()
         resources.push_async_callback(projections.close)
         threads = WorkThreads("engine")
         resources.callback(threads.close)
-        locator = RunLocator(settings.equipment)
+        locator = RunLocator(settings.equipment, settings.orchestrator.staging_folder)
         files = CreationFiles(log, DEFAULT_LOCK_TIMEOUT, threads)
         rules = AuditRules(
             ContentScan(
@@ -127,7 +132,9 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         )
         watch = DestinationWatch(threads, _now, logger, settings.transfer.stall_timeout)
         resources.push_async_callback(watch.close)
-        engine_id = str(uuid.uuid4())
+        engine_id, host = str(uuid.uuid4()), socket.gethostname()
+        mirror = IngestMirror(threads, logger)
+        steps = StagingSteps(log, projections, locator, threads, mirror, host)
         in_hand = WorkInHand(threads, settings.transfer.stall_timeout)
         slots = {e.id: e.max_parallel for e in settings.equipment}
         owned: Ownership = SoleOwnership()
@@ -153,6 +160,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             threads=threads,
             owned=owned,
             why_suspected=lambda equipment_id, name: targets.why_suspected(equipment_id, name),
+            before_seal=steps.follow,
             receipts=ReceiptIssuer(log, checkpoints.key.private, destinations, jobs_of_run, _now),
             jobs_of_run=jobs_of_run,
             clock=_now,
@@ -204,7 +212,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             threads,
             logger,
             mark_file=environment.state_dir / "run_logs.json",
-            hostname=socket.gethostname(),
+            hostname=host,
             engine_id=engine_id,
             leases=store.leases if shared else None,
         )
@@ -214,6 +222,10 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         waiting = WaitingOn(scheduler, watch, held.wait_of)
         queries = RunQueries(log, projections, files, locator, waiting, threads, _now)
         enqueue = Enqueue(bench, keeper)
+        proof = await resources.enter_async_context(after_proof(bench, settings, projections, news, scheduler, in_hand))
+        staged = await resources.enter_async_context(
+            staging(bench, settings.orchestrator, projections, enqueue, proof.clean, steps, mirror)
+        )
         sync = jobs_servicer.SyncServicer(
             enqueue=enqueue,
             enqueue_many=EnqueueMany(enqueue),
@@ -225,9 +237,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             jobs=JobQueries(log, projections),
             runs=queries,
             waiting=waiting,
-            proof=await resources.enter_async_context(
-                after_proof(bench, settings, projections, news, scheduler, in_hand)
-            ),
+            proof=proof,
         )
         problems = Problems(projections, locator, rules, threads, _now)
         problem_watch = ProblemWatch(problems.query, as_labferry_error, environment.draining, logger)
@@ -244,6 +254,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
                 equipment_servicer.publish(equipment),
                 runs_servicer.publish(OverrideCommands(log, files, keeper, locator, _now), queries),
                 problems_servicer.publish(problems, problem_watch, rules),
+                staging_servicer.publish(staged),
                 publish_event_log(
                     store, EVENT_TYPES, projections, environment.draining, blobs=blobs, checkpoints=checkpoints
                 ),

@@ -120,6 +120,11 @@ class SourceUnreadableError(LabferryError):
     reason = _reason(reasons.ERROR_REASON_SOURCE_UNREADABLE)
 
 
+class StagingNotDrivenError(LabferryError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = _reason(reasons.ERROR_REASON_STAGING_NOT_DRIVEN)
+
+
 def as_labferry_error(error: Exception) -> LabferryError | None:
     """The error that callers see for one of the engine's or its libraries'. None: a defect."""
     match error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from labferry.events.v1 import equipment_events_pb2 as equipment
 from labferry.events.v1 import job_events_pb2 as job
 from labferry.events.v1 import run_events_pb2 as run
+from labferry.events.v1 import staging_events_pb2 as staging
 from libs.event_log.event import EventType, EventTypes
 from libs.event_log.genesis import LOG_EVENT_TYPES
 
@@ -47,6 +48,12 @@ EVENT_TYPES = EventTypes(
         EventType("sync.destination.probed.v1", equipment.DestinationProbed),
         EventType("sync.destination.doubted.v1", equipment.DestinationDoubted),
         EventType("sync.destination.trusted.v1", equipment.DestinationTrusted),
+        EventType("sync.staging.discovered.v1", staging.StagingDiscovered),
+        EventType("sync.staging.completed.v1", staging.StagingCompleted),
+        EventType("sync.staging.queued.v1", staging.StagingQueued),
+        EventType("sync.staging.verified.v1", staging.StagingVerified),
+        EventType("sync.staging.cleared.v1", staging.StagingCleared),
+        EventType("sync.staging.held.v1", staging.StagingHeld),
     )
 )
 
@@ -64,6 +71,10 @@ def equipment_stream(equipment_id: str) -> str:
 
 def destination_stream(equipment_id: str, destination: str) -> str:
     return f"destination-{equipment_id}/{destination}"
+
+
+def staged_stream(run_path: str) -> str:
+    return f"staged-{run_path}"
 
 
 def run_stream(run_path: str) -> str:

@@ -73,6 +73,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_RECEIPT_NOT_FOUND: _ErrorReason.ValueType  # 20
     """NOT_FOUND: no destination of the run, or not this one, is sealed with a receipt. Metadata: run, destination."""
+    ERROR_REASON_STAGING_NOT_DRIVEN: _ErrorReason.ValueType  # 21
+    """FAILED_PRECONDITION: this engine doesn't drive a staging root: none is configured, another program drives it, or it can't be
+    reached. Metadata: staging_root, detail.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of the sync engine's services, in google.rpc.ErrorInfo.reason without the prefix, domain "sync.labferry"."""
@@ -121,4 +125,8 @@ Metadata: run, path.
 """
 ERROR_REASON_RECEIPT_NOT_FOUND: ErrorReason.ValueType  # 20
 """NOT_FOUND: no destination of the run, or not this one, is sealed with a receipt. Metadata: run, destination."""
+ERROR_REASON_STAGING_NOT_DRIVEN: ErrorReason.ValueType  # 21
+"""FAILED_PRECONDITION: this engine doesn't drive a staging root: none is configured, another program drives it, or it can't be
+reached. Metadata: staging_root, detail.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

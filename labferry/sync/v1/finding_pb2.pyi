@@ -57,6 +57,10 @@ class _RuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rule.ValueType],
     """Soft: a job of the run failed."""
     RULE_NAS_SYNC_WAITING: _Rule.ValueType  # 18
     """Soft: a job of the run waits for somebody."""
+    RULE_STAGING_STALLED: _Rule.ValueType  # 19
+    """Soft: a staged run isn't complete, and nothing of it arrives any more."""
+    RULE_STAGING_WAITING: _Rule.ValueType  # 20
+    """Soft: a staged run waits for somebody."""
 
 class Rule(_Rule, metaclass=_RuleEnumTypeWrapper):
     """A validation rule. Its short name (the spec's) is the enum name without the prefix, in lower case."""
@@ -95,6 +99,10 @@ RULE_NAS_SYNC_FAILED: Rule.ValueType  # 17
 """Soft: a job of the run failed."""
 RULE_NAS_SYNC_WAITING: Rule.ValueType  # 18
 """Soft: a job of the run waits for somebody."""
+RULE_STAGING_STALLED: Rule.ValueType  # 19
+"""Soft: a staged run isn't complete, and nothing of it arrives any more."""
+RULE_STAGING_WAITING: Rule.ValueType  # 20
+"""Soft: a staged run waits for somebody."""
 Global___Rule: _TypeAlias = Rule  # noqa: Y015
 
 class _Tier:

@@ -12,8 +12,10 @@ from services.sync_engine.jobs.job import PROVEN_STATES, Job
 
 
 class InterlockName(StrEnum):
-    """In the order in which they are looked at: the cheap ones first, what reads all data last."""
+    """In the order in which they are looked at: the cheap ones first, what reads all data last. The first is asked of
+    staged runs alone."""
 
+    STAGING_STATE = "staging_state"
     ENABLED = "enabled"
     COPIES_VERIFIED = "copies_verified"
     VERIFY_PASSES = "verify_passes"

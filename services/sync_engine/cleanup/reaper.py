@@ -25,6 +25,7 @@ class Reaper:
 
     def __init__(self, clean: CleanRun, bench: Workbench, rules: CleanupRules, logger: Logger) -> None:
         self._clean = clean
+        self._locate = bench.locate
         self._clock = bench.clock
         self._rules = rules
         self._logger = logger
@@ -83,6 +84,9 @@ class Reaper:
 
     async def _try(self, run: str) -> None:
         try:
+            if (await self._locate(run)).is_staged:
+                # What lies below the staging root is cleared by rules of its own.
+                return
             done = await self._clean.clean(run, BY_ITSELF)
         except (LabferryError, EventStoreError, OSError) as error:
             self._logger.warning("cleanup_failed", run=run, problem=str(error))

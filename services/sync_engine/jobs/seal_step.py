@@ -61,6 +61,7 @@ class SealStep:
             located = await bench.locate(job.run)
             # A lock that another program holds for long is waited for: the seal must say what the log says.
             await bench.files.project(located)
+            await bench.before_seal(job.run)
             receipt = await bench.receipts.issue(job)
             snapshot = await bench.threads.run(lambda: changing_files(located, manifest, {job.destination: receipt}))
             progress.begin(ProgressPhase.SEALING, len(snapshot), sum(len(f.content) for f in snapshot))
@@ -106,7 +107,7 @@ def changing_files(
         write_atomically(local_manifest.with_name(receipt_file_name(destination)), receipt, mode=0o600)
     files: list[SealedFile] = []
     folder = PurePosixPath()
-    local = located.equipment.local_root / located.path.equipment_id
+    local = located.root / located.path.equipment_id
     files += _cache_files(local, folder)
     for part in located.path.below_equipment.parts:
         folder, local = folder / part, local / part

@@ -37,7 +37,8 @@ _CONFLICTS = 20
 @dataclass(frozen=True, slots=True)
 class Workbench:
     """Shared by all steps. `jobs_of_run` lists a run's jobs in the order they were queued; `jitter` gives -1 … 1;
-    `why_suspected` says why the jobs of (equipment, destination) wait for an operator, empty: they don't."""
+    `why_suspected` says why the jobs of (equipment, destination) wait for an operator, empty: they don't;
+    `before_seal` brings what else a seal takes along of a run into step with the log."""
 
     engine_id: str
     log: EngineLog
@@ -52,6 +53,7 @@ class Workbench:
     owned: Ownership
     receipts: ReceiptIssuer
     why_suspected: Callable[[str, str], str]
+    before_seal: Callable[[str], Awaitable[None]]
     jobs_of_run: Callable[[str], Awaitable[Sequence[Job]]]
     clock: Callable[[], datetime]
     jitter: Callable[[], float]

@@ -5,19 +5,18 @@ from __future__ import annotations
 import base64
 import binascii
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from heapq import merge
 from pathlib import Path
 
-from libs.run_tree.creation_errors import CreationError
+from libs.run_tree.creation_errors import CreationError, CreationMissingError
 from libs.run_tree.creation_json import creation_path, read_creation
 from libs.run_tree.creation_record import CreationRecord, SyncStatus
 from libs.run_tree.find_runs import find_runs
 from libs.run_tree.run_path import RunKind, RunPath, RunPathError
 from libs.run_tree.timestamp import MalformedTimeError, parse_time
-from libs.service_kit.equipment_settings import EquipmentSettings
 from libs.service_kit.errors import FieldViolation, InvalidRequestError
 
 
@@ -41,7 +40,7 @@ class ListedRun:
 
 
 def runs_after(
-    equipment: Sequence[EquipmentSettings],
+    roots: Mapping[str, Sequence[Path]],
     logged: Sequence[str],
     status_of: Callable[[str], SyncStatus],
     wanted: RunFilter,
@@ -49,10 +48,14 @@ def runs_after(
 ) -> Iterator[ListedRun]:
     """Matching runs behind the path `after`, sorted by path. Reads the disk as far as it is consumed.
 
-    `logged`: the runs of this equipment that the log knows, sorted.
+    `roots`: by equipment, the folders that its runs lie below. `logged`: the runs that the log knows, sorted.
     """
-    on_disk = sorted(str(run) for e in equipment for run in find_runs(e.local_root, e.id, wanted.project or None))
-    roots = {e.id: e.local_root for e in equipment}
+    on_disk = sorted(
+        str(run)
+        for equipment_id, below in roots.items()
+        for root in below
+        for run in find_runs(root, equipment_id, wanted.project or None)
+    )
     previous = ""
     for identity in merge(on_disk, logged):
         if identity <= after or identity == previous:
@@ -67,7 +70,7 @@ def runs_after(
             continue
         if wanted.statuses and status_of(identity) not in wanted.statuses:
             continue
-        listed = ListedRun(path, _creation(roots[path.equipment_id] / identity))
+        listed = ListedRun(path, _creation(roots[path.equipment_id], identity))
         if _matches(listed, wanted):
             yield listed
 
@@ -91,11 +94,15 @@ def _matches(listed: ListedRun, wanted: RunFilter) -> bool:
     return not_before and (wanted.created_before is None or created < wanted.created_before)
 
 
-def _creation(folder: Path) -> CreationRecord | None:
-    try:
-        return read_creation(creation_path(folder))
-    except CreationError:
-        return None
+def _creation(roots: Sequence[Path], identity: str) -> CreationRecord | None:
+    for root in roots:
+        try:
+            return read_creation(creation_path(root / identity))
+        except CreationMissingError:
+            continue
+        except CreationError:
+            return None
+    return None
 
 
 def _created(creation: CreationRecord | None) -> datetime | None:

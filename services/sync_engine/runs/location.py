@@ -14,11 +14,14 @@ from services.sync_engine.errors import EquipmentNotConfiguredError, PathOutside
 
 @dataclass(frozen=True, slots=True)
 class LocatedRun:
-    """A run folder that exists. `folder` is its real place, symlinks inside the root resolved."""
+    """A run folder that exists. `folder` is its real place, symlinks inside the root resolved; `root` is the folder
+    that its path is relative to: the equipment's `local_root`, or the staging root."""
 
     path: RunPath
     equipment: EquipmentSettings
+    root: Path
     folder: Path
+    is_staged: bool
 
     @property
     def identity(self) -> str:
@@ -26,10 +29,22 @@ class LocatedRun:
 
 
 class RunLocator:
-    """Finds runs of the configured equipment."""
+    """Finds runs of the configured equipment, in its `local_root` first, then below the staging root."""
 
-    def __init__(self, equipment: Sequence[EquipmentSettings]) -> None:
+    def __init__(self, equipment: Sequence[EquipmentSettings], staging_root: Path | None = None) -> None:
         self._equipment = {e.id: e for e in equipment}
+        self._staging_root = staging_root
+
+    @property
+    def staging_root(self) -> Path | None:
+        """Where instruments push their runs; None when staging is off."""
+        return self._staging_root
+
+    def roots_of(self, equipment: EquipmentSettings) -> Sequence[Path]:
+        """The folders that runs of the equipment lie below."""
+        if self._staging_root is None:
+            return (equipment.local_root,)
+        return tuple(dict.fromkeys((equipment.local_root, self._staging_root)))
 
     @property
     def all_equipment(self) -> Sequence[EquipmentSettings]:
@@ -54,23 +69,29 @@ class RunLocator:
         """The run's folder; touches the disk. RunNotFoundError when there is none."""
         path = self.parse(run)
         equipment = self.equipment(path.equipment_id)
-        folder = self._resolve(equipment.local_root, run)
-        if not folder.is_dir():
-            raise RunNotFoundError(f"there is no run {run}", metadata={"run": run})
-        return LocatedRun(path, equipment, folder)
+        for root in self.roots_of(equipment):
+            folder = self._resolve(root, run)
+            if folder.is_dir():
+                return LocatedRun(path, equipment, root, folder, self._is_staged(folder))
+        raise RunNotFoundError(f"there is no run {run}", metadata={"run": run})
 
     def resolve_source(self, folder: str) -> Path:
         """An existing folder inside any configured root, for AdoptRun."""
         if not os.path.isabs(folder):
             raise PathOutsideRootsError(f"{folder!r} is not an absolute path", metadata={"path": folder})
-        for equipment in self._equipment.values():
-            root = os.path.realpath(equipment.local_root)
+        roots = dict.fromkeys(root for equipment in self._equipment.values() for root in self.roots_of(equipment))
+        for root in map(os.path.realpath, roots):
             resolved = os.path.realpath(folder)
             if resolved != root and os.path.commonpath((root, resolved)) == root:
                 if not os.path.isdir(resolved):
                     raise RunNotFoundError(f"there is no folder {folder}", metadata={"run": folder})
                 return Path(resolved)
-        raise PathOutsideRootsError(f"{folder!r} lies in no configured local_root", metadata={"path": folder})
+        raise PathOutsideRootsError(
+            f"{folder!r} lies in no configured local_root or staging_root", metadata={"path": folder}
+        )
+
+    def _is_staged(self, folder: Path) -> bool:
+        return self._staging_root is not None and folder.is_relative_to(os.path.realpath(self._staging_root))
 
     def _resolve(self, root: Path, relative: str) -> Path:
         try:

@@ -62,13 +62,14 @@ class RunQueries:
         """Runs with the token of the next page, empty on the last. EquipmentNotConfiguredError."""
         after = place_of(token)
         equipment = [self._locator.equipment(equipment_id)] if equipment_id else self._locator.all_equipment
+        roots = {e.id: self._locator.roots_of(e) for e in equipment}
         logged = await self._projections.query(logged_runs)
 
         def status_of(run: str) -> SyncStatus:
             return logged.get(run, SyncStatus.PENDING)
 
         listed = await self._threads.run(
-            lambda: list(islice(runs_after(equipment, list(logged), status_of, wanted, after), size + 1))
+            lambda: list(islice(runs_after(roots, list(logged), status_of, wanted, after), size + 1))
         )
         shown = listed[:size]
         jobs = await self._projections.query(

@@ -33,6 +33,8 @@ class Rule(StrEnum):
     UNREADABLE_FOLDER = "unreadable_folder"
     NAS_SYNC_FAILED = "nas_sync_failed"
     NAS_SYNC_WAITING = "nas_sync_waiting"
+    STAGING_STALLED = "staging_stalled"
+    STAGING_WAITING = "staging_waiting"
 
     @property
     def tier(self) -> Tier:

@@ -64,7 +64,7 @@ class PreSyncGate:
         # One visit to a thread for all that touches the disk.
         located = self._locator.locate(run)
         creation = read_creation(creation_path(located.folder))
-        audit = audit_run(located.equipment.local_root, located.path, self._rules)
+        audit = audit_run(located.root, located.path, self._rules)
         unread = first_unreadable(audit.findings)
         if unread is not None:
             # What can't be looked into can't be let through.

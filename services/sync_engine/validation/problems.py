@@ -5,29 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from libs.event_log.projection import ProjectionRunner
 from libs.run_tree.creation_record import SyncStatus
 from libs.run_tree.overrides import active_overrides
-from libs.service_kit.equipment_settings import EquipmentSettings
+from libs.run_tree.run_path import RunPath
 from libs.service_kit.network_filesystem import network_filesystem
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.audits.read_model import jobs_that_rotted
-from services.sync_engine.errors import RunNotFoundError
+from services.sync_engine.errors import EquipmentNotConfiguredError, RunNotFoundError
 from services.sync_engine.jobs.read_model import jobs_failed, jobs_waiting_for_somebody
 from services.sync_engine.runs.location import RunLocator
 from services.sync_engine.runs.read_model import run_record
 from services.sync_engine.runs.run import RunRecord
+from services.sync_engine.staging.read_model import staged_runs_held
+from services.sync_engine.staging.staging_findings import findings_of_staged
+from services.sync_engine.staging.staging_folder import staged_equipment
 from services.sync_engine.validation.finding import Finding, in_order
 from services.sync_engine.validation.gate import judged
 from services.sync_engine.validation.job_findings import findings_of_job
 from services.sync_engine.validation.remembered_walks import RememberedWalks
-from services.sync_engine.validation.walk import AuditRules, FolderAudit, RunAudit, names_above
+from services.sync_engine.validation.walk import AuditRules, FolderAudit, RunAudit, WalkError, names_above
 
 
 @dataclass(frozen=True, slots=True)
 class Everything:
-    """Every configured equipment."""
+    """Every configured equipment, and what is staged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class Problems:
         self._rules = rules
         self._threads = threads
         self._clock = clock
-        self._walks: dict[str, RememberedWalks] = {}
+        self._walks: dict[Path, RememberedWalks] = {}
 
     async def query(self, scope: Scope) -> list[Finding]:
         """NOT_FOUND errors for a scope that isn't there; WalkError for an equipment whose folder can't be read."""
@@ -77,36 +81,69 @@ class Problems:
         stopped = await self._projections.query(
             lambda c: [*jobs_failed(c), *jobs_waiting_for_somebody(c), *jobs_that_rotted(c)]
         )
+        staged = await self._projections.query(staged_runs_held)
         findings = [f for audit in audits if isinstance(audit, FolderAudit) for f in audit.findings]
         for run in found:
             findings += _judged(runs[run], records[run], now)
         findings += [f for placed in stopped if placed.job.run in runs for f in findings_of_job(placed.job)]
+        findings += [f for record in staged if record.run in runs for f in findings_of_staged(record)]
         return in_order(findings)
 
     def _audits(self, scope: Scope) -> Iterator[RunAudit | FolderAudit]:
         match scope:
             case RunScope(run):
-                located = self._locator.locate(run)
-                yield FolderAudit(tuple(names_above(located.path)))
-                yield self._walks_of(located.equipment).run(located.path)
+                path = self._locator.parse(run)
+                yield FolderAudit(tuple(names_above(path)))
+                yield self._walks_in(self._root_of_run(path)).run(path)
             case ProjectScope(equipment_id, project):
-                equipment = self._locator.equipment(equipment_id)
-                if not (equipment.local_root / equipment_id / project).is_dir():
-                    path = f"{equipment_id}/{project}"
-                    raise RunNotFoundError(f"there is no project {path}", metadata={"run": path})
-                yield from self._walks_of(equipment).scope(equipment_id, project)
+                roots = [r for r in self._roots_of(equipment_id) if (r / equipment_id / project).is_dir()]
+                if not roots:
+                    missing = f"{equipment_id}/{project}"
+                    raise RunNotFoundError(f"there is no project {missing}", metadata={"run": missing})
+                for root in roots:
+                    yield from self._walks_in(root).scope(equipment_id, project)
             case EquipmentScope(equipment_id):
-                yield from self._walks_of(self._locator.equipment(equipment_id)).scope(equipment_id)
+                for root in self._roots_of(equipment_id):
+                    yield from self._walks_in(root).scope(equipment_id)
             case Everything():
-                for equipment in self._locator.all_equipment:
-                    yield from self._walks_of(equipment).scope(equipment.id)
+                configured = [equipment.id for equipment in self._locator.all_equipment]
+                for equipment_id in dict.fromkeys((*configured, *self._staged_equipment())):
+                    for root in self._roots_of(equipment_id):
+                        yield from self._walks_in(root).scope(equipment_id)
 
-    def _walks_of(self, equipment: EquipmentSettings) -> RememberedWalks:
-        walks = self._walks.get(equipment.id)
+    def _root_of_run(self, path: RunPath) -> Path:
+        roots = self._roots_of(path.equipment_id)
+        if any(equipment.id == path.equipment_id for equipment in self._locator.all_equipment):
+            return self._locator.locate(str(path)).root
+        if not (roots[0] / str(path)).is_dir():
+            raise RunNotFoundError(f"there is no run {path}", metadata={"run": str(path)})
+        return roots[0]
+
+    def _roots_of(self, equipment_id: str) -> Sequence[Path]:
+        """Where its runs lie; for equipment that isn't configured, the staging root. EquipmentNotConfiguredError when
+        it is unknown there too."""
+        staging_root = self._locator.staging_root
+        try:
+            return self._locator.roots_of(self._locator.equipment(equipment_id))
+        except EquipmentNotConfiguredError:
+            if staging_root is None or equipment_id not in self._staged_equipment():
+                raise
+            return (staging_root,)
+
+    def _staged_equipment(self) -> Sequence[str]:
+        root = self._locator.staging_root
+        if root is None:
+            return ()
+        try:
+            return staged_equipment(root)
+        except OSError as error:
+            raise WalkError(root.name, str(error.strerror)) from error
+
+    def _walks_in(self, root: Path) -> RememberedWalks:
+        walks = self._walks.get(root)
         if walks is None:
-            local = network_filesystem(equipment.local_root) is None
-            walks = RememberedWalks(self._rules, equipment.local_root, may_remember=local)
-            self._walks[equipment.id] = walks
+            walks = RememberedWalks(self._rules, root, may_remember=network_filesystem(root) is None)
+            self._walks[root] = walks
         return walks
 
 

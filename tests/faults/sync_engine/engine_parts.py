@@ -121,6 +121,10 @@ class Parts:
         await self.overrides.revoke(RUN, logged.entry.id or "", "asmith", "no longer", TEST, None)
 
 
+async def _nothing_more(run: str) -> None:
+    """No run is staged here."""
+
+
 @asynccontextmanager
 async def engine_parts(folder: Path, rules: CleanupRules | None = None) -> AsyncIterator[Parts]:
     """The folder gets `lab` with the run's creation.json and an empty `nas`."""
@@ -158,6 +162,7 @@ async def engine_parts(folder: Path, rules: CleanupRules | None = None) -> Async
         threads=threads,
         owned=SoleOwnership(),
         why_suspected=lambda equipment_id, name: targets.why_suspected(equipment_id, name),
+        before_seal=_nothing_more,
         receipts=ReceiptIssuer(log, Ed25519PrivateKey.generate(), destinations, jobs_of_run, clock),
         jobs_of_run=jobs_of_run,
         clock=clock,

@@ -12,16 +12,34 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from labferry.events.v1 import equipment_events_pb2 as equipment
 from labferry.events.v1 import job_events_pb2 as job
 from labferry.events.v1 import run_events_pb2 as run
-from labferry.sync.v1 import equipment_service_pb2, finding_pb2, job_pb2, run_pb2, sync_service_pb2
+from labferry.events.v1 import staging_events_pb2 as staging
+from labferry.sync.v1 import (
+    equipment_service_pb2,
+    finding_pb2,
+    job_pb2,
+    run_pb2,
+    staging_service_pb2,
+    sync_service_pb2,
+)
 from libs.event_log.event import RecordedEvent
 from libs.event_log.projection import ProjectionRunner
 from libs.event_log.sqlite_store import SqliteEventStore
+from libs.run_tree.ingest_record import StagingState
 from services.sync_engine.engine_log import EngineLog
-from services.sync_engine.event_types import EVENT_TYPES, destination_stream, equipment_stream, job_stream, run_stream
+from services.sync_engine.event_types import (
+    EVENT_TYPES,
+    destination_stream,
+    equipment_stream,
+    job_stream,
+    run_stream,
+    staged_stream,
+)
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.read_model import JobFilter, JobsProjection, jobs_where
 from services.sync_engine.runs.read_model import RunsProjection, run_record, runs_known
 from services.sync_engine.runs.run import RunRecord
+from services.sync_engine.staging.read_model import StagingProjection, staged_runs_in
+from services.sync_engine.staging.staged_run import StagedRun
 from tests.golden.scenario import LOG_COPIES, Fact, GoldenService, Json, Scenario
 
 _RUN = "CONFOCAL_01/Cortex Q3 Pilot/Runs/Run_2026-04-17T14-32"
@@ -288,19 +306,23 @@ async def _state_after(store: SqliteEventStore, event: RecordedEvent) -> Json:
 
 
 async def _read_models(store: SqliteEventStore, folder: Path) -> Mapping[str, Json]:
-    projections = ProjectionRunner(
-        store, EVENT_TYPES, folder / "read_models.sqlite3", (JobsProjection(), RunsProjection())
-    )
+    models = (JobsProjection(), RunsProjection(), StagingProjection())
+    projections = ProjectionRunner(store, EVENT_TYPES, folder / "read_models.sqlite3", models)
     await projections.start()
     try:
         jobs = await projections.query(lambda c: jobs_where(c, JobFilter()))
         runs = await projections.query(lambda c: [run_record(c, name) for name in runs_known(c)])
+        staged = await projections.query(lambda c: staged_runs_in(c, tuple(StagingState)))
     finally:
         await projections.close()
-    return {"jobs": [_state(placed.job) for placed in jobs], "runs": [_state(record) for record in runs]}
+    return {
+        "jobs": [_state(placed.job) for placed in jobs],
+        "runs": [_state(record) for record in runs],
+        "staged": [_state(record) for record in staged],
+    }
 
 
-def _state(folded: Job | RunRecord) -> Json:
+def _state(folded: Job | RunRecord | StagedRun) -> Json:
     return msgspec.json.decode(msgspec.json.encode(folded))
 
 
@@ -327,6 +349,37 @@ TARGETS = Scenario(
         Fact(destination_stream("CONFOCAL_01", "nas"), equipment.DestinationTrusted(**_NAS), reason="a new cable"),
     ),
 )
+STAGING = Scenario(
+    "staging",
+    tuple(
+        Fact(staged_stream(_RUN), payload, actor="service:sync_engine")
+        for payload in (
+            staging.StagingDiscovered(
+                run=_RUN,
+                equipment_id="CONFOCAL_01",
+                project="Cortex Q3 Pilot",
+                run_kind=run_pb2.RUN_KIND_EXPERIMENTAL,
+                host="workstation-1",
+            ),
+            staging.StagingHeld(
+                run=_RUN, hold=staging_service_pb2.STAGING_HOLD_STALLED, detail="There is no files.json."
+            ),
+            staging.StagingHeld(run=_RUN),
+            staging.StagingCompleted(
+                run=_RUN,
+                file_count=3,
+                byte_count=4096,
+                signal=staging_service_pb2.COMPLETENESS_SIGNAL_MANIFEST,
+                signal_file="files.json",
+                host="workstation-1",
+            ),
+            staging.StagingQueued(run=_RUN, job_ids=[_CARRIED, _REFUSED], host="workstation-1"),
+            staging.StagingVerified(run=_RUN, nas_path="//nas/lab/größe", host="workstation-1"),
+            staging.StagingHeld(run=_RUN, hold=staging_service_pb2.STAGING_HOLD_GONE, detail="Its folder is gone."),
+            staging.StagingCleared(run=_RUN, host="workstation-2"),
+        )
+    ),
+)
 SYNC_ENGINE = GoldenService(
-    "sync_engine", EVENT_TYPES, (FIRST_RELEASE, PROOF_KEPT, TARGETS), _state_after, _read_models
+    "sync_engine", EVENT_TYPES, (FIRST_RELEASE, PROOF_KEPT, TARGETS, STAGING), _state_after, _read_models
 )

@@ -19,6 +19,8 @@ from labferry.sync.v1 import (
     problem_service_pb2_grpc,
     run_service_pb2,
     run_service_pb2_grpc,
+    staging_service_pb2,
+    staging_service_pb2_grpc,
     sync_service_pb2,
     sync_service_pb2_grpc,
 )
@@ -128,6 +130,7 @@ class Engine:
     runs: Any
     problems: Any
     equipment: Any
+    staging: Any
     log: Any
 
     async def enqueue(self, run: str, **fields: Any) -> sync_service_pb2.EnqueueRunResponse:
@@ -220,6 +223,12 @@ class Engine:
         answer = await self.runs.ListOverrides(run_service_pb2.ListOverridesRequest(run=run))
         return list(answer.overrides)
 
+    async def staged(self, **wanted: Any) -> staging_service_pb2.ListStagedRunsResponse:
+        answer: staging_service_pb2.ListStagedRunsResponse = await self.staging.ListStagedRuns(
+            staging_service_pb2.ListStagedRunsRequest(**wanted)
+        )
+        return answer
+
     async def events(self) -> list[event_pb2.Event]:
         return await self.service.events()
 
@@ -247,6 +256,7 @@ async def start_engine(site: Site, *, module: str = "") -> Engine:
         runs=run_service_pb2_grpc.RunServiceStub(channel),
         problems=problem_service_pb2_grpc.ProblemServiceStub(channel),
         equipment=equipment_service_pb2_grpc.EquipmentServiceStub(channel),
+        staging=staging_service_pb2_grpc.StagingServiceStub(channel),
         log=event_log_service_pb2_grpc.EventLogServiceStub(channel),
     )
 
