@@ -17,7 +17,9 @@ from cli.commands import (
     run_clean,
     run_evidence,
     run_export,
+    run_list,
     secret,
+    staging,
     up,
     why,
 )
@@ -37,7 +39,11 @@ app = typer.Typer(
 run.app.command("clean", epilog="Example: labferry run clean CONFOCAL_01/… --dry-run")(run_clean.clean)
 run.app.command("evidence", epilog="Example: labferry run evidence CONFOCAL_01/… -o json")(run_evidence.evidence)
 run.app.command("export", epilog="Example: labferry run export CONFOCAL_01/… --to /mnt/usb/bag")(run_export.export)
+run.app.command("list", epilog="Example: labferry run list --equipment CONFOCAL_01 --status synced -o json")(
+    run_list.list_runs
+)
 app.add_typer(run.app, name="run")
+app.add_typer(staging.app, name="staging")
 app.add_typer(receipt.app, name="receipt")
 app.add_typer(job.app, name="job")
 app.add_typer(equipment.app, name="equipment")

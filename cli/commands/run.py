@@ -19,7 +19,7 @@ from cli.output import OutputFormat, console, errors, note, print_json, print_me
 from labferry.sync.v1 import run_pb2, run_service_pb2, run_service_pb2_grpc, sync_service_pb2, sync_service_pb2_grpc
 from libs.service_kit.identity import ServiceName
 
-app = typer.Typer(no_args_is_help=True, help="Runs: adopt, queue, show, verify, accept changes.")
+app = typer.Typer(no_args_is_help=True, help="Runs: list, adopt, queue, show, verify, accept changes.")
 
 _RUN_KIND = run_pb2.RunKind.DESCRIPTOR
 

@@ -78,6 +78,9 @@ def _places(connection: Connection, receipt: Receipt) -> Sequence[Path]:
                 if place.name == receipt.destination and isinstance(place.transport, MountedTransportSettings):
                     places.append(place.transport.path / path.below_equipment)
             places.append(equipment.local_root / str(path))
+            staging_root = connection.settings.orchestrator.staging_folder
+            if staging_root is not None:
+                places.append(staging_root / str(path))
     return places
 
 

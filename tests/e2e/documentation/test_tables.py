@@ -27,6 +27,7 @@ from labferry.sync.v1 import finding_pb2, job_pb2
 from libs.event_log.checkpoint import Checkpoint, sign, to_line
 from libs.event_log.hash_chain import LAYOUT
 from libs.event_log.published import publish_event_log
+from libs.run_tree.ingest_record import StagingState
 from libs.service_kit.config import load_configuration
 from libs.service_kit.errors import LabferryError
 from libs.service_kit.identity import ADMINS, OPERATORS, READERS
@@ -42,6 +43,8 @@ from services.sync_engine.jobs import servicer as jobs_servicer
 from services.sync_engine.jobs.job import Job, Wait, WaitCondition
 from services.sync_engine.jobs.messages import job_message
 from services.sync_engine.runs import servicer as runs_servicer
+from services.sync_engine.staging import servicer as staging_servicer
+from services.sync_engine.staging.staged_run import StagingHold
 from services.sync_engine.validation import servicer as problems_servicer
 from services.sync_engine.validation.finding import Rule
 from tests.e2e.documentation.pages import REPOSITORY, Page, bare, pages
@@ -117,6 +120,12 @@ def test_every_rule_and_whether_it_can_be_overridden() -> None:
     assert rows == {rule.value: "yes" if rule.can_be_overridden else "no" for rule in Rule}
 
 
+def test_every_state_and_hold_of_a_staged_run() -> None:
+    states = [bare(row[0]) for row in OPERATOR.table("## Instruments that push their runs")]
+    assert states == [state.value for state in StagingState]
+    assert all(f"\n| `{hold.value}` | " in OPERATOR.text for hold in StagingHold)
+
+
 def test_every_method_and_its_roles() -> None:
     groups = {"readers": READERS, "operators": OPERATORS, "administrators": ADMINS}
     named = {row[0]: frozenset(bare(role) for role in row[1].split(", ")) for row in INTEGRATOR.table("### Roles")}
@@ -135,6 +144,7 @@ def _published() -> Sequence[PublishedService]:
         equipment_servicer.publish(EquipmentServicer.__new__(EquipmentServicer)),
         runs_servicer.publish(nothing, nothing),
         problems_servicer.publish(nothing, nothing, nothing),
+        staging_servicer.publish(staging_servicer.StagingServicer("", nothing, nothing)),
         lims_servicer.publish(nothing),
         secrets_servicer.publish(nothing),
         log,
