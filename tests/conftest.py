@@ -6,8 +6,13 @@ import itertools
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.integration.event_log.postgres_cluster import PostgresCluster, running_cluster
+
+# A busy machine is no defect: time decides no test.
+settings.register_profile("labferry", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("labferry")
 
 _numbers = itertools.count(1)
 

@@ -53,6 +53,12 @@ class RunKind(StrEnum):
         return next((kind for kind in RunKind if kind.group == group), None)
 
 
+def leads_into_run(path: bytes) -> bool:
+    """Whether a folder below a project's is, or lies in, a run or a folder of runs, and so is none of its own."""
+    first = os.fsdecode(path.split(b"/", 1)[0])
+    return RunKind.of_group(first) is not None or RunKind.of_leaf(first) is not None
+
+
 def is_reserved_device_name(name: str) -> bool:
     """True for the names that Windows keeps for devices: the part before the first dot, any case."""
     return name.split(".", 1)[0].upper() in _RESERVED
@@ -100,6 +106,7 @@ def run_leaf(kind: RunKind, started: datetime) -> str:
 @dataclass(frozen=True, slots=True, order=True)
 class RunPath:
     """Where a run lies below `local_root`. `group` is "Runs" or "TestRuns", or "" for a run straight under its project.
+    A project's own folder is queued like a run: `leaf` and `group` are "" then.
 
     Segments that aren't UTF-8 on disk hold surrogate escapes; such a run can be found by a walk, not named by a caller.
     """
@@ -125,16 +132,16 @@ class RunPath:
             raise RunPathError(f"The run's path {text!r} holds '.' or '..'.")
         if "" in segments:
             raise RunPathError(f"The run's path {text!r} holds an empty segment.")
-        if len(segments) not in (3, 4):
+        if len(segments) not in (2, 3, 4) or (len(segments) == 2 and RunKind.of_leaf(segments[1]) is not None):
             raise RunPathError(
-                f"The run's path {text!r} has {len(segments)} segments; it must read "
-                "EQUIPMENT/project/Runs/Run_… or EQUIPMENT/project/TestRuns/TestRun_…."
+                f"The run's path {text!r} has {len(segments)} segments; it must read EQUIPMENT/project/Runs/Run_… or "
+                "EQUIPMENT/project/TestRuns/TestRun_…, or EQUIPMENT/project for what lies beside a project's runs."
             )
         return cls._from_segments(text, segments)
 
     @classmethod
     def _from_segments(cls, text: str, segments: list[str]) -> RunPath:
-        equipment_id, project, *groups, leaf = segments
+        equipment_id, project, *groups, leaf = [*segments, ""] if len(segments) == 2 else segments
         problem = equipment_id_problem(equipment_id)
         if problem:
             raise RunPathError(problem)
@@ -144,7 +151,7 @@ class RunPath:
         group = groups[0] if groups else ""
         if group and RunKind.of_group(group) is None:
             raise RunPathError(f"The run's path {text!r} must lie in 'Runs' or 'TestRuns', not in {group!r}.")
-        if RunKind.of_leaf(leaf) is None:
+        if leaf and RunKind.of_leaf(leaf) is None:
             raise RunPathError(f"{leaf!r} is no run's folder; it must begin with 'Run_' or 'TestRun_'.")
         return cls(equipment_id, project, group, leaf)
 
@@ -157,8 +164,15 @@ class RunPath:
         return PurePosixPath(self.project, self.group, self.leaf)
 
     @property
+    def is_project(self) -> bool:
+        """Whether this is a project's own folder: its files and its cache, without its runs."""
+        return not self.leaf
+
+    @property
     def kind_by_leaf(self) -> RunKind:
-        """The kind that the folder's name tells."""
+        """The kind that the folder's name tells. A project counts as experimental (FORMATS §3)."""
+        if self.is_project:
+            return RunKind.EXPERIMENTAL
         kind = RunKind.of_leaf(self.leaf)
         if kind is None:
             raise RunPathError(f"{self.leaf!r} is no run's folder; it must begin with 'Run_' or 'TestRun_'.")

@@ -105,7 +105,9 @@ class EnqueueRunRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     run: _builtins.str
-    """Path relative to the equipment's local_root, with "/"."""
+    """Path relative to the equipment's local_root, with "/". "<EQUIPMENT_ID>/<project>" is a project's own folder: its
+    files and its cache travel like a run's, without its runs.
+    """
     reason: _builtins.str
     """Why. Kept in the log."""
     request_id: _builtins.str

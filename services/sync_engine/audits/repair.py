@@ -112,7 +112,7 @@ class Repair:
 
 
 def _sound(located: LocatedRun, wanted: Sequence[CopiedFile]) -> _Sound:
-    entries = {entry.path: entry for entry in scan_run(located.folder)}
+    entries = {entry.path: entry for entry in scan_run(located.folder, of_project=located.path.is_project)}
     source = SourceFiles(os.fsencode(located.folder))
     files = []
     for file in wanted:

@@ -170,7 +170,7 @@ class Execution:
         ticketed = {file.path for file in ticket.files}
         why = tally.ended or "it vanished and came back"
         try:
-            left = await self._bench.threads.run(partial(files_left, located.folder))
+            left = await self._bench.threads.run(partial(files_left, located))
         except TransferError as error:
             tally.remaining.append(Remaining(b".", f"the run can't be looked at: {error.message}"))
             return

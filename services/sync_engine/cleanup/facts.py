@@ -51,6 +51,7 @@ class CleanupLook:
             recent_tombstones=await self._recent_tombstones(located.identity, [latest.get(p.name) for p in places]),
             gate=await self._gate(located),
             local=local or _NOT_LOOKED_AT,
+            of_project=located.path.is_project,
         )
 
     async def local(self, located: LocatedRun, copies: Sequence[CopyFacts]) -> LocalFacts:

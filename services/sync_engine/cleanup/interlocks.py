@@ -75,7 +75,8 @@ class LocalFacts:
 @dataclass(frozen=True, slots=True)
 class CleanupFacts:
     """Everything but the fresh reading back. `elsewhere` are destinations of unended jobs that the configuration
-    doesn't name; `recent_tombstones` were recorded since a copy was last verified; `gate` says what closes it."""
+    doesn't name; `recent_tombstones` were recorded since a copy was last verified; `gate` says what closes it.
+    `of_project`: this is a project's own folder, which its runs to come need."""
 
     now: datetime
     copies: Sequence[CopyFacts]
@@ -83,16 +84,13 @@ class CleanupFacts:
     recent_tombstones: Sequence[str]
     gate: str
     local: LocalFacts
+    of_project: bool = False
 
 
 def standing_interlocks(facts: CleanupFacts, rules: CleanupRules) -> list[Interlock]:
     """Every interlock but `fresh_read_back`, which is asked for last because it costs a reading of all data."""
     return [
-        Interlock(
-            InterlockName.ENABLED,
-            rules.enabled,
-            "nas_cleanup.enabled is true" if rules.enabled else "nas_cleanup.enabled is false",
-        ),
+        _enabled(facts, rules),
         _copies_verified(facts),
         _passes(facts, rules),
         _age(facts, rules),
@@ -118,6 +116,13 @@ def standing_interlocks(facts: CleanupFacts, rules: CleanupRules) -> list[Interl
 def all_hold(interlocks: Iterable[Interlock]) -> bool:
     """Whether nothing holds the deletion back."""
     return all(interlock.satisfied for interlock in interlocks)
+
+
+def _enabled(facts: CleanupFacts, rules: CleanupRules) -> Interlock:
+    if facts.of_project:
+        return Interlock(InterlockName.ENABLED, False, "only runs are cleaned; a project's own files stay")
+    said = "true" if rules.enabled else "false"
+    return Interlock(InterlockName.ENABLED, rules.enabled, f"nas_cleanup.enabled is {said}")
 
 
 def _copies_verified(facts: CleanupFacts) -> Interlock:

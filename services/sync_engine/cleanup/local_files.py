@@ -35,7 +35,11 @@ def proven_everywhere(lists: Sequence[Sequence[CopiedFile]]) -> Proven:
 def look_at_local_files(located: LocatedRun, proven: Proven) -> LocalFacts:
     """Hashes every file of the run that is there. Files in the cache folder belong to it and are left out."""
     try:
-        entries = [e for e in scan_run(located.folder) if e.kind is not EntryKind.DIRECTORY and not in_cache(e.path)]
+        entries = [
+            e
+            for e in scan_run(located.folder, of_project=located.path.is_project)
+            if e.kind is not EntryKind.DIRECTORY and not in_cache(e.path)
+        ]
     except TransferError as error:
         return LocalFacts(Ticket(()), problem=f"the run can't be looked at: {error.message}")
     source = SourceFiles(os.fsencode(located.folder))
@@ -73,9 +77,10 @@ def _as_proven(source: SourceFiles, entry: SourceEntry, known: Sequence[CopiedFi
     return copied_from(entry, sha256) if sha256 == proven.sha256 else None
 
 
-def files_left(run_folder: Path) -> Sequence[bytes]:
+def files_left(located: LocatedRun) -> Sequence[bytes]:
     """Every name outside the cache folder that is no folder, sorted. TransferError as `scan_run`."""
-    return [e.path for e in scan_run(run_folder) if e.kind is not EntryKind.DIRECTORY and not in_cache(e.path)]
+    entries = scan_run(located.folder, of_project=located.path.is_project)
+    return [e.path for e in entries if e.kind is not EntryKind.DIRECTORY and not in_cache(e.path)]
 
 
 def still_there(run_folder: Path, files: Sequence[CopiedFile]) -> frozenset[bytes]:

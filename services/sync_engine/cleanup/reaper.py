@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from heapq import heappop, heappush
 
 from libs.event_log.store import EventStoreError
+from libs.run_tree.run_path import RunPath
 from libs.service_kit.errors import LabferryError
 from libs.service_kit.telemetry import Logger
 from services.sync_engine.cleanup.clean_run import CleanRun
@@ -46,6 +47,8 @@ class Reaper:
     def notice(self, job: Job) -> None:
         """A job changed. Only what brings a cleanup nearer counts: a pass that matched, or the seal."""
         if not self._rules.enabled or job.state not in (JobState.VERIFIED, JobState.CLEANUP_ELIGIBLE):
+            return
+        if RunPath.parse(job.run).is_project:
             return
         stands = (job.verified, job.sealed)
         if self._known.get(job.job_id) == stands:

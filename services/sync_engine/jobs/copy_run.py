@@ -55,7 +55,7 @@ def copy_run(
     if job.mismatches:
         _set_aside_what_rotted(errand, journal, control, progress)
     progress.begin(ProgressPhase.PLANNING, 0, 0)
-    entries = scan_run(located.folder)
+    entries = scan_run(located.folder, of_project=located.path.is_project)
     if errand.accepted:
         _supersede(errand, journal, entries)
     for _ in range(_ROUNDS):
@@ -70,7 +70,7 @@ def copy_run(
             control=control,
             progress=progress,
         )
-        now = scan_run(located.folder)
+        now = scan_run(located.folder, of_project=located.path.is_project)
         found = difference(entries, now)
         if found.removed:
             raise TransferError(
@@ -123,8 +123,9 @@ def _set_aside_what_rotted(
     )
     errand.transport.set_aside(errand.target, outcome.differing, job_id=journal.job.job_id, attempt=journal.job.attempt)
     # Was it the destination? Not if the source is another by now: then the copy was right, and the run isn't settled.
-    here = {e.path: e for e in scan_run(errand.located.folder)}
-    source = SourceFiles(os.fsencode(errand.located.folder))
+    located = errand.located
+    here = {e.path: e for e in scan_run(located.folder, of_project=located.path.is_project)}
+    source = SourceFiles(os.fsencode(located.folder))
     changed = [p for p in outcome.differing if p in here and source.sha256(here[p]) != last[p].sha256]
     if changed:
         raise TransferError(FailureKind.SOURCE_CHANGED, "files changed here after they were copied", changed)

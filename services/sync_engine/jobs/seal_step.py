@@ -111,11 +111,12 @@ def changing_files(
     files += _cache_files(local, folder)
     for part in located.path.below_equipment.parts:
         folder, local = folder / part, local / part
-        files += _cache_files(local, folder)
+        files += _cache_files(local, folder, own=folder == located.path.below_equipment)
     return files
 
 
-def _cache_files(folder: Path, target: PurePosixPath) -> list[SealedFile]:
+def _cache_files(folder: Path, target: PurePosixPath, *, own: bool = False) -> list[SealedFile]:
+    """`own`: of the run itself, whose other cache files travel with its data."""
     cache = folder / CACHE_FOLDER.decode()
     if not cache.is_dir():
         return []
@@ -124,8 +125,7 @@ def _cache_files(folder: Path, target: PurePosixPath) -> list[SealedFile]:
         relative = CACHE_FOLDER + b"/" + path.name.encode(errors="surrogateescape")
         if path.is_symlink() or not path.is_file() or never_travels(relative):
             continue
-        is_of_run = path.parent.parent.name.startswith(("Run_", "TestRun_"))
-        if is_of_run and not is_changing_file(relative):
+        if own and not is_changing_file(relative):
             continue
         content = path.read_bytes()
         where = str(target).encode(errors="surrogateescape") + b"/" + relative

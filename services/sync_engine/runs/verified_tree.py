@@ -52,7 +52,11 @@ def what_changed_since(located: LocatedRun, proven: Sequence[CopiedFile], *, cle
 
     `cleaned`: the local data was deleted after it was proven, so that a missing file is no change.
     """
-    now = {e.path: e for e in scan_run(located.folder) if e.kind is not EntryKind.DIRECTORY}
+    now = {
+        e.path: e
+        for e in scan_run(located.folder, of_project=located.path.is_project)
+        if e.kind is not EntryKind.DIRECTORY
+    }
     kept: list[CopiedFile] = []
     changed: list[ChangedFile] = []
     for file in sorted(proven, key=lambda f: f.path):

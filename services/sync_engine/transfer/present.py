@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
+from libs.run_tree.run_path import leads_into_run
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.system_error import destination_error, shown
 from services.sync_engine.transfer.transport import CopiedFile, DifferingFile, EntryKind, FailureKind, TransferError
@@ -21,7 +22,8 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def names_present(root: DestinationRoot, target: bytes) -> dict[bytes, EntryKind | None]:
     """Every name below the run's folder at the destination, relative to it, with what it is (None: a pipe or the like);
-    empty when there is no such folder. No symlink is followed."""
+    empty when there is no such folder. Of a project's folder, its own without its runs. No symlink is followed."""
+    of_project = b"/" not in target
     present: dict[bytes, EntryKind | None] = {}
     if root.status(target) is None:
         return present
@@ -31,6 +33,8 @@ def names_present(root: DestinationRoot, target: bytes) -> dict[bytes, EntryKind
         prefix = folder + b"/" if folder else b""
         for name, kind in _listing(root, target + b"/" + folder if folder else target):
             path = prefix + name
+            if of_project and kind is EntryKind.DIRECTORY and leads_into_run(path):
+                continue
             present[path] = kind
             if kind is EntryKind.DIRECTORY:
                 folders.append(path)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from libs.run_tree.manifest import is_changing_file
+from libs.run_tree.run_path import leads_into_run
 from services.sync_engine.transfer.far_side import FarSide
 from services.sync_engine.transfer.transport import (
     CopiedFile,
@@ -60,6 +61,8 @@ def verify_remote(
     missing += [path for path in to_hash if path not in read.found and path not in read.oversize]
     names = {path for path, name in present.items() if name.kind is not EntryKind.DIRECTORY}
     names -= {file.path for file in expected}
+    if b"/" not in target:
+        names = {path for path in names if b"/" not in path or not leads_into_run(path)}
     hashed = [one for one in evidence if one.kind is EntryKind.FILE]
     return VerifyOutcome(
         expected=sum(file.kind is EntryKind.FILE for file in expected),

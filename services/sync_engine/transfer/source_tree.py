@@ -10,12 +10,14 @@ from operator import attrgetter
 from pathlib import Path
 
 from libs.run_tree.manifest import CACHE_FOLDER, is_changing_file
+from libs.run_tree.run_path import leads_into_run
 from services.sync_engine.transfer.system_error import shown, source_error
 from services.sync_engine.transfer.transport import EntryKind, FailureKind, SourceEntry, TransferError
 
 
-def scan_run(run_folder: Path) -> list[SourceEntry]:
+def scan_run(run_folder: Path, *, of_project: bool = False) -> list[SourceEntry]:
     """Every file, folder and symlink of the run but the changing files, sorted by path. No symlink is followed.
+    `of_project`: the folder is a project's own; its runs are left out.
 
     TransferError: SYMLINK_LEAVES_RUN; LOCAL_FILE_VANISHED when there is no such folder; LOCAL_FILE_UNREADABLE for a
     folder that can't be listed and for sockets, pipes and devices; SOURCE_CHANGED when a name vanished during the scan.
@@ -25,6 +27,8 @@ def scan_run(run_folder: Path) -> list[SourceEntry]:
     folders = [b""]
     while folders:
         for entry in _scan_folder(root, folders.pop()):
+            if of_project and entry.kind is EntryKind.DIRECTORY and leads_into_run(entry.path):
+                continue
             entries.append(entry)
             if entry.kind is EntryKind.DIRECTORY:
                 folders.append(entry.path)

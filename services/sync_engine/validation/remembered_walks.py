@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from libs.run_tree.find_runs import find_projects, find_runs
@@ -56,6 +57,8 @@ class RememberedWalks:
             raise WalkError(equipment_id, str(error.strerror)) from error
         for name in projects:
             yield audit_project(self._root, equipment_id, name, self._rules)
+            with suppress(WalkError):
+                yield self.run(RunPath(equipment_id, name, "", ""))
             above: set[str] = set()
             for run in _runs_of(self._root, equipment_id, name):
                 if run.group not in above:

@@ -19,7 +19,7 @@ from libs.run_tree.find_runs import CACHE_FOLDER_NAME
 from libs.run_tree.group_record import group_record_path, read_group_record
 from libs.run_tree.readme_fields import README_FIELDS_NAME, ReadmeFieldsError, parse_readme_fields
 from libs.run_tree.record_file import RecordError, RecordMissingError
-from libs.run_tree.run_path import RunKind, RunPath
+from libs.run_tree.run_path import RunKind, RunPath, leads_into_run
 from services.sync_engine.validation.content_scan import ContentScan, RenderedFiles, scan_content
 from services.sync_engine.validation.finding import Finding, OffendingKind, Rule, in_order
 from services.sync_engine.validation.looked_at import LookedAt
@@ -55,7 +55,8 @@ class AuditRules:
 
 @dataclass(frozen=True, slots=True)
 class RunAudit:
-    """What a walk found in one run, its creation.json (None: missing or unreadable), and what was looked at."""
+    """What a walk found in one run, or among a project's own files; its creation.json (None: missing or unreadable);
+    and what was looked at."""
 
     run: RunPath
     creation: CreationRecord | None
@@ -126,6 +127,10 @@ class _RunWalk:
         self._note(f"{self._identity}/{CACHE_FOLDER_NAME}/creation.json")
         self._note(f"{self._identity}/{CACHE_FOLDER_NAME}/{README_FIELDS_NAME}")
         creation, about_creation = _creation(folder)
+        below = self._below(RenderedFiles(creation))
+        if self._run.is_project:
+            # What is wrong with the folder itself is said by `audit_project`, and by `names_above` of each of its runs.
+            return RunAudit(self._run, creation, tuple(in_order(below)), self._looked_at)
         mode = check_mode(self._run, creation.run_kind if creation else None)
         own = [*check_name(self._run.leaf), *([mode] if mode else []), *about_creation]
         if creation is not None:
@@ -133,7 +138,7 @@ class _RunWalk:
         findings = [
             *_findings(self._identity, self._identity, OffendingKind.DIRECTORY_SEGMENT, own),
             *_readme_findings(self._identity, self._identity, folder, self._rules),
-            *self._below(RenderedFiles(creation)),
+            *below,
         ]
         return RunAudit(self._run, creation, tuple(in_order(findings)), self._looked_at)
 
@@ -173,9 +178,12 @@ class _RunWalk:
             for entry in entries:
                 if not entry.is_dir(follow_symlinks=False):
                     files.append(entry.name)
-                elif folder or entry.name != CACHE_FOLDER_NAME:
+                elif folder or not self._is_apart(entry.name):
                     subfolders.append(entry.name)
         return subfolders, files
+
+    def _is_apart(self, name: str) -> bool:
+        return name == CACHE_FOLDER_NAME or (self._run.is_project and leads_into_run(os.fsencode(name)))
 
     def _content(self, path: str) -> Iterator[Finding]:
         self._note(path)

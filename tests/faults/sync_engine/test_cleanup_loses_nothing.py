@@ -185,7 +185,7 @@ async def _live_through(folder: Path, prologue: list[Step], steps: list[Step]) -
 
 
 @pytest.mark.slow
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.one_of(_WORK, _FAULTS), max_size=3), st.lists(st.one_of(_WORK, _FAULTS), max_size=6))
 def test_no_history_loses_a_file(early: list[Step], late: list[Step]) -> None:
     with tempfile.TemporaryDirectory() as folder:

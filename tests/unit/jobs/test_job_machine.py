@@ -271,7 +271,7 @@ class JobMachine(RuleBasedStateMachine):
 
 
 TestJob = JobMachine.TestCase
-TestJob.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestJob.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 def test_the_model_knows_every_command() -> None:

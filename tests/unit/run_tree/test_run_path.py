@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import given
@@ -15,6 +15,7 @@ from libs.run_tree.run_path import (
     RunPath,
     RunPathError,
     equipment_id_problem,
+    leads_into_run,
     project_name_problem,
     resolve_inside,
     run_leaf,
@@ -41,6 +42,29 @@ def test_a_leaf_in_the_other_kinds_folder_is_still_a_run() -> None:
     assert RunPath.parse("EQ/p/TestRuns/Run_x").kind_by_leaf is RunKind.EXPERIMENTAL
 
 
+def test_a_projects_own_folder_is_named_like_a_run() -> None:
+    project = RunPath.parse("CONFOCAL_01/Cortex Q3 Pilot")
+    assert (project.is_project, project.below_equipment) == (True, PurePosixPath("Cortex Q3 Pilot"))
+    assert str(project) == "CONFOCAL_01/Cortex Q3 Pilot"
+    assert project.kind_by_leaf is RunKind.EXPERIMENTAL
+    assert not RunPath.parse("CONFOCAL_01/Cortex Q3 Pilot/Run_x").is_project
+
+
+@pytest.mark.parametrize(
+    ("path", "leads"),
+    [
+        (b"Runs", True),
+        (b"TestRuns/TestRun_x/a", True),
+        (b"Run_x/a", True),
+        (b"docs/Runs/a", False),
+        (b"run_x", False),
+        (b"\xffRuns", False),
+    ],
+)
+def test_what_leads_into_a_run(path: bytes, leads: bool) -> None:
+    assert leads_into_run(path) is leads
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [
@@ -55,6 +79,7 @@ def test_a_leaf_in_the_other_kinds_folder_is_still_a_run() -> None:
         ("EQ//Runs/Run_x", "empty segment"),
         ("EQ/p/Runs/Run_x/", "empty segment"),
         ("EQ/p\0q/Runs/Run_x", "NUL"),
+        ("EQ", "1 segments"),
         ("EQ/Run_x", "2 segments"),
         ("EQ/p/Runs/Run_x/data", "5 segments"),
         ("confocal/p/Runs/Run_x", "equipment id"),

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.run_tree.run_path import RunKind, RunPath
@@ -57,7 +57,6 @@ _NAME = st.text(st.sampled_from("ab<>{}%. :_x"), min_size=1, max_size=8).filter(
 
 
 @given(st.lists(st.tuples(_NAME, _NAME), max_size=6, unique_by=lambda pair: pair[0].casefold()))
-@settings(deadline=None)
 def test_it_says_of_names_what_an_audit_of_the_made_run_says(names: list[tuple[str, str]]) -> None:
     files = [f"d{number} {folder}/{name}" for number, (folder, name) in enumerate(names)]
     with tempfile.TemporaryDirectory() as folder:
