@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -27,6 +28,10 @@ R = TypeVar("R")
 _OLDEST = (1, 69)
 _START_SECONDS = 20.0
 _WORKERS = 8
+# WebDAV servers refuse a folder while another call makes it, and rclone makes it again for each file.
+_LOCKED = re.compile(r"\b423\b")
+_LOCKED_SECONDS = 0.05
+_TRIES_WHILE_LOCKED = 40
 _OPTIONS = (
     *("--rc-no-auth", "--use-json-log", "--ask-password=false", "--log-level", "ERROR", "--retries", "1"),
     # What arrived is read back and hashed by the verification: a weaker look at it beforehand costs time only.
@@ -86,10 +91,16 @@ class RcloneDaemon:
 
     def told(self, doing: str, command: str, paths: Sequence[bytes] = (), **parameters: object) -> dict[str, Any]:
         """As `must`, from any thread: it returns only when rclone answers or ends."""
-        try:
-            return self.call(command, **parameters)
-        except RcloneError as refusal:
-            raise tool_failure(RCLONE_FAILURES, doing, None, refusal.words, paths) from refusal
+        for _ in range(_TRIES_WHILE_LOCKED):
+            try:
+                return self.call(command, **parameters)
+            except RcloneError as refusal:
+                failure = tool_failure(RCLONE_FAILURES, doing, None, refusal.words, paths)
+                failure.__cause__ = refusal
+                if _LOCKED.search(refusal.words) is None:
+                    break
+                self._control.wait(_LOCKED_SECONDS)
+        raise failure
 
     def attend(self, items: Sequence[T], do: Callable[[T], R], moved: Callable[[int], None] | None = None) -> list[R]:
         """Does something with each item, several at once, and keeps the bandwidth limit meanwhile. `moved` hears of

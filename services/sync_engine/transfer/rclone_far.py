@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -19,6 +20,7 @@ from services.sync_engine.transfer.private_folder import private_folder, write_p
 from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError
 from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
 from services.sync_engine.transfer.rclone_names import altered_names, as_listed
+from services.sync_engine.transfer.rclone_probe import try_names
 from services.sync_engine.transfer.rclone_remote import RcloneRemote, backend_encoding
 from services.sync_engine.transfer.tool_failures import tool_failure
 from services.sync_engine.transfer.transport import (
@@ -31,7 +33,6 @@ from services.sync_engine.transfer.transport import (
     TransferError,
 )
 
-_LONGEST_NAME = 255
 # Two seconds is FAT's step, the coarsest that still tells files of a run apart.
 _COARSEST_MTIME_NS = 2_000_000_000
 _FRESH = {"NoCheckDest": True}
@@ -79,15 +80,23 @@ class RcloneFar:
             )
 
     def traits(self) -> TargetTraits:
-        """As `FarSide.traits`, from what rclone knows of the backend."""
+        """As `FarSide.traits`, from what rclone knows of the backend, and what the server does with names."""
         self._refuse_lost_times()
+        altered = altered_names(backend_encoding(self._daemon, self._remote.name))
+        folder = INCOMING + b"/probe-" + secrets.token_hex(8).encode("ascii")
+        try:
+            tried = try_names(self._daemon, self._fs, folder, altered)
+        finally:
+            with suppress(TransferError):
+                self.remove(folder)
         return TargetTraits(
-            case_sensitive=not self._features["CaseInsensitive"],
-            max_name_bytes=_LONGEST_NAME,
+            case_sensitive=tried.case_sensitive and not self._features["CaseInsensitive"],
+            max_name_bytes=tried.max_name_bytes,
+            keeps_unicode_forms=tried.keeps_unicode_forms,
             keeps_any_bytes=False,
             keeps_symlinks=False,
             keeps_empty_folders=self._features["CanHaveEmptyDirectories"],
-            alters=altered_names(backend_encoding(self._daemon, self._remote.name)),
+            alters=altered if tried.not_kept is None else re.compile(f"{altered.pattern}|{tried.not_kept}"),
         )
 
     def free_bytes(self) -> int | None:

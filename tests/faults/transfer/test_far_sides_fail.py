@@ -26,7 +26,7 @@ from services.sync_engine.transfer.transport import (
     TransferStoppedError,
 )
 from tests.integration.transfer.carrying import TARGET, Carrying, tree, write
-from tests.integration.transfer.conformance import children_of_this_process
+from tests.integration.transfer.conforming import children_of_this_process
 from tests.integration.transfer.far_servers import Sshd, free_port, make_key, running_sshd
 
 SECRET = "BpErYl1yy1EY0hINLgYfDRRcXg"

@@ -98,7 +98,9 @@ def rclone_serving(kind: str, served: Path, folder: Path, *options: str) -> Iter
     """`rclone serve KIND`; its port."""
     port = free_port()
     command = [find_tool("rclone"), "serve", kind, str(served), "--addr", f"127.0.0.1:{port}", *options]
-    with server([*command, "--config", "/dev/null", "--dir-cache-time", "0s"], port, folder):
+    # Tests look behind its back, so it must remember nothing for long. At 0s it reads the whole tree at every look:
+    # `rclone copy` of 24 folders with a file each took 1.7 s, and of 45 folders 17 s; at 1ms 0.9 and 1.6 s.
+    with server([*command, "--config", "/dev/null", "--dir-cache-time", "1ms"], port, folder):
         yield port
 
 

@@ -17,7 +17,7 @@ from services.sync_engine.transfer.rsync_far import RsyncPlace
 from services.sync_engine.transfer.transport import Transport
 from tests.integration.transfer.carrying import HOSTILE_NAMES
 from tests.integration.transfer.conformance import TransportConformance
-from tests.integration.transfer.far_servers import Sshd, running_samba, running_sshd
+from tests.integration.transfer.far_servers import Sshd, rclone_serving, running_samba, running_sshd
 
 MAX_STREAM = 1 << 30
 
@@ -109,10 +109,49 @@ class TestRcloneSftp(RcloneConformance):
         return str(destination)
 
 
+class TestRcloneWebdav(RcloneConformance):
+    """Every file is downloaded and hashed."""
+
+    small_files = 100
+    several_batches = 60
+    large_bytes = 30 << 20
+    config = "type = webdav\nurl = http://127.0.0.1:{port}\nvendor = rclone\npacer_min_sleep = 1ms\n"
+    # Its server looks a name up in either Unicode form, and by its own look-alikes of control characters.
+    names = tuple(n for n in utf8_names(bytes((*range(1, 32), 127))) if n != "e\u0301.tif".encode())
+
+    @contextmanager
+    def serving(self, served: Path, folder: Path) -> Iterator[int]:
+        with rclone_serving("webdav", served, folder) as port:
+            yield port
+
+
+class TestRcloneS3(RcloneConformance):
+    """A PUT is atomic; there are no folders."""
+
+    small_files = 100
+    several_batches = 60
+    large_bytes = 30 << 20
+    config = (
+        "type = s3\nprovider = Rclone\nendpoint = http://127.0.0.1:{port}\nuse_multipart_uploads = false\n"
+        "access_key_id = someone\nsecret_access_key = something\n"
+    )
+    keeps = frozenset()
+    names = TestRcloneWebdav.names
+
+    @contextmanager
+    def serving(self, served: Path, folder: Path) -> Iterator[int]:
+        with rclone_serving("s3", served.parent, folder, "--auth-key", "someone,something") as port:
+            yield port
+
+    def path_there(self, destination: Path) -> str:
+        return "nas"
+
+
 class TestRcloneSamba(RcloneConformance):
     """Every file is downloaded and hashed."""
 
     small_files = 100
+    several_batches = 60
     large_bytes = 30 << 20
     config = "type = smb\nhost = 127.0.0.1\nport = {port}\nuser = guest\n"
     # One name there in either case, so two Unicode forms of it are too near as well.

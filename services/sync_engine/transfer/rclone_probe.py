@@ -1,0 +1,98 @@
+"""What a server behind rclone really does with names, by trying: what rclone knows is of the backend's kind alone."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from services.sync_engine.transfer.private_folder import private_folder, write_private
+from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError
+from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
+from services.sync_engine.transfer.rclone_names import as_listed
+from services.sync_engine.transfer.tool_failures import tool_failure
+
+_UPPER, _LOWER = "Case", "cASE"
+_COMPOSED, _TAKEN_APART = (unicodedata.normalize(form, "e\u0301") for form in ("NFC", "NFD"))
+_LENGTHS = (255, 200, 143, 100)
+# The pattern of what each name tries. Other control characters fare as this one does.
+_AWKWARD: Mapping[str, str] = {
+    "a\x01": "[\x01-\x08\x0b\x0c\x0e-\x1f]",
+    **{f"a{character}b": re.escape(character) for character in "\t\n\r\x7f<>\"'`$:?*|#%\\[];!&+~"},
+    " a": "^ ",
+    "a ": r" \Z",
+    "a.": r"\.\Z",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TriedNames:
+    """`not_kept` finds what a segment must not hold; None: nothing was found."""
+
+    case_sensitive: bool
+    keeps_unicode_forms: bool
+    max_name_bytes: int
+    not_kept: str | None
+
+
+def try_names(daemon: RcloneDaemon, fs: str, folder: bytes, altered: re.Pattern[str]) -> TriedNames:
+    """Puts a byte under each name that isn't known to be `altered`, and looks which ones are there again, in a listing
+    and asked for by themselves. The folder is the caller's to remove. TransferError when a plain name doesn't work."""
+    lengths = ["n" * length for length in _LENGTHS]
+    plain, awkward = [_UPPER, _COMPOSED], [name for name in _AWKWARD if not altered.search(name)]
+    with private_folder() as private:
+        write_private(private / "x", b"x")
+
+        def put(name: str) -> None:
+            daemon.call(
+                "operations/copyfile",
+                srcFs=str(private),
+                srcRemote="x",
+                dstFs=fs,
+                dstRemote=f"{folder.decode()}/{name}",
+                _config={"NoCheckDest": True},
+            )
+
+        def put_or_not(name: str) -> None:
+            try:
+                put(name)
+            except RcloneError:
+                # Refused, or lost on its way: the listing tells.
+                return
+
+        def put_plain(name: str) -> None:
+            try:
+                put(name)
+            except RcloneError as refusal:
+                raise tool_failure(RCLONE_FAILURES, "trying names", None, refusal.words) from refusal
+
+        daemon.attend(plain, put_plain)
+        daemon.attend([*awkward, *lengths], put_or_not)
+    tried = [*plain, *awkward, *lengths, _LOWER, _TAKEN_APART]
+    there = dict(zip(tried, daemon.attend(tried, lambda name: _is_there(daemon, fs, folder, name)), strict=True))
+    listed = _listed(daemon, fs, folder)
+    kept = {name for name in tried if there[name] and name in listed}
+    not_kept = "|".join(_AWKWARD[name] for name in awkward if name not in kept)
+    return TriedNames(
+        case_sensitive=not there[_LOWER],
+        keeps_unicode_forms=not there[_TAKEN_APART] and _COMPOSED in kept,
+        max_name_bytes=next((len(name) for name in lengths if name in kept), _LENGTHS[-1]),
+        not_kept=not_kept or None,
+    )
+
+
+def _is_there(daemon: RcloneDaemon, fs: str, folder: bytes, name: str) -> bool:
+    try:
+        item = daemon.call("operations/stat", fs=fs, remote=f"{folder.decode()}/{name}")["item"]
+    except RcloneError:
+        return False
+    return item is not None
+
+
+def _listed(daemon: RcloneDaemon, fs: str, folder: bytes) -> set[str]:
+    found: Sequence[dict[str, Any]] = daemon.must(
+        "listing", "operations/list", fs=fs, remote=folder.decode(), opt={"noModTime": True, "noMimeType": True}
+    )["list"]
+    return {as_listed(item["Name"]).decode() for item in found}

@@ -1,0 +1,71 @@
+"""What every transport does with names, times, links and folders."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from services.sync_engine.transfer.transport import (
+    EvidenceGrade,
+    FailureKind,
+    TransferError,
+)
+from tests.integration.transfer.carrying import HOSTILE_NAMES, Carrying, tree, write
+from tests.integration.transfer.conforming import Conforming
+
+
+class NamesConformance(Conforming):
+    """Whatever a run holds arrives as it is, or is refused before the first byte."""
+
+    def test_hostile_names_arrive_unchanged(self, carrying: Carrying) -> None:
+        for number, name in enumerate(self.names):
+            write(carrying.source, name, b"%d" % number)
+            write(carrying.source, b"folder " + name[:200].rstrip(b" .") + b"/" + name, b"%d" % -number)
+        copied = carrying.copy()
+        assert tree(carrying.run) == tree(carrying.source)
+        outcome = carrying.verify(copied)
+        assert (outcome.missing, outcome.differing, outcome.proven) == ((), (), True)
+        assert (outcome.unexpected, outcome.oversize, outcome.grade) == ((), (), EvidenceGrade.E4)
+        assert {one.path for one in outcome.evidence} == {file.path for file in copied}
+
+    def test_a_name_that_can_not_be_kept_is_refused_before_the_first_byte(self, carrying: Carrying) -> None:
+        refused = sorted(set(HOSTILE_NAMES) - set(self.names))
+        for name in HOSTILE_NAMES:
+            write(carrying.source, name, b"x")
+        if not refused:
+            assert carrying.verify(carrying.copy()).proven, "it keeps every name"
+            return
+        with pytest.raises(TransferError) as refusal:
+            carrying.copy()
+        assert refusal.value.kind is FailureKind.NAME_NOT_POSSIBLE
+        # Another name may be too near to a refused one.
+        assert set(refused) <= set(refusal.value.paths) and b"plain.txt" not in refusal.value.paths
+        assert not carrying.run.exists()
+
+    def test_times_empty_files_and_deep_trees(self, carrying: Carrying) -> None:
+        mtime_ns = 1_234_567_890_987_654_321
+        write(carrying.source, b"/".join([b"deep"] * 30) + b"/data.bin", b"x" * 100, mtime_ns)
+        write(carrying.source, b"empty.bin", b"", mtime_ns)
+        copied = carrying.copy()
+        assert tree(carrying.run) == tree(carrying.source)
+        for file in copied:
+            there = os.stat(os.path.join(os.fsencode(carrying.run), file.path)).st_mtime_ns
+            assert abs(there - mtime_ns) < self.mtime_step_ns
+        assert carrying.verify(copied).proven
+
+    def test_links_and_empty_folders_are_kept_or_refused(self, carrying: Carrying) -> None:
+        write(carrying.source, b"a", b"x")
+        (carrying.source / "link").symlink_to("a")
+        (carrying.source / "nothing" / "in" / "here").mkdir(parents=True)
+        refused = {b"link": "links" not in self.keeps, b"nothing/in/here": "empty folders" not in self.keeps}
+        if any(refused.values()):
+            with pytest.raises(TransferError) as refusal:
+                carrying.copy()
+            assert refusal.value.kind is FailureKind.NAME_NOT_POSSIBLE
+            assert set(refusal.value.paths) == {path for path, is_refused in refused.items() if is_refused}
+            (carrying.source / "link").unlink()
+        if refused[b"nothing/in/here"]:
+            return
+        assert carrying.verify(carrying.copy()).proven
+        assert tree(carrying.run) == tree(carrying.source)

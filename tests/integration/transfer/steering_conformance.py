@@ -1,0 +1,76 @@
+"""How every transport is steered while it works: stopped, wound down, slowed."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from services.sync_engine.transfer.bandwidth import Bandwidth
+from services.sync_engine.transfer.incoming import INCOMING
+from services.sync_engine.transfer.transport import (
+    StopReason,
+    TransferControl,
+    TransferStoppedError,
+)
+from tests.integration.transfer.carrying import Carrying, tree, write
+from tests.integration.transfer.conforming import Conforming
+
+
+class SteeringConformance(Conforming):
+    """The engine's hand on a transfer."""
+
+    def test_a_stop_in_the_middle_and_another_attempt(self, carrying: Carrying) -> None:
+        for number in range(self.several_batches):
+            write(carrying.source, b"%04d" % number, b"x")
+        with pytest.raises(TransferStoppedError) as stop:
+            carrying.copy(lambda batch: carrying.control.stop(StopReason.CANCELLED))
+        assert stop.value.reason is StopReason.CANCELLED
+        at_destination = tree(carrying.run) if carrying.run.exists() else {}
+        assert at_destination.items() <= tree(carrying.source).items()
+        carrying.control = TransferControl()
+        carrying.transport.sweep("job", keep_attempt=None)
+        copied = carrying.copy()
+        assert tree(carrying.run) == tree(carrying.source)
+        assert carrying.verify(copied).proven
+
+    def test_winding_down_lands_what_is_whole_and_begins_no_other(self, carrying: Carrying) -> None:
+        for number in range(self.several_batches):
+            write(carrying.source, b"%04d" % number, b"x")
+        with pytest.raises(TransferStoppedError):
+            carrying.copy(lambda batch: carrying.control.wind_down(StopReason.ENGINE_STOPPING))
+        assert 0 < len(tree(carrying.run)) < self.several_batches
+
+    def test_room_and_the_check(self, carrying: Carrying) -> None:
+        room = carrying.transport.free_bytes()
+        assert room is None or room > 0
+        carrying.transport.check()
+        incoming = carrying.destination / os.fsdecode(INCOMING)
+        assert not incoming.exists() or os.listdir(incoming) == []
+
+    def test_a_limit_ends_in_the_middle(self, carrying: Carrying) -> None:
+        """At 12 KiB/s this takes most of an hour; the limit ends when it has been asked for a few times."""
+        write(carrying.source, b"a", os.urandom(30 << 20))
+        limit = _EndingLimit()
+        carrying.transport = self.open(carrying.destination, limit)
+        copied = carrying.copy()
+        assert limit.asked > _HELD_FOR
+        assert carrying.progress.bytes == 30 << 20
+        assert carrying.verify(copied).proven
+
+
+_HELD_FOR = 5
+
+
+class _EndingLimit(Bandwidth):
+    """12 KiB/s, the first few times that somebody asks."""
+
+    def __init__(self) -> None:
+        super().__init__(upload_mbps=0.1)
+        object.__setattr__(self, "asked", 0)
+
+    asked: int
+
+    def kib_per_second(self, local: object) -> int | None:
+        object.__setattr__(self, "asked", self.asked + 1)
+        return 12 if self.asked <= _HELD_FOR else None
