@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -21,7 +19,6 @@ from libs.service_kit.identity import ServiceName
 from libs.service_kit.settings import Settings
 
 _ANSWER_SECONDS = 60.0
-_TOOLS = {"rclone": ("rclone",), "rsync_ssh": ("rsync", "ssh")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +35,7 @@ def doctor(
     config: ConfigOption = None,
     token_file: TokenOption = None,
 ) -> None:
-    """Ask every service, log, destination and tool how it is. Exit status 1 when something is not well."""
+    """Ask every service, log and destination, tools included, how it is. Exit status 1 when something is not well."""
 
     async def work() -> int:
         connection = connect(config, token_file)
@@ -60,8 +57,6 @@ async def _all_checks(connection: Connection) -> AsyncIterator[Check]:
                     yield check
             except grpc.aio.AioRpcError as error:
                 yield Check(service, False, f"{error.code().name}: {error.details()}")
-    for check in await _tools(connection.settings):
-        yield check
 
 
 async def _of_service(service: ServiceName, channel: grpc.aio.Channel, settings: Settings) -> Sequence[Check]:
@@ -104,6 +99,7 @@ def _destination(equipment_id: str, status: equipment_service_pb2.DestinationSta
     said = [status.transport]
     if status.problem:
         said.append(status.problem)
+    said += [f"{tool.name} {visible(tool.version)}" for tool in status.tools]
     if status.HasField("free_bytes"):
         said.append(f"{size(status.free_bytes)} free")
     if status.HasField("probe"):
@@ -115,24 +111,3 @@ def _destination(equipment_id: str, status: equipment_service_pb2.DestinationSta
     if status.suspected:
         said.append(f"under suspicion: {len(status.doubted_files)} files were wrong twice; labferry equipment trust")
     return Check(f"{equipment_id} to {status.name}", status.reachable and not status.suspected, ", ".join(said))
-
-
-async def _tools(settings: Settings) -> list[Check]:
-    """The programs that transports call, as they are on this machine."""
-    kinds = {d.transport.type for e in settings.equipment for d in e.all_destinations()}
-    return [await _tool(name) for kind, names in _TOOLS.items() if kind in kinds for name in names]
-
-
-async def _tool(name: str) -> Check:
-    path = shutil.which(name)
-    if path is None:
-        return Check(name, False, "is not installed on this machine")
-    asked = await asyncio.create_subprocess_exec(
-        *(path, "-V" if name == "ssh" else "--version"),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    out, _ = await asked.communicate()
-    first = out.decode(errors="replace").partition("\n")[0]
-    return Check(name, asked.returncode == 0, visible(first))

@@ -23,7 +23,7 @@ from libs.service_kit.settings import SQLITE
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.after_proof import after_proof
 from services.sync_engine.audits.read_model import CopiesProjection
-from services.sync_engine.destinations import open_destinations
+from services.sync_engine.destinations import open_destinations, report_missing_tools
 from services.sync_engine.engine_log import EngineLog
 from services.sync_engine.equipment import servicer as equipment_servicer
 from services.sync_engine.equipment.pause_command import PauseEquipment
@@ -130,6 +130,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         destinations = open_destinations(
             settings.equipment, await projections.query(destinations_used), settings.verify
         )
+        await report_missing_tools(destinations, threads, logger)
         watch = DestinationWatch(threads, _now, logger, settings.transfer.stall_timeout)
         resources.push_async_callback(watch.close)
         engine_id, host = str(uuid.uuid4()), socket.gethostname()

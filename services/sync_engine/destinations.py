@@ -14,6 +14,8 @@ from libs.service_kit.equipment_settings import (
     Weekday,
 )
 from libs.service_kit.settings import VerifySettings
+from libs.service_kit.telemetry import Logger
+from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.transfer.bandwidth import Bandwidth, BandwidthBrake, BandwidthWindow
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.far_side import FarPlace
@@ -23,7 +25,8 @@ from services.sync_engine.transfer.rclone_remote import RcloneRemote
 from services.sync_engine.transfer.remote_transport import RemoteTransport
 from services.sync_engine.transfer.rsync_far import RsyncPlace
 from services.sync_engine.transfer.ssh_session import SshAccess
-from services.sync_engine.transfer.transport import Transport
+from services.sync_engine.transfer.tools import RCLONE, RSYNC, SSH, Toolbox
+from services.sync_engine.transfer.transport import TransferError, Transport
 
 _DAYS = {day: number for number, day in enumerate(Weekday)}
 
@@ -36,13 +39,14 @@ def open_destinations(
     `used_before` holds (equipment, destination) of those that a job was begun to: an empty folder in their place is a
     mount point without its mount.
     """
+    boxes = {"rclone": Toolbox((RCLONE,)), "rsync_ssh": Toolbox((RSYNC, SSH))}
     return {
         e.id: tuple(
             Destination(
                 d.name,
                 d.required,
                 d.transport.type,
-                _open(d.transport, (e.id, d.name) in used_before, verify.max_stream_bytes),
+                _open(d.transport, boxes, (e.id, d.name) in used_before, verify.max_stream_bytes),
             )
             for d in e.all_destinations()
         )
@@ -52,6 +56,7 @@ def open_destinations(
 
 def _open(
     settings: MountedTransportSettings | RcloneTransportSettings | RsyncSshTransportSettings,
+    boxes: Mapping[str, Toolbox],
     used_before: bool,
     max_stream_bytes: int,
 ) -> Transport:
@@ -61,11 +66,29 @@ def _open(
             return MountedTransport(settings.path, bandwidth=bandwidth, used_before=used_before)
         case RcloneTransportSettings():
             remote = RcloneRemote(settings.rclone_remote, settings.rclone_remote_path, settings.rclone_config)
-            place: FarPlace = RclonePlace(remote, bandwidth=bandwidth, used_before=used_before)
+            tools = boxes[settings.type]
+            place: FarPlace = RclonePlace(remote, tools=tools, bandwidth=bandwidth, used_before=used_before)
         case RsyncSshTransportSettings():
             access = SshAccess(settings.ssh_target, settings.ssh_key_path, settings.ssh_port, settings.known_hosts)
-            place = RsyncPlace(access, settings.remote_path, bandwidth=bandwidth, used_before=used_before)
+            tools = boxes[settings.type]
+            place = RsyncPlace(access, settings.remote_path, tools=tools, bandwidth=bandwidth, used_before=used_before)
     return RemoteTransport(place, max_stream_bytes=max_stream_bytes)
+
+
+async def report_missing_tools(
+    destinations: Mapping[str, Sequence[Destination]], threads: WorkThreads, logger: Logger
+) -> None:
+    """Looks for the programs that the configured kinds of transport call, and logs an error for each kind that can't
+    work; the others can."""
+    by_kind: dict[str, dict[str, Destination]] = {}
+    for equipment_id, places in destinations.items():
+        for place in places:
+            by_kind.setdefault(place.kind, {})[f"{equipment_id}/{place.name}"] = place
+    for kind, of_kind in by_kind.items():
+        try:
+            await threads.run(next(iter(of_kind.values())).transport.require_tools)
+        except TransferError as error:
+            logger.error("transport_unusable", transport=kind, problem=error.message, destinations=sorted(of_kind))
 
 
 def open_brakes(equipment: Sequence[EquipmentSettings]) -> Mapping[tuple[str, str], BandwidthBrake]:

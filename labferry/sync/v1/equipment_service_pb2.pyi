@@ -240,6 +240,7 @@ class DestinationStatus(_message.Message):
     PROBE_TIME_FIELD_NUMBER: _builtins.int
     SUSPECTED_FIELD_NUMBER: _builtins.int
     DOUBTED_FILES_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name in the configuration."""
     transport: _builtins.str
@@ -270,6 +271,12 @@ class DestinationStatus(_message.Message):
     def doubted_files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Files that were read back wrong there twice, since it was last trusted, relative to local_root; at most 100."""
 
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolVersion]:
+        """The programs on the engine's machine that it needs, by name; empty for mounted destinations, and while one is missing or
+        too old: `problem` names that one then.
+        """
+
     def __init__(
         self,
         *,
@@ -284,10 +291,11 @@ class DestinationStatus(_message.Message):
         probe_time: _timestamp_pb2.Timestamp | None = ...,
         suspected: _builtins.bool = ...,
         doubted_files: _abc.Iterable[_builtins.str] | None = ...,
+        tools: _abc.Iterable[Global___ToolVersion] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_probe", b"_probe", "_probe_time", b"_probe_time", "checked_time", b"checked_time", "free_bytes", b"free_bytes", "probe", b"probe", "probe_time", b"probe_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_probe", b"_probe", "_probe_time", b"_probe_time", "checked_time", b"checked_time", "doubted_files", b"doubted_files", "free_bytes", b"free_bytes", "name", b"name", "probe", b"probe", "probe_time", b"probe_time", "problem", b"problem", "reachable", b"reachable", "required", b"required", "suspected", b"suspected", "transport", b"transport"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_probe", b"_probe", "_probe_time", b"_probe_time", "checked_time", b"checked_time", "doubted_files", b"doubted_files", "free_bytes", b"free_bytes", "name", b"name", "probe", b"probe", "probe_time", b"probe_time", "problem", b"problem", "reachable", b"reachable", "required", b"required", "suspected", b"suspected", "tools", b"tools", "transport", b"transport"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__free_bytes: _TypeAlias = _typing.Literal["free_bytes"]  # noqa: Y015
     _WhichOneofArgType__free_bytes: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes"]  # noqa: Y015
@@ -314,6 +322,10 @@ class DestinationProbe(_message.Message):
     MAX_NAME_BYTES_FIELD_NUMBER: _builtins.int
     KEEPS_UNICODE_FORMS_FIELD_NUMBER: _builtins.int
     KEEPS_ANY_BYTES_FIELD_NUMBER: _builtins.int
+    KEEPS_SYMLINKS_FIELD_NUMBER: _builtins.int
+    KEEPS_EMPTY_FOLDERS_FIELD_NUMBER: _builtins.int
+    ALTERED_NAMES_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
     case_sensitive: _builtins.bool
     """"run" and "RUN" are different names."""
     max_name_bytes: _builtins.int
@@ -322,6 +334,18 @@ class DestinationProbe(_message.Message):
     """Names that differ only in how Unicode composes them are different names."""
     keeps_any_bytes: _builtins.bool
     """Names that aren't UTF-8 are kept."""
+    keeps_symlinks: _builtins.bool
+    """Symlinks are kept as links. Absent where it was measured before this was noted."""
+    keeps_empty_folders: _builtins.bool
+    """Folders without files are kept. Absent where it was measured before this was noted."""
+    altered_names: _builtins.str
+    """A regular expression, in the form of Python's `re`: a segment in which it finds something would be kept under another
+    name, or not at all. Empty: there is none.
+    """
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolVersion]:
+        """The programs on the engine's machine that bring data there; none for mounted destinations. By name."""
+
     def __init__(
         self,
         *,
@@ -329,14 +353,51 @@ class DestinationProbe(_message.Message):
         max_name_bytes: _builtins.int = ...,
         keeps_unicode_forms: _builtins.bool = ...,
         keeps_any_bytes: _builtins.bool = ...,
+        keeps_symlinks: _builtins.bool | None = ...,
+        keeps_empty_folders: _builtins.bool | None = ...,
+        altered_names: _builtins.str = ...,
+        tools: _abc.Iterable[Global___ToolVersion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_keeps_empty_folders", b"_keeps_empty_folders", "_keeps_symlinks", b"_keeps_symlinks", "keeps_empty_folders", b"keeps_empty_folders", "keeps_symlinks", b"keeps_symlinks"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keeps_empty_folders", b"_keeps_empty_folders", "_keeps_symlinks", b"_keeps_symlinks", "altered_names", b"altered_names", "case_sensitive", b"case_sensitive", "keeps_any_bytes", b"keeps_any_bytes", "keeps_empty_folders", b"keeps_empty_folders", "keeps_symlinks", b"keeps_symlinks", "keeps_unicode_forms", b"keeps_unicode_forms", "max_name_bytes", b"max_name_bytes", "tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__keeps_empty_folders: _TypeAlias = _typing.Literal["keeps_empty_folders"]  # noqa: Y015
+    _WhichOneofArgType__keeps_empty_folders: _TypeAlias = _typing.Literal["_keeps_empty_folders", b"_keeps_empty_folders"]  # noqa: Y015
+    _WhichOneofReturnType__keeps_symlinks: _TypeAlias = _typing.Literal["keeps_symlinks"]  # noqa: Y015
+    _WhichOneofArgType__keeps_symlinks: _TypeAlias = _typing.Literal["_keeps_symlinks", b"_keeps_symlinks"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__keeps_empty_folders) -> _WhichOneofReturnType__keeps_empty_folders | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__keeps_symlinks) -> _WhichOneofReturnType__keeps_symlinks | None: ...
+
+Global___DestinationProbe: _TypeAlias = DestinationProbe  # noqa: Y015
+
+@_typing.final
+class ToolVersion(_message.Message):
+    """One program that a transport calls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name: "rclone", "rsync" or "ssh"."""
+    version: _builtins.str
+    """Its version, as it tells it."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_sensitive", b"case_sensitive", "keeps_any_bytes", b"keeps_any_bytes", "keeps_unicode_forms", b"keeps_unicode_forms", "max_name_bytes", b"max_name_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DestinationProbe: _TypeAlias = DestinationProbe  # noqa: Y015
+Global___ToolVersion: _TypeAlias = ToolVersion  # noqa: Y015
 
 @_typing.final
 class JobCount(_message.Message):

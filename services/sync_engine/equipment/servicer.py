@@ -15,7 +15,7 @@ from services.sync_engine.equipment.pause_command import PauseEquipment
 from services.sync_engine.equipment.status import DestinationStatus, EquipmentStatus, EquipmentStatuses
 from services.sync_engine.jobs.job import JOB_STATES
 from services.sync_engine.requests import Fields, cause
-from services.sync_engine.targets.keeper import TargetKeeper, probe_message
+from services.sync_engine.targets.keeper import TargetKeeper, probe_message, tool_messages
 
 if TYPE_CHECKING:
     from grpc.aio import ServicerContext
@@ -97,11 +97,12 @@ def _destination(status: DestinationStatus) -> pb.DestinationStatus:
     )
     target = status.target
     if status.traits is not None:
-        message.probe.CopyFrom(probe_message(status.traits))
+        message.probe.CopyFrom(probe_message(status.traits, status.tools))
     elif target.probe is not None:
         message.probe.CopyFrom(target.probe)
     if target.probed is not None:
         message.probe_time.CopyFrom(_stamp(target.probed))
+    message.tools.extend(tool_messages(status.tools))
     message.suspected = target.is_suspected
     message.doubted_files.extend(target.doubted[-_MOST_DOUBTED:])
     return message

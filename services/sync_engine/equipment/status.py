@@ -35,6 +35,7 @@ class DestinationStatus:
     checked: datetime
     free_bytes: int | None
     traits: TargetTraits | None
+    tools: Mapping[str, str]
     target: Target
 
 
@@ -106,5 +107,6 @@ class EquipmentStatuses:
             checked=self._clock(),
             free_bytes=free,
             traits=destination.transport.traits,
+            tools=destination.transport.tools,
             target=self._target(equipment_id, destination.name),
         )

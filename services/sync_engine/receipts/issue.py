@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -39,7 +39,8 @@ class ReceiptIssuer:
         if job.manifest_blob is None:
             raise JobHistoryError(f"job {job.job_id} is {job.state} without a manifest")
         jobs = latest_by_destination([*await self._jobs_of_run(job.run), job])
-        copies = [await self._copy(each) for each in jobs.values() if each.state in PROVEN_STATES]
+        proven = {name: each for name, each in jobs.items() if each.state in PROVEN_STATES}
+        copies = [await self._copy(each) for each in proven.values()]
         receipt = Receipt(
             run=job.run,
             equipment_id=job.equipment_id,
@@ -52,9 +53,14 @@ class ReceiptIssuer:
             byte_count=job.byte_count,
             copies=[copy for copy in copies if copy is not None],
             log_id=self._log.store.store_id,
-            tools={"labferry": LABFERRY_VERSION},
+            tools={**self._tools(job.equipment_id, proven), "labferry": LABFERRY_VERSION},
         )
         return sign_receipt(receipt, self._key)
+
+    def _tools(self, equipment_id: str, names: Collection[str]) -> dict[str, str]:
+        """Versions of what this engine carries and verifies with, at the destinations of these names."""
+        places = (d for d in self._destinations.get(equipment_id, ()) if d.name in names)
+        return {name: version for place in places for name, version in place.transport.tools.items()}
 
     async def _copy(self, job: Job) -> ProvenCopy | None:
         kinds = {d.name: d.kind for d in self._destinations.get(job.equipment_id, ())}

@@ -113,7 +113,9 @@ class TargetKeeper:
         traits = place.transport.traits
         if traits is not None:
             probed = equipment_events_pb2.DestinationProbed(
-                equipment_id=job.equipment_id, destination=job.destination, probe=probe_message(traits)
+                equipment_id=job.equipment_id,
+                destination=job.destination,
+                probe=probe_message(traits, place.transport.tools),
             )
             await self._append(
                 job.equipment_id, job.destination, lambda t: None if t.probe == probed.probe else probed, BY_ITSELF
@@ -166,11 +168,20 @@ class TargetKeeper:
         return target
 
 
-def probe_message(traits: TargetTraits) -> equipment_service_pb2.DestinationProbe:
-    """What a destination does with names."""
+def probe_message(traits: TargetTraits, tools: Mapping[str, str]) -> equipment_service_pb2.DestinationProbe:
+    """What a destination does with names, and versions by name of what brings data there."""
     return equipment_service_pb2.DestinationProbe(
         case_sensitive=traits.case_sensitive,
         max_name_bytes=traits.max_name_bytes,
         keeps_unicode_forms=traits.keeps_unicode_forms,
         keeps_any_bytes=traits.keeps_any_bytes,
+        keeps_symlinks=traits.keeps_symlinks,
+        keeps_empty_folders=traits.keeps_empty_folders,
+        altered_names="" if traits.alters is None else traits.alters.pattern,
+        tools=tool_messages(tools),
     )
+
+
+def tool_messages(tools: Mapping[str, str]) -> Sequence[equipment_service_pb2.ToolVersion]:
+    """Versions by name, sorted."""
+    return [equipment_service_pb2.ToolVersion(name=name, version=version) for name, version in sorted(tools.items())]

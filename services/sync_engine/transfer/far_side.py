@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from services.sync_engine.transfer.tools import Toolbox
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     EntryKind,
@@ -109,7 +110,9 @@ class FarSide(Protocol):
 
 
 class FarPlace(Protocol):
-    """A destination of which sessions can be opened."""
+    """A destination of which sessions can be opened. `tools` are what it calls."""
+
+    tools: Toolbox
 
     def open(self, control: TransferControl, most_seconds: float | None = None) -> AbstractContextManager[FarSide]:
         """A session. `most_seconds`: no step may take longer."""

@@ -64,6 +64,14 @@ class MountedTransport:
         """As `Transport.traits`."""
         return self._traits
 
+    @property
+    def tools(self) -> Mapping[str, str]:
+        """As `Transport.tools`: none."""
+        return {}
+
+    def require_tools(self) -> None:
+        """As `Transport.require_tools`: it needs none."""
+
     def check(self) -> None:
         """Makes, syncs and removes an empty file. A full destination passes: that is a matter of each copy."""
         with self._opened() as root:

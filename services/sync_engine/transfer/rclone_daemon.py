@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
 import socket
 import threading
@@ -19,13 +18,12 @@ from services.sync_engine.transfer.bandwidth import Bandwidth, local_now
 from services.sync_engine.transfer.private_folder import private_folder, write_private
 from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
 from services.sync_engine.transfer.tool_failures import tool_failure
-from services.sync_engine.transfer.tool_process import LOOK_SECONDS, ToolProcess, find_tool
+from services.sync_engine.transfer.tool_process import LOOK_SECONDS, ToolProcess, find_tool, tool_environment
 from services.sync_engine.transfer.transport import FailureKind, TransferControl, TransferError
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_OLDEST = (1, 69)
 _START_SECONDS = 20.0
 _WORKERS = 8
 # WebDAV servers refuse a folder while another call makes it, and rclone makes it again for each file.
@@ -164,9 +162,9 @@ class _SocketConnection(http.client.HTTPConnection):
 @contextmanager
 def open_rclone(config: Path | None, control: TransferControl, bandwidth: Bandwidth) -> Iterator[RcloneDaemon]:
     """Starts rclone with a private copy of its configuration, which it rewrites. TransferError CONFIGURATION when it is
-    missing, too old, or its configuration can't be read."""
+    missing, or its configuration can't be read."""
     rclone = find_tool("rclone")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RCLONE_")}
+    environment = tool_environment()
     with private_folder() as folder:
         copied, address, log = folder / "rclone.conf", folder / "rc", folder / "log"
         write_private(copied, _content(config))
@@ -180,13 +178,7 @@ def open_rclone(config: Path | None, control: TransferControl, bandwidth: Bandwi
                 if time.monotonic() - began > _START_SECONDS:
                     raise TransferError(FailureKind.CONFIGURATION, "rclone did not start")
                 control.wait(0.01)
-            daemon = RcloneDaemon(process, address, control, bandwidth, log)
-            version = daemon.must("asking for its version", "core/version")
-            if tuple(version["decomposed"][:2]) < _OLDEST:
-                raise TransferError(
-                    FailureKind.CONFIGURATION, f"rclone 1.69 or newer is needed; {rclone} is {version['version']}"
-                )
-            yield daemon
+            yield RcloneDaemon(process, address, control, bandwidth, log)
 
 
 def _answers(address: Path) -> bool:

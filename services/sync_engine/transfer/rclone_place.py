@@ -9,13 +9,15 @@ from services.sync_engine.transfer.bandwidth import Bandwidth
 from services.sync_engine.transfer.rclone_daemon import open_rclone
 from services.sync_engine.transfer.rclone_far import RcloneFar
 from services.sync_engine.transfer.rclone_remote import RcloneRemote
+from services.sync_engine.transfer.tools import Toolbox
 from services.sync_engine.transfer.transport import FailureKind, TransferControl, TransferError
 
 
 class RclonePlace:
     """A folder of a remote. `used_before`: its incoming folder must be there, where the backend has folders."""
 
-    def __init__(self, remote: RcloneRemote, *, bandwidth: Bandwidth, used_before: bool) -> None:
+    def __init__(self, remote: RcloneRemote, *, tools: Toolbox, bandwidth: Bandwidth, used_before: bool) -> None:
+        self.tools = tools
         self._remote = remote
         self._bandwidth = bandwidth
         self._used_before = used_before
@@ -23,6 +25,7 @@ class RclonePlace:
     @contextmanager
     def open(self, control: TransferControl, most_seconds: float | None = None) -> Iterator[RcloneFar]:
         """As `FarPlace.open`."""
+        self.tools.require()
         with open_rclone(self._remote.config, control, self._bandwidth) as daemon:
             daemon.end_at(most_seconds)
             if not daemon.must("reading its configuration", "config/get", name=self._remote.name):

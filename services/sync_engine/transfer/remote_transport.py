@@ -56,6 +56,15 @@ class RemoteTransport:
         """As `Transport.traits`."""
         return self._traits
 
+    @property
+    def tools(self) -> Mapping[str, str]:
+        """As `Transport.tools`."""
+        return self._place.tools.versions
+
+    def require_tools(self) -> None:
+        """As `Transport.require_tools`."""
+        self._place.tools.require()
+
     def check(self) -> None:
         """As `Transport.check`; what says nothing for 25 s doesn't answer."""
         with self._place.open(TransferControl(), _CHECK_SECONDS) as far:

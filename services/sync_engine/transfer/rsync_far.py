@@ -19,7 +19,8 @@ from services.sync_engine.transfer.rsync_failures import RSYNC_FAILURES
 from services.sync_engine.transfer.rsync_send import RsyncSend
 from services.sync_engine.transfer.ssh_session import SshAccess, SshSession, open_ssh
 from services.sync_engine.transfer.tool_failures import tool_failure
-from services.sync_engine.transfer.tool_process import find_tool, run_tool
+from services.sync_engine.transfer.tool_process import find_tool
+from services.sync_engine.transfer.tools import Toolbox
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     EntryKind,
@@ -41,7 +42,10 @@ _HASH_FILES = 1000
 class RsyncPlace:
     """A folder of a host that ssh reaches. `used_before`: its incoming folder must be there."""
 
-    def __init__(self, access: SshAccess, path: str, *, bandwidth: Bandwidth, used_before: bool) -> None:
+    def __init__(
+        self, access: SshAccess, path: str, *, tools: Toolbox, bandwidth: Bandwidth, used_before: bool
+    ) -> None:
+        self.tools = tools
         self._access = access
         self._root = os.fsencode(path)
         self._bandwidth = bandwidth
@@ -50,6 +54,7 @@ class RsyncPlace:
     @contextmanager
     def open(self, control: TransferControl, most_seconds: float | None = None) -> Iterator[RsyncFar]:
         """As `FarPlace.open`."""
+        self.tools.require()
         rsync = find_tool("rsync")
         with open_ssh(self._access, control, most_seconds) as ssh:
             yield RsyncFar(ssh, rsync, self._root, self._bandwidth, self._access.target, self._used_before)
@@ -82,7 +87,7 @@ class RsyncFar:
 
     def traits(self) -> TargetTraits:
         """As `FarSide.traits`. CONFIGURATION when the far end lacks what is needed there."""
-        self._refuse_old_tools()
+        self._refuse_old_far_tools()
         folder = INCOMING + b"/probe-" + secrets.token_hex(8).encode("ascii")
         forms = [unicodedata.normalize(form, "e\u0301").encode() for form in ("NFC", "NFD")]
         said = self._ssh.must("trying names", scripts.PROBE, [self._root, folder, *forms, b"\xff\xfe"]).split()
@@ -98,14 +103,7 @@ class RsyncFar:
             keeps_symlinks=b"symlinks" in said,
         )
 
-    def _refuse_old_tools(self) -> None:
-        here = run_tool(
-            [self._rsync, "--version"], environment=self._ssh.environment, control=self._ssh.control, most_seconds=10
-        )
-        version = _VERSION.search(here.stdout.decode(errors="replace"))
-        if version is None or (int(version[1]), int(version[2])) < _OLDEST:
-            said = version[0] if version is not None else here.stderr.decode(errors="replace")
-            raise TransferError(FailureKind.CONFIGURATION, f"rsync 3.2 or newer is needed; {self._rsync} says {said}")
+    def _refuse_old_far_tools(self) -> None:
         far = self._ssh.run(scripts.VERSIONS, [])
         words = (far.stdout + far.stderr).decode(errors="replace")
         version = _VERSION.search(words)

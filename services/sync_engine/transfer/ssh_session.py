@@ -6,7 +6,6 @@ standard input. ssh reads no configuration but ours, asks nobody anything, and c
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,13 @@ from pathlib import Path
 from services.sync_engine.transfer.private_folder import private_folder, write_private
 from services.sync_engine.transfer.rsync_failures import RSYNC_FAILURES
 from services.sync_engine.transfer.tool_failures import tool_failure
-from services.sync_engine.transfer.tool_process import Finished, ToolProcess, find_tool, run_tool
+from services.sync_engine.transfer.tool_process import (
+    Finished,
+    ToolProcess,
+    find_tool,
+    run_tool,
+    tool_environment,
+)
 from services.sync_engine.transfer.transport import FailureKind, TransferControl, TransferError
 
 FAR = "far"
@@ -34,13 +39,6 @@ class SshAccess:
     key_path: Path
     port: int | None = None
     known_hosts: Path | None = None
-
-
-def tool_environment() -> dict[str, str]:
-    """What a tool inherits: no agent, no prompt, and messages that the tables know."""
-    unwanted = {"SSH_AUTH_SOCK", "SSH_ASKPASS", "DISPLAY", "RSYNC_RSH", "RSYNC_PASSWORD", "RSYNC_OLD_ARGS"}
-    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
-    return {**kept, "LC_ALL": "C"}
 
 
 class SshSession:

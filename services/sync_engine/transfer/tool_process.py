@@ -31,6 +31,15 @@ def find_tool(name: str) -> str:
     return found
 
 
+def tool_environment() -> dict[str, str]:
+    """What a tool inherits: no agent, no prompt, no options of its own, and messages that the tables know."""
+    unwanted = {"SSH_AUTH_SOCK", "SSH_ASKPASS", "DISPLAY", "RSYNC_RSH", "RSYNC_PASSWORD", "RSYNC_OLD_ARGS"}
+    kept = {
+        name: value for name, value in os.environ.items() if name not in unwanted and not name.startswith("RCLONE_")
+    }
+    return {**kept, "LC_ALL": "C"}
+
+
 class ToolProcess:
     """One child in a session of its own, so that all that it starts ends with it."""
 

@@ -279,6 +279,14 @@ class Transport(Protocol):
         """What the destination does with names; None before it was measured."""
         ...
 
+    @property
+    def tools(self) -> Mapping[str, str]:
+        """Versions, by name, of the programs on this machine that it calls; empty until they were found."""
+        ...
+
+    def require_tools(self) -> None:
+        """Returns when those programs are there and new enough; else TransferError CONFIGURATION names one."""
+
     def check(self) -> None:
         """Returns when the destination is reachable and usable; else TransferError with the reason."""
 

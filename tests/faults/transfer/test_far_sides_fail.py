@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,6 +20,7 @@ from services.sync_engine.transfer.rclone_remote import RcloneRemote
 from services.sync_engine.transfer.remote_transport import RemoteTransport
 from services.sync_engine.transfer.rsync_far import RsyncPlace
 from services.sync_engine.transfer.ssh_session import SshAccess
+from services.sync_engine.transfer.tools import RCLONE, RSYNC, SSH, Toolbox
 from services.sync_engine.transfer.transport import (
     FailureKind,
     StopReason,
@@ -29,6 +31,7 @@ from tests.integration.transfer.carrying import TARGET, Carrying, tree, write
 from tests.integration.transfer.conforming import children_of_this_process
 from tests.integration.transfer.far_servers import Sshd, free_port, make_key, running_sshd
 
+RSYNC_TOOLS, RCLONE_TOOLS = Toolbox((RSYNC, SSH)), Toolbox((RCLONE,))
 SECRET = "BpErYl1yy1EY0hINLgYfDRRcXg"
 
 
@@ -39,12 +42,12 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 
 def rsync(access: SshAccess, destination: Path) -> RemoteTransport:
-    place = RsyncPlace(access, str(destination), bandwidth=UNLIMITED, used_before=False)
+    place = RsyncPlace(access, str(destination), tools=RSYNC_TOOLS, bandwidth=UNLIMITED, used_before=False)
     return RemoteTransport(place, max_stream_bytes=1 << 30)
 
 
 def rclone(config: Path, path: str) -> RemoteTransport:
-    place = RclonePlace(RcloneRemote("far", path, config), bandwidth=UNLIMITED, used_before=False)
+    place = RclonePlace(RcloneRemote("far", path, config), tools=RCLONE_TOOLS, bandwidth=UNLIMITED, used_before=False)
     return RemoteTransport(place, max_stream_bytes=1 << 30)
 
 
@@ -192,6 +195,8 @@ def test_a_tool_that_is_missing_is_named(
     tmp_path: Path, sshd: Sshd, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(tool_process.shutil, "which", lambda tool, path: None if tool == name else f"/usr/bin/{tool}")
+    monkeypatch.setattr(sys.modules[__name__], "RCLONE_TOOLS", Toolbox((RCLONE,)))
+    monkeypatch.setattr(sys.modules[__name__], "RSYNC_TOOLS", Toolbox((RSYNC, SSH)))
     transport = rclone(sftp(tmp_path, sshd.access), "") if name == "rclone" else rsync(sshd.access, tmp_path)
     refusal = failure(transport.check)
     assert refusal.kind is FailureKind.CONFIGURATION

@@ -14,12 +14,14 @@ from services.sync_engine.transfer.rclone_place import RclonePlace
 from services.sync_engine.transfer.rclone_remote import RcloneRemote
 from services.sync_engine.transfer.remote_transport import RemoteTransport
 from services.sync_engine.transfer.rsync_far import RsyncPlace
+from services.sync_engine.transfer.tools import RCLONE, RSYNC, SSH, Toolbox
 from services.sync_engine.transfer.transport import Transport
 from tests.integration.transfer.carrying import HOSTILE_NAMES
 from tests.integration.transfer.conformance import TransportConformance
 from tests.integration.transfer.far_servers import Sshd, rclone_serving, running_samba, running_sshd
 
 MAX_STREAM = 1 << 30
+RSYNC_TOOLS, RCLONE_TOOLS = Toolbox((RSYNC, SSH)), Toolbox((RCLONE,))
 
 
 class TestMounted(TransportConformance):
@@ -39,7 +41,7 @@ class TestRsyncSsh(TransportConformance):
         self.access = sshd.access
 
     def open(self, destination: Path, bandwidth: Bandwidth = UNLIMITED) -> Transport:
-        place = RsyncPlace(self.access, str(destination), bandwidth=bandwidth, used_before=False)
+        place = RsyncPlace(self.access, str(destination), tools=RSYNC_TOOLS, bandwidth=bandwidth, used_before=False)
         return RemoteTransport(place, max_stream_bytes=MAX_STREAM, batch_files=self.several_batches // 3)
 
 
@@ -74,7 +76,7 @@ class RcloneConformance(TransportConformance):
     def open(self, destination: Path, bandwidth: Bandwidth = UNLIMITED) -> Transport:
         remote = RcloneRemote("far", self.path_there(destination), self.config_file)
         return RemoteTransport(
-            RclonePlace(remote, bandwidth=bandwidth, used_before=False),
+            RclonePlace(remote, tools=RCLONE_TOOLS, bandwidth=bandwidth, used_before=False),
             max_stream_bytes=MAX_STREAM,
             batch_files=self.several_batches // 3,
         )
