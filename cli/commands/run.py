@@ -97,6 +97,9 @@ def verify(
     run: RunArgument,
     destination: Annotated[str, typer.Option(help="Only this one.")] = "",
     reason: Annotated[str, typer.Option(help="Why; kept in the log.")] = "",
+    max_stream_bytes: Annotated[
+        int | None, typer.Option(min=1, help="Largest file to download for it, where nothing else tells a hash.")
+    ] = None,
     output: OutputOption = OutputFormat.TABLE,
     config: ConfigOption = None,
     token_file: TokenOption = None,
@@ -104,7 +107,9 @@ def verify(
     """Read back what the destinations hold and compare. Exit status 1 unless every one matches."""
 
     async def work() -> int:
-        request = sync_service_pb2.VerifyRunRequest(run=run, destination=destination or None, reason=reason or None)
+        request = sync_service_pb2.VerifyRunRequest(
+            run=run, destination=destination or None, reason=reason or None, max_stream_bytes=max_stream_bytes
+        )
         reports: list[sync_service_pb2.VerifyReport] = []
         async with connect(config, token_file).channel(ServiceName.SYNC_ENGINE) as channel:
             with _bar() as bar:

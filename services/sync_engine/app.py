@@ -240,7 +240,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             waiting=waiting,
             proof=proof,
         )
-        problems = Problems(projections, locator, rules, threads, _now)
+        problems = Problems(projections, locator, rules, threads, _now, targets.suspected)
         problem_watch = ProblemWatch(problems.query, as_labferry_error, environment.draining, logger)
         projections.on_applied(lambda _: problem_watch.news())
         resources.push_async_callback(problem_watch.close)

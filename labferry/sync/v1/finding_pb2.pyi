@@ -61,6 +61,8 @@ class _RuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rule.ValueType],
     """Soft: a staged run isn't complete, and nothing of it arrives any more."""
     RULE_STAGING_WAITING: _Rule.ValueType  # 20
     """Soft: a staged run waits for somebody."""
+    RULE_TARGET_SUSPECTED: _Rule.ValueType  # 21
+    """Soft: a destination read back three different files wrong, each twice; it gets nothing until TrustDestination."""
 
 class Rule(_Rule, metaclass=_RuleEnumTypeWrapper):
     """A validation rule. Its short name (the spec's) is the enum name without the prefix, in lower case."""
@@ -103,6 +105,8 @@ RULE_STAGING_STALLED: Rule.ValueType  # 19
 """Soft: a staged run isn't complete, and nothing of it arrives any more."""
 RULE_STAGING_WAITING: Rule.ValueType  # 20
 """Soft: a staged run waits for somebody."""
+RULE_TARGET_SUSPECTED: Rule.ValueType  # 21
+"""Soft: a destination read back three different files wrong, each twice; it gets nothing until TrustDestination."""
 Global___Rule: _TypeAlias = Rule  # noqa: Y015
 
 class _Tier:

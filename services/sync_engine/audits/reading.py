@@ -12,14 +12,19 @@ from labferry.events.v1 import job_events_pb2 as events
 from libs.event_log.blob_store import BlobError
 from libs.run_tree.run_path import RunPath
 from services.sync_engine.audits.braked_progress import BrakedProgress
-from services.sync_engine.audits.pass_over_copy import inconclusive
 from services.sync_engine.audits.portions import oldest_first, portions, together
 from services.sync_engine.audits.repair import Repair
 from services.sync_engine.engine_log import BY_ITSELF, decided_anew, job_change
 from services.sync_engine.jobs.file_list import decode_copied, encode_evidence
 from services.sync_engine.jobs.job import PROVEN_STATES, Job
 from services.sync_engine.jobs.progress import JobProgressMeter
-from services.sync_engine.jobs.verify_step import Occasion, Verification, read_back_whole, verification_of
+from services.sync_engine.jobs.verify_step import (
+    Occasion,
+    Verification,
+    inconclusive,
+    read_back_whole,
+    verification_of,
+)
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.receipts.queries import ProofQueries

@@ -19,6 +19,7 @@ from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.transfer.source_file import copied_from
 from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SealedFile, SourceEntry, TransferError
 
+_TRIES = 5
 _CREATION = CACHE_FOLDER + b"/creation.json"
 
 
@@ -36,15 +37,21 @@ class CacheFolder:
         known = {p: files[0].sha256 for p, files in proven_everywhere(lists).items() if in_cache(p)}
         manifests = [job.manifest_blob for job in jobs if job.manifest_blob is not None]
         manifest = await bench.blobs.read(manifests[0])
+        remaining: Sequence[Remaining] = ()
         try:
-            snapshot = _of_run(located, await bench.threads.run(partial(changing_files, located, manifest)))
-            for job in jobs:
-                place = bench.destination(job)
-                if place is None:
-                    return [Remaining(CACHE_FOLDER, f"{job.destination} is not in the configuration")]
-                await bench.threads.run(partial(place.transport.seal, list(snapshot.values())))
-            known |= {path: hashlib.sha256(file.content).hexdigest() for path, file in snapshot.items()}
-            return await bench.threads.run(partial(_delete, located.folder, known))
+            for _ in range(_TRIES):
+                snapshot = _of_run(located, await bench.threads.run(partial(changing_files, located, manifest)))
+                for job in jobs:
+                    place = bench.destination(job)
+                    if place is None:
+                        return [Remaining(CACHE_FOLDER, f"{job.destination} is not in the configuration")]
+                    await bench.threads.run(partial(place.transport.seal, list(snapshot.values())))
+                known |= {path: hashlib.sha256(file.content).hexdigest() for path, file in snapshot.items()}
+                remaining = await bench.threads.run(partial(_delete, located.folder, known))
+                # What was written to since the snapshot, the run's own log above all, is brought once more.
+                if not any(left.path in snapshot for left in remaining):
+                    break
+            return remaining
         except (TransferError, OSError) as error:
             return [Remaining(CACHE_FOLDER, f"its sealed copy could not be compared: {error}")]
 

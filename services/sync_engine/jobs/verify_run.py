@@ -16,6 +16,7 @@ from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.jobs.verify_step import (
     Occasion,
     Verification,
+    inconclusive,
     is_inconclusive,
     verify_destination,
     waits_for_a_larger_bound,
@@ -68,6 +69,7 @@ class VerifyRun:
         self, job: Job, place: Destination, cause: Cause, max_stream_bytes: int | None
     ) -> AsyncGenerator[ProgressSnapshot | sync_service_pb2.VerifyReport, None]:
         bench = self._bench
+        await self._refuse_if_away(job, place)
         control = TransferControl()
         news = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -85,16 +87,25 @@ class VerifyRun:
                 await news.wait()
             found = await work
         except TransferError as error:
-            raise DestinationUnusableError(
-                f"{job.destination}: {error.message}",
-                metadata={"destination": job.destination, "detail": error.message},
-            ) from error
+            # A pass that could not check is one that failed; a job that was never verified still awaits one.
+            if job.state in PROVEN_STATES:
+                await self._record(job, inconclusive(bench, job, Occasion.REQUEST, error), cause)
+            raise _unusable(job, error.message) from error
         finally:
             control.stop(StopReason.CANCELLED)
             if not work.done():
                 await asyncio.wait([work])
         await self._record(job, found, cause)
         yield found.report
+
+    async def _refuse_if_away(self, job: Job, place: Destination) -> None:
+        # What isn't there is no pass: it says nothing about the copy.
+        try:
+            away = await self._bench.watch.ask(job.equipment_id, place)
+        except TransferError as error:
+            raise _unusable(job, error.message) from error
+        if away is not None:
+            raise _unusable(job, away.message)
 
     async def _record(self, job: Job, found: Verification, cause: Cause) -> None:
         bench = self._bench
@@ -114,6 +125,12 @@ class VerifyRun:
                 await bench.log.append(cause, job_change(present, *events), run_change(record, *change))
 
         await decided_anew(attempt)
+
+
+def _unusable(job: Job, detail: str) -> DestinationUnusableError:
+    return DestinationUnusableError(
+        f"{job.destination}: {detail}", metadata={"destination": job.destination, "detail": detail}
+    )
 
 
 def _can_be_verified(job: Job) -> bool:

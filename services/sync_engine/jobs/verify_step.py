@@ -101,6 +101,16 @@ async def verification_of(
     return Verification(outcome, report, passed)
 
 
+def inconclusive(bench: Workbench, job: Job, occasion: Occasion, error: TransferError) -> Verification:
+    """The record of a pass that could not check."""
+    report = sync_service_pb2.VerifyReport(
+        run=job.run, destination=job.destination, job_id=job.job_id, note=f"{error.kind}: {error.message}"
+    )
+    report.verified_time.FromDatetime(bench.clock())
+    outcome = VerifyOutcome(0, 0, 0, (), (), (), (), "", EvidenceGrade.E0, "", report.note)
+    return Verification(outcome, report, events.JobVerificationFailed(report=report, occasion=occasion.value))
+
+
 def read_back_whole(outcome: VerifyOutcome, expected: Sequence[CopiedFile]) -> bool:
     """Whether there is evidence of every file, each read from behind the cache or hashed by the far host (E4), and each
     with the hash that was sent: nothing less is verified (ARCHITECTURE §4)."""

@@ -65,6 +65,10 @@ class TargetKeeper:
         """Why its jobs wait; empty: they don't."""
         return why_suspected(self.target(equipment_id, destination))
 
+    def suspected(self) -> Sequence[Target]:
+        """Those whose jobs wait for an operator."""
+        return [target for target in self._targets.values() if target.is_suspected]
+
     async def trust(self, equipment_id: str, destination: str, cause: Cause) -> None:
         """DestinationNotFoundError. Nothing is recorded when there is nothing to forget."""
         if (equipment_id, destination) not in self._places:

@@ -35,6 +35,7 @@ class Rule(StrEnum):
     NAS_SYNC_WAITING = "nas_sync_waiting"
     STAGING_STALLED = "staging_stalled"
     STAGING_WAITING = "staging_waiting"
+    TARGET_SUSPECTED = "target_suspected"
 
     @property
     def tier(self) -> Tier:

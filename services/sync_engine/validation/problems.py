@@ -22,6 +22,8 @@ from services.sync_engine.runs.run import RunRecord
 from services.sync_engine.staging.read_model import staged_runs_held
 from services.sync_engine.staging.staging_findings import findings_of_staged
 from services.sync_engine.staging.staging_folder import staged_equipment
+from services.sync_engine.targets.target import Target
+from services.sync_engine.targets.target_findings import finding_of_target
 from services.sync_engine.validation.finding import Finding, in_order
 from services.sync_engine.validation.gate import judged
 from services.sync_engine.validation.job_findings import findings_of_job
@@ -63,12 +65,14 @@ class Problems:
         rules: AuditRules,
         threads: WorkThreads,
         clock: Callable[[], datetime],
+        suspected: Callable[[], Sequence[Target]],
     ) -> None:
         self._projections = projections
         self._locator = locator
         self._rules = rules
         self._threads = threads
         self._clock = clock
+        self._suspected = suspected
         self._walks: dict[Path, RememberedWalks] = {}
 
     async def query(self, scope: Scope) -> list[Finding]:
@@ -87,6 +91,7 @@ class Problems:
             findings += _judged(runs[run], records[run], now)
         findings += [f for placed in stopped if placed.job.run in runs for f in findings_of_job(placed.job)]
         findings += [f for record in staged if record.run in runs for f in findings_of_staged(record)]
+        findings += [finding_of_target(t) for t in self._suspected() if _concerns(t, scope)]
         return in_order(findings)
 
     def _audits(self, scope: Scope) -> Iterator[RunAudit | FolderAudit]:
@@ -145,6 +150,17 @@ class Problems:
             walks = RememberedWalks(self._rules, root, may_remember=network_filesystem(root) is None)
             self._walks[root] = walks
         return walks
+
+
+def _concerns(target: Target, scope: Scope) -> bool:
+    """The runs of a smaller scope say themselves that they wait."""
+    match scope:
+        case Everything():
+            return True
+        case EquipmentScope(equipment_id):
+            return equipment_id == target.equipment_id
+        case _:
+            return False
 
 
 def _judged(audit: RunAudit, record: RunRecord, now: datetime) -> Sequence[Finding]:

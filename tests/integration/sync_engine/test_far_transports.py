@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from labferry.sync.v1 import job_pb2, sync_service_pb2
+from tests.e2e.terminal import Operator
 from tests.integration.sync_engine.running_engine import (
     Site,
     new_site,
@@ -18,6 +19,7 @@ from tests.integration.sync_engine.running_engine import (
     same_tree,
     sha256sum_agrees,
 )
+from tests.integration.sync_engine.test_cleanup import ALLOWED, clean, data_files
 from tests.integration.transfer.far_servers import Sshd, running_sshd
 
 LARGE = 2000
@@ -100,9 +102,36 @@ async def test_a_file_that_is_too_large_to_download_waits_for_an_operator(site: 
         assert not too_low.passed
         assert "verify_skipped_oversize" in too_low.note
         assert (await engine.job(job_id)).state == job_pb2.JOB_STATE_AWAITING_VERIFY
-        assert (await verify(LARGE)).passed
+        said = await Operator(site)("run", "verify", run, "--max-stream-bytes", str(LARGE))
+        assert said.status == 0, said
         await engine.until_sealed(job_id)
         assert sha256sum_agrees(site.at_nas(run)) == 2
+
+
+@pytest.mark.parametrize("transport", [rsync_ssh, rclone])
+async def test_local_data_is_deleted_once_the_far_copy_is_proven(site: Site, sshd: Sshd, transport: Any) -> None:
+    site.lab.settings["nas_cleanup"] = {**ALLOWED, "retain_cache": False}
+    equip(site, transport(site, sshd))
+    run = site.make_run({"a b.tif": b"pixels", "sub/-x.csv": b"1,2\n"})
+    async with running_engine(site) as engine:
+        job = await engine.bring(run)
+        (report,) = [
+            u.report
+            async for u in engine.sync.VerifyRun(sync_service_pb2.VerifyRunRequest(run=run))
+            if u.HasField("report")
+        ]
+        assert report.passed
+        await engine.until_state(job.job_id, job_pb2.JOB_STATE_CLEANED)
+        assert not data_files(site.local(run))
+        assert not (site.local(run) / ".exlab-wizard").exists()
+        assert sha256sum_agrees(site.at_nas(run)) == 2
+        # A far copy that rotted keeps what is here.
+        kept = site.make_run({"c.tif": b"precious"}, leaf="Run_2026-04-18T09-00")
+        await engine.bring(kept)
+        (site.at_nas(kept) / "c.tif").write_bytes(b"preciouS")
+        answer = await clean(engine, kept)
+        assert not answer.cleaned
+        assert data_files(site.local(kept)) == {"c.tif"}
 
 
 async def test_a_killed_engine_leaves_no_child(site: Site, sshd: Sshd) -> None:
