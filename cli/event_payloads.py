@@ -5,6 +5,7 @@ from __future__ import annotations
 from labferry.events.v1 import (
     equipment_events_pb2,
     job_events_pb2,
+    lims_events_pb2,
     log_events_pb2,
     run_events_pb2,
     secret_events_pb2,
@@ -14,6 +15,7 @@ from labferry.events.v1 import (
 EVENT_PAYLOADS = (
     equipment_events_pb2,
     job_events_pb2,
+    lims_events_pb2,
     log_events_pb2,
     run_events_pb2,
     secret_events_pb2,

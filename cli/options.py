@@ -27,6 +27,10 @@ TokenOption = Annotated[
 ]
 OutputOption = Annotated[OutputFormat, typer.Option("-o", "--output", help="A table for people, or JSON for programs.")]
 LogOption = Annotated[ServiceName, typer.Option("--log", help="Whose log.")]
+EndpointOption = Annotated[
+    str | None,
+    typer.Option(help="Address of a configured LIMS; the default one when left out.", show_default=False),
+]
 RunArgument = Annotated[str, typer.Argument(help="EQUIPMENT/project/Runs/Run_…", show_default=False)]
 
 

@@ -1,7 +1,8 @@
 """A LIMS over real HTTP, for the demo and the tests: python -m cli.demo.lims_server --email E --password-file F
 
 It serves the REST contract of SPEC §6 on loopback, remembers every request, and can be told to misbehave:
-POST /_control/mode {"mode": "html"} · POST /_control/projects {"projects": [row, …]} · GET /_control/requests
+POST /_control/mode {"mode": "html"} · POST /_control/projects {"projects": [row, …]}
+GET /_control/requests · DELETE /_control/requests
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import signal
 import socket
 import sys
 from asyncio import Transport
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -24,7 +25,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -32,6 +33,7 @@ from cli.demo.lims_projects import Row, make_rows
 
 _COOKIE = "lims_session"
 _SLOW_SECONDS = 60.0
+_TRICKLE_SECONDS = 0.5
 _PARENT_CHECK_SECONDS = 0.5
 
 
@@ -45,8 +47,10 @@ class Mode(StrEnum):
     ERROR_500 = "error_500"
     HTML = "html"
     SLOW = "slow"
+    SLOW_BODY = "slow_body"
     TRUNCATE = "truncate"
     DROP = "drop"
+    REDIRECT = "redirect"
 
 
 @dataclass(slots=True)
@@ -92,6 +96,10 @@ async def _misbehave(request: Request) -> Response | None:
             return HTMLResponse("<html><body>Please sign in to the guest network</body></html>")
         case Mode.SLOW:
             await asyncio.sleep(_SLOW_SECONDS)
+        case Mode.SLOW_BODY:
+            return StreamingResponse(_trickle(), media_type="application/json")
+        case Mode.REDIRECT:
+            return RedirectResponse("/elsewhere")
         case Mode.TRUNCATE:
             transport.write(
                 b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n{"data": [{"id"'
@@ -102,6 +110,13 @@ async def _misbehave(request: Request) -> Response | None:
             transport.abort()
             return Response(status_code=500)
     return None
+
+
+async def _trickle() -> AsyncIterator[bytes]:
+    yield b'{"data": ['
+    while True:
+        await asyncio.sleep(_TRICKLE_SECONDS)
+        yield b" "
 
 
 async def _login(request: Request) -> Response:
@@ -163,6 +178,8 @@ async def _set_projects(request: Request) -> Response:
 
 
 async def _requests(request: Request) -> Response:
+    if request.method == "DELETE":
+        _lims(request).requests.clear()
     return JSONResponse({"requests": _lims(request).requests})
 
 
@@ -202,7 +219,7 @@ def make_app(lims: DemoLims) -> Any:
             Route("/api/v1/projects/{project:path}", _project),
             Route("/_control/mode", _set_mode, methods=["POST"]),
             Route("/_control/projects", _set_projects, methods=["POST"]),
-            Route("/_control/requests", _requests),
+            Route("/_control/requests", _requests, methods=["GET", "DELETE"]),
         ]
     )
     app.state.lims = lims
@@ -212,8 +229,9 @@ def make_app(lims: DemoLims) -> Any:
 class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        scheme = "https" if self.config.is_ssl else "http"
         for listening in sockets or ():
-            print(f"listening on http://127.0.0.1:{listening.getsockname()[1]}", flush=True)  # noqa: T201
+            print(f"listening on {scheme}://127.0.0.1:{listening.getsockname()[1]}", flush=True)  # noqa: T201
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -235,11 +253,20 @@ async def _end_with_parent(server: uvicorn.Server) -> None:
     server.should_exit = True
 
 
-async def serve(lims: DemoLims, port: int) -> None:
-    """Serves on loopback until SIGTERM, or until the parent process is gone. OSError when the port is taken."""
+async def serve(lims: DemoLims, port: int, certificate: Path | None = None, key: Path | None = None) -> None:
+    """Serves on loopback until SIGTERM, or until the parent process is gone. OSError when the port is taken.
+
+    With `certificate` and `key` it speaks TLS.
+    """
     with socket.create_server(("127.0.0.1", port)) as listening:
         config = uvicorn.Config(
-            make_app(lims), http=_TransportSharing, lifespan="off", log_level="critical", timeout_graceful_shutdown=1
+            make_app(lims),
+            http=_TransportSharing,
+            lifespan="off",
+            log_level="critical",
+            timeout_graceful_shutdown=1,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
         )
         server = _Server(config)
         watching = asyncio.create_task(_end_with_parent(server))
@@ -255,9 +282,12 @@ def main() -> int:
     parser.add_argument("--email", required=True)
     parser.add_argument("--password-file", type=Path, required=True, help="its first line is the password")
     parser.add_argument("--projects", type=int, default=12, help="how many projects to make up")
+    parser.add_argument("--certificate", type=Path, help="PEM file; with --key it speaks TLS")
+    parser.add_argument("--key", type=Path, help="PEM file")
     arguments = parser.parse_args()
     password = arguments.password_file.read_text(encoding="utf-8").splitlines()[0]
-    asyncio.run(serve(DemoLims(arguments.email, password, make_rows(arguments.projects)), arguments.port))
+    lims = DemoLims(arguments.email, password, make_rows(arguments.projects))
+    asyncio.run(serve(lims, arguments.port, arguments.certificate, arguments.key))
     return 0
 
 

@@ -69,7 +69,7 @@ def _write_cache_files(lab: Path, run: str, equipment_id: str, project: str, sta
     base = {"schema_version": "1.0", "project": project, "equipment": equipment_id}
     creation = {"schema_version": "1.8", "created_at": stamp, "created_by": operator}
     template = {"name": "confocal", "version": "2.1", "source_path": "/opt/templates/confocal", "run_scope": "both"}
-    lims = {"uid": "p-0042", "short_id": "PROJ-0042", "name_at_creation": project}
+    lims = {"uid": "0b7c1d2e-0000-4000-8000-000000000042", "short_id": "PROJ-0042", "name_at_creation": project}
     _cache_file(
         lab / equipment_id,
         "equipment.json",

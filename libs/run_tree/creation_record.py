@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from libs.run_tree.creation_errors import CreationUnreadableError, SchemaMajorMismatchError
 from libs.run_tree.json_value import JsonValue, NotJsonError, decode_json, encode_json
+from libs.run_tree.lims_project import NamedLimsProject
 from libs.run_tree.overrides import OverrideEntry
 from libs.run_tree.run_path import RunKind
 
@@ -87,19 +88,21 @@ class CreationRecord:
         return source_path if isinstance(source_path, str) and source_path else None
 
     @property
+    def lims_project(self) -> NamedLimsProject | None:
+        """None when the file names none."""
+        return NamedLimsProject.from_document(self.raw.get("lims_project"))
+
+    @property
     def lims_short_id(self) -> str:
         """Short id of the LIMS project; empty when the file names none."""
-        return self._of_lims_project("short_id")
+        project = self.lims_project
+        return "" if project is None else project.short_id
 
     @property
     def lims_project_name(self) -> str:
         """The LIMS project's name when the run was made; empty when the file names none."""
-        return self._of_lims_project("name_at_creation")
-
-    def _of_lims_project(self, key: str) -> str:
-        project = self.raw.get("lims_project")
-        value = project.get(key) if isinstance(project, dict) else None
-        return value if isinstance(value, str) else ""
+        project = self.lims_project
+        return "" if project is None else project.name
 
     @property
     def files_affected(self) -> tuple[str, ...]:

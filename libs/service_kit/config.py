@@ -95,15 +95,7 @@ def load_configuration(path: Path | None, environment: Mapping[str, str] = os.en
             mistakes.append(Mistake(line, name, _plain(problem["type"], problem["msg"])))
     if mistakes or settings is None:
         raise ConfigurationError(source, sorted(mistakes, key=lambda m: (m.line, m.key)))
-    return LoadedConfiguration(settings, (*notices, *_not_served(settings)), source)
-
-
-def _not_served(settings: Settings) -> list[str]:
-    """Keys that are taken and checked, and that this release does nothing about yet: whoever sets them is told."""
-    asked = {
-        "lims.offline_catalogue_path": bool(settings.lims.offline_catalogue_path),
-    }
-    return [f"{key} is not served by this release and has no effect" for key, is_asked in asked.items() if is_asked]
+    return LoadedConfiguration(settings, tuple(notices), source)
 
 
 def _read(path: Path) -> _Document:

@@ -7,11 +7,11 @@ import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from libs.service_kit.equipment_settings import EquipmentSettings
+from libs.service_kit.lims_settings import LimsSettings
 from libs.service_kit.postgres_url import check_postgres_url
 from libs.service_kit.settings_block import SettingsBlock
 
@@ -133,34 +133,6 @@ class SecretsSettings(SettingsBlock):
     backend: SecretsBackend = SecretsBackend.AUTO
     passphrase_file: Path | None = None
     file: Path | None = None
-
-
-class LimsSettings(SettingsBlock):
-    """`endpoint` empty: no LIMS."""
-
-    endpoint: str = ""
-    email: str = ""
-    cache_ttl_hours: float = Field(default=24, gt=0)
-    offline_catalogue_path: str = ""
-    ca_file: Path | None = None
-
-    @field_validator("endpoint")
-    @classmethod
-    def _is_http(cls, value: str) -> str:
-        if value and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
-            raise ValueError("must be an http or https address without query")
-        try:
-            # Reading the port checks host and port.
-            _ = urlsplit(value).port
-        except ValueError as error:
-            raise ValueError(f"is no address: {error}") from error
-        return value
-
-    @model_validator(mode="after")
-    def _has_email(self) -> Self:
-        if self.endpoint and not self.email:
-            raise ValueError("email is needed to log in at the endpoint")
-        return self
 
 
 class CleanupSettings(SettingsBlock):

@@ -8,6 +8,7 @@ DEFAULT_SERVICE = "exlab-wizard"
 """The keyring service name that ExLab-Wizard uses; format 1 of the encrypted file holds no other."""
 
 LIMS_USERNAME = "lims"
+LIMS_PREFIX = "lims:"
 NAS_PREFIX = "nas:"
 PROBE_USERNAME = "_exlab_probe"
 """Written and removed again to find out whether a keyring works. Never anybody's secret."""

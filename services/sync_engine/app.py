@@ -60,6 +60,8 @@ from services.sync_engine.jobs.watch import JobWatch
 from services.sync_engine.jobs.work import all_work, work_of
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
+from services.sync_engine.lims.follow_gateway import following_gateway
+from services.sync_engine.lims.known_projects import KnownLimsProjects
 from services.sync_engine.receipts.issue import ReceiptIssuer
 from services.sync_engine.run_log.keeper import RunLogKeeper
 from services.sync_engine.runs import servicer as runs_servicer
@@ -240,8 +242,10 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             waiting=waiting,
             proof=proof,
         )
-        problems = Problems(projections, locator, rules, threads, _now, targets.suspected)
+        lims_projects = KnownLimsProjects()
+        problems = Problems(projections, locator, rules, threads, _now, targets.suspected, lims_projects.matches)
         problem_watch = ProblemWatch(problems.query, as_labferry_error, environment.draining, logger)
+        await resources.enter_async_context(following_gateway(environment, lims_projects, problem_watch.news))
         projections.on_applied(lambda _: problem_watch.news())
         resources.push_async_callback(problem_watch.close)
         equipment = equipment_servicer.EquipmentServicer(

@@ -26,17 +26,17 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#labferry/lims/v1/lims_service.proto\x12\x10labferry.lims.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\x03\n\x07Project\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x10\n\x08short_id\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x05 \x01(\tH\x00\x88\x01\x01\x12/\n\x06status\x18\x06 \x01(\x0e\x32\x1f.labferry.lims.v1.ProjectStatus\x12\x19\n\x0c\x63ontact_name\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\r\n\x05owner\x18\x08 \x01(\t\x12)\n\x08metadata\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x30\n\x0c\x63reated_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cupdated_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x66\x65tched_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c_descriptionB\x0f\n\r_contact_name\"\xb3\x01\n\x13ListProjectsRequest\x12\x31\n\x08statuses\x18\x01 \x03(\x0e\x32\x1f.labferry.lims.v1.ProjectStatus\x12\r\n\x05query\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x0f\n\x07refresh\x18\x05 \x01(\x08\x12\x15\n\x08\x65ndpoint\x18\x06 \x01(\tH\x00\x88\x01\x01\x42\x0b\n\t_endpoint\"\xbf\x02\n\x14ListProjectsResponse\x12+\n\x08projects\x18\x01 \x03(\x0b\x32\x19.labferry.lims.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12(\n\x06source\x18\x03 \x01(\x0e\x32\x18.labferry.lims.v1.Source\x12\x32\n\x0e\x66reshness_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05stale\x18\x05 \x01(\x08\x12\x13\n\x0bproduced_by\x18\x06 \x01(\t\x12/\n\x0bproduced_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cskipped_rows\x18\x08 \x01(\x05\x12\x18\n\x10upstream_failure\x18\t \x01(\t\"\x1f\n\x11GetProjectRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\xad\x01\n\x12GetProjectResponse\x12*\n\x07project\x18\x01 \x01(\x0b\x32\x19.labferry.lims.v1.Project\x12(\n\x06source\x18\x02 \x01(\x0e\x32\x18.labferry.lims.v1.Source\x12\x32\n\x0e\x66reshness_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05stale\x18\x04 \x01(\x08\"\x14\n\x12\x43heckHealthRequest\"E\n\x13\x43heckHealthResponse\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x12\n\nlatency_ms\x18\x02 \x01(\x01\x12\x0e\n\x06reason\x18\x03 \x01(\t*\xa1\x01\n\rProjectStatus\x12\x1e\n\x1aPROJECT_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16PROJECT_STATUS_PENDING\x10\x01\x12\x19\n\x15PROJECT_STATUS_ACTIVE\x10\x02\x12\x1c\n\x18PROJECT_STATUS_COMPLETED\x10\x03\x12\x1b\n\x17PROJECT_STATUS_ARCHIVED\x10\x04*a\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSOURCE_LIVE\x10\x01\x12\x10\n\x0cSOURCE_CACHE\x10\x02\x12\x1c\n\x18SOURCE_OFFLINE_CATALOGUE\x10\x03\x32\xa1\x02\n\x0bLimsService\x12]\n\x0cListProjects\x12%.labferry.lims.v1.ListProjectsRequest\x1a&.labferry.lims.v1.ListProjectsResponse\x12W\n\nGetProject\x12#.labferry.lims.v1.GetProjectRequest\x1a$.labferry.lims.v1.GetProjectResponse\x12Z\n\x0b\x43heckHealth\x12$.labferry.lims.v1.CheckHealthRequest\x1a%.labferry.lims.v1.CheckHealthResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#labferry/lims/v1/lims_service.proto\x12\x10labferry.lims.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\x03\n\x07Project\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x10\n\x08short_id\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x05 \x01(\tH\x00\x88\x01\x01\x12/\n\x06status\x18\x06 \x01(\x0e\x32\x1f.labferry.lims.v1.ProjectStatus\x12\x19\n\x0c\x63ontact_name\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\r\n\x05owner\x18\x08 \x01(\t\x12)\n\x08metadata\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x30\n\x0c\x63reated_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cupdated_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x66\x65tched_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c_descriptionB\x0f\n\r_contact_name\"\xb3\x01\n\x13ListProjectsRequest\x12\x31\n\x08statuses\x18\x01 \x03(\x0e\x32\x1f.labferry.lims.v1.ProjectStatus\x12\r\n\x05query\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x0f\n\x07refresh\x18\x05 \x01(\x08\x12\x15\n\x08\x65ndpoint\x18\x06 \x01(\tH\x00\x88\x01\x01\x42\x0b\n\t_endpoint\"\xbf\x02\n\x14ListProjectsResponse\x12+\n\x08projects\x18\x01 \x03(\x0b\x32\x19.labferry.lims.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12(\n\x06source\x18\x03 \x01(\x0e\x32\x18.labferry.lims.v1.Source\x12\x32\n\x0e\x66reshness_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05stale\x18\x05 \x01(\x08\x12\x13\n\x0bproduced_by\x18\x06 \x01(\t\x12/\n\x0bproduced_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cskipped_rows\x18\x08 \x01(\x05\x12\x18\n\x10upstream_failure\x18\t \x01(\t\"C\n\x11GetProjectRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\x08\x65ndpoint\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0b\n\t_endpoint\"\x8d\x02\n\x12GetProjectResponse\x12*\n\x07project\x18\x01 \x01(\x0b\x32\x19.labferry.lims.v1.Project\x12(\n\x06source\x18\x02 \x01(\x0e\x32\x18.labferry.lims.v1.Source\x12\x32\n\x0e\x66reshness_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05stale\x18\x04 \x01(\x08\x12\x13\n\x0bproduced_by\x18\x05 \x01(\t\x12/\n\x0bproduced_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10upstream_failure\x18\x07 \x01(\t\"8\n\x12\x43heckHealthRequest\x12\x15\n\x08\x65ndpoint\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x0b\n\t_endpoint\"E\n\x13\x43heckHealthResponse\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x12\n\nlatency_ms\x18\x02 \x01(\x01\x12\x0e\n\x06reason\x18\x03 \x01(\t\";\n\x15GetCurrentUserRequest\x12\x15\n\x08\x65ndpoint\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x0b\n\t_endpoint\"\xa0\x01\n\x04User\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\r\n\x05\x65mail\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x30\n\x0c\x63reated_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cupdated_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"<\n\x16RefreshProjectsRequest\x12\x15\n\x08\x65ndpoint\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x0b\n\t_endpoint\"n\n\x17RefreshProjectsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\x12.\n\nfetched_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cskipped_rows\x18\x03 \x01(\x05\"h\n\x14WatchProjectsRequest\x12\x15\n\x08\x65ndpoint\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x16\n\x0e\x65very_endpoint\x18\x02 \x01(\x08\x12\x14\n\x0cresume_token\x18\x03 \x01(\tB\x0b\n\t_endpoint\"_\n\rProjectChange\x12&\n\x03old\x18\x01 \x01(\x0b\x32\x19.labferry.lims.v1.Project\x12&\n\x03new\x18\x02 \x01(\x0b\x32\x19.labferry.lims.v1.Project\"?\n\x0eProjectsInStep\x12-\n\tread_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8c\x02\n\x15WatchProjectsResponse\x12*\n\x05\x61\x64\x64\x65\x64\x18\x01 \x01(\x0b\x32\x19.labferry.lims.v1.ProjectH\x00\x12\x32\n\x07\x63hanged\x18\x02 \x01(\x0b\x32\x1f.labferry.lims.v1.ProjectChangeH\x00\x12,\n\x07removed\x18\x03 \x01(\x0b\x32\x19.labferry.lims.v1.ProjectH\x00\x12\x33\n\x07in_step\x18\x04 \x01(\x0b\x32 .labferry.lims.v1.ProjectsInStepH\x00\x12\x14\n\x0cresume_token\x18\x05 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x06 \x01(\tB\x08\n\x06update*\xa1\x01\n\rProjectStatus\x12\x1e\n\x1aPROJECT_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16PROJECT_STATUS_PENDING\x10\x01\x12\x19\n\x15PROJECT_STATUS_ACTIVE\x10\x02\x12\x1c\n\x18PROJECT_STATUS_COMPLETED\x10\x03\x12\x1b\n\x17PROJECT_STATUS_ARCHIVED\x10\x04*a\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSOURCE_LIVE\x10\x01\x12\x10\n\x0cSOURCE_CACHE\x10\x02\x12\x1c\n\x18SOURCE_OFFLINE_CATALOGUE\x10\x03\x32\xc0\x04\n\x0bLimsService\x12]\n\x0cListProjects\x12%.labferry.lims.v1.ListProjectsRequest\x1a&.labferry.lims.v1.ListProjectsResponse\x12W\n\nGetProject\x12#.labferry.lims.v1.GetProjectRequest\x1a$.labferry.lims.v1.GetProjectResponse\x12Z\n\x0b\x43heckHealth\x12$.labferry.lims.v1.CheckHealthRequest\x1a%.labferry.lims.v1.CheckHealthResponse\x12Q\n\x0eGetCurrentUser\x12\'.labferry.lims.v1.GetCurrentUserRequest\x1a\x16.labferry.lims.v1.User\x12\x66\n\x0fRefreshProjects\x12(.labferry.lims.v1.RefreshProjectsRequest\x1a).labferry.lims.v1.RefreshProjectsResponse\x12\x62\n\rWatchProjects\x12&.labferry.lims.v1.WatchProjectsRequest\x1a\'.labferry.lims.v1.WatchProjectsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'labferry.lims.v1.lims_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PROJECTSTATUS']._serialized_start=1339
-  _globals['_PROJECTSTATUS']._serialized_end=1500
-  _globals['_SOURCE']._serialized_start=1502
-  _globals['_SOURCE']._serialized_end=1599
+  _globals['_PROJECTSTATUS']._serialized_start=2444
+  _globals['_PROJECTSTATUS']._serialized_end=2605
+  _globals['_SOURCE']._serialized_start=2607
+  _globals['_SOURCE']._serialized_end=2704
   _globals['_PROJECT']._serialized_start=121
   _globals['_PROJECT']._serialized_end=530
   _globals['_LISTPROJECTSREQUEST']._serialized_start=533
@@ -44,13 +44,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPROJECTSRESPONSE']._serialized_start=715
   _globals['_LISTPROJECTSRESPONSE']._serialized_end=1034
   _globals['_GETPROJECTREQUEST']._serialized_start=1036
-  _globals['_GETPROJECTREQUEST']._serialized_end=1067
-  _globals['_GETPROJECTRESPONSE']._serialized_start=1070
-  _globals['_GETPROJECTRESPONSE']._serialized_end=1243
-  _globals['_CHECKHEALTHREQUEST']._serialized_start=1245
-  _globals['_CHECKHEALTHREQUEST']._serialized_end=1265
-  _globals['_CHECKHEALTHRESPONSE']._serialized_start=1267
-  _globals['_CHECKHEALTHRESPONSE']._serialized_end=1336
-  _globals['_LIMSSERVICE']._serialized_start=1602
-  _globals['_LIMSSERVICE']._serialized_end=1891
+  _globals['_GETPROJECTREQUEST']._serialized_end=1103
+  _globals['_GETPROJECTRESPONSE']._serialized_start=1106
+  _globals['_GETPROJECTRESPONSE']._serialized_end=1375
+  _globals['_CHECKHEALTHREQUEST']._serialized_start=1377
+  _globals['_CHECKHEALTHREQUEST']._serialized_end=1433
+  _globals['_CHECKHEALTHRESPONSE']._serialized_start=1435
+  _globals['_CHECKHEALTHRESPONSE']._serialized_end=1504
+  _globals['_GETCURRENTUSERREQUEST']._serialized_start=1506
+  _globals['_GETCURRENTUSERREQUEST']._serialized_end=1565
+  _globals['_USER']._serialized_start=1568
+  _globals['_USER']._serialized_end=1728
+  _globals['_REFRESHPROJECTSREQUEST']._serialized_start=1730
+  _globals['_REFRESHPROJECTSREQUEST']._serialized_end=1790
+  _globals['_REFRESHPROJECTSRESPONSE']._serialized_start=1792
+  _globals['_REFRESHPROJECTSRESPONSE']._serialized_end=1902
+  _globals['_WATCHPROJECTSREQUEST']._serialized_start=1904
+  _globals['_WATCHPROJECTSREQUEST']._serialized_end=2008
+  _globals['_PROJECTCHANGE']._serialized_start=2010
+  _globals['_PROJECTCHANGE']._serialized_end=2105
+  _globals['_PROJECTSINSTEP']._serialized_start=2107
+  _globals['_PROJECTSINSTEP']._serialized_end=2170
+  _globals['_WATCHPROJECTSRESPONSE']._serialized_start=2173
+  _globals['_WATCHPROJECTSRESPONSE']._serialized_end=2441
+  _globals['_LIMSSERVICE']._serialized_start=2707
+  _globals['_LIMSSERVICE']._serialized_end=3283
 # @@protoc_insertion_point(module_scope)

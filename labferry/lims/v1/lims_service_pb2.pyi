@@ -114,7 +114,7 @@ class Project(_message.Message):
     contact_name: _builtins.str
     """Absent when the LIMS has none."""
     owner: _builtins.str
-    """Owner."""
+    """Owner. Empty when the source doesn't carry it."""
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
         """Free fields; empty when the LIMS has none."""
@@ -275,18 +275,24 @@ class GetProjectRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """uid or short id."""
+    endpoint: _builtins.str
+    """Which configured LIMS. Absent: the default one."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
+        endpoint: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint", "endpoint", b"endpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint", "endpoint", b"endpoint", "id", b"id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__endpoint: _TypeAlias = _typing.Literal["endpoint"]  # noqa: Y015
+    _WhichOneofArgType__endpoint: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__endpoint) -> _WhichOneofReturnType__endpoint | None: ...
 
 Global___GetProjectRequest: _TypeAlias = GetProjectRequest  # noqa: Y015
 
@@ -300,9 +306,16 @@ class GetProjectResponse(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     FRESHNESS_TIME_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
+    PRODUCED_BY_FIELD_NUMBER: _builtins.int
+    PRODUCED_AT_FIELD_NUMBER: _builtins.int
+    UPSTREAM_FAILURE_FIELD_NUMBER: _builtins.int
     source: Global___Source.ValueType
     """Where it came from."""
     stale: _builtins.bool
+    """As in ListProjectsResponse."""
+    produced_by: _builtins.str
+    """As in ListProjectsResponse."""
+    upstream_failure: _builtins.str
     """As in ListProjectsResponse."""
     @_builtins.property
     def project(self) -> Global___Project:
@@ -312,6 +325,10 @@ class GetProjectResponse(_message.Message):
     def freshness_time(self) -> _timestamp_pb2.Timestamp:
         """When it was read from the LIMS."""
 
+    @_builtins.property
+    def produced_at(self) -> _timestamp_pb2.Timestamp:
+        """As in ListProjectsResponse."""
+
     def __init__(
         self,
         *,
@@ -319,10 +336,13 @@ class GetProjectResponse(_message.Message):
         source: Global___Source.ValueType = ...,
         freshness_time: _timestamp_pb2.Timestamp | None = ...,
         stale: _builtins.bool = ...,
+        produced_by: _builtins.str = ...,
+        produced_at: _timestamp_pb2.Timestamp | None = ...,
+        upstream_failure: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["freshness_time", b"freshness_time", "project", b"project"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["freshness_time", b"freshness_time", "produced_at", b"produced_at", "project", b"project"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["freshness_time", b"freshness_time", "project", b"project", "source", b"source", "stale", b"stale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freshness_time", b"freshness_time", "produced_at", b"produced_at", "produced_by", b"produced_by", "project", b"project", "source", b"source", "stale", b"stale", "upstream_failure", b"upstream_failure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -330,18 +350,25 @@ Global___GetProjectResponse: _TypeAlias = GetProjectResponse  # noqa: Y015
 
 @_typing.final
 class CheckHealthRequest(_message.Message):
-    """Nothing is asked."""
+    """Which LIMS."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    endpoint: _builtins.str
+    """Which configured LIMS. Absent: the default one."""
     def __init__(
         self,
+        *,
+        endpoint: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint", "endpoint", b"endpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint", "endpoint", b"endpoint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__endpoint: _TypeAlias = _typing.Literal["endpoint"]  # noqa: Y015
+    _WhichOneofArgType__endpoint: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__endpoint) -> _WhichOneofReturnType__endpoint | None: ...
 
 Global___CheckHealthRequest: _TypeAlias = CheckHealthRequest  # noqa: Y015
 
@@ -374,3 +401,269 @@ class CheckHealthResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckHealthResponse: _TypeAlias = CheckHealthResponse  # noqa: Y015
+
+@_typing.final
+class GetCurrentUserRequest(_message.Message):
+    """Which LIMS."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    endpoint: _builtins.str
+    """Which configured LIMS. Absent: the default one."""
+    def __init__(
+        self,
+        *,
+        endpoint: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint", "endpoint", b"endpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint", "endpoint", b"endpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__endpoint: _TypeAlias = _typing.Literal["endpoint"]  # noqa: Y015
+    _WhichOneofArgType__endpoint: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__endpoint) -> _WhichOneofReturnType__endpoint | None: ...
+
+Global___GetCurrentUserRequest: _TypeAlias = GetCurrentUserRequest  # noqa: Y015
+
+@_typing.final
+class User(_message.Message):
+    """Whose account the gateway uses in the LIMS."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    CREATED_TIME_FIELD_NUMBER: _builtins.int
+    UPDATED_TIME_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """The LIMS's number for the account."""
+    uid: _builtins.str
+    """Unique for good. Empty when the LIMS has none."""
+    email: _builtins.str
+    """Address that it logs in with."""
+    role: _builtins.str
+    """As the LIMS spells it. Empty when the LIMS has none."""
+    @_builtins.property
+    def created_time(self) -> _timestamp_pb2.Timestamp:
+        """When the account was made. Absent when the LIMS doesn't say."""
+
+    @_builtins.property
+    def updated_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed. Absent when the LIMS doesn't say."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        uid: _builtins.str = ...,
+        email: _builtins.str = ...,
+        role: _builtins.str = ...,
+        created_time: _timestamp_pb2.Timestamp | None = ...,
+        updated_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "updated_time", b"updated_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "email", b"email", "id", b"id", "role", b"role", "uid", b"uid", "updated_time", b"updated_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___User: _TypeAlias = User  # noqa: Y015
+
+@_typing.final
+class RefreshProjectsRequest(_message.Message):
+    """Which LIMS."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    endpoint: _builtins.str
+    """Which configured LIMS. Absent: the default one."""
+    def __init__(
+        self,
+        *,
+        endpoint: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint", "endpoint", b"endpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint", "endpoint", b"endpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__endpoint: _TypeAlias = _typing.Literal["endpoint"]  # noqa: Y015
+    _WhichOneofArgType__endpoint: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__endpoint) -> _WhichOneofReturnType__endpoint | None: ...
+
+Global___RefreshProjectsRequest: _TypeAlias = RefreshProjectsRequest  # noqa: Y015
+
+@_typing.final
+class RefreshProjectsResponse(_message.Message):
+    """What was fetched."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    FETCHED_AT_FIELD_NUMBER: _builtins.int
+    SKIPPED_ROWS_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """Projects that the LIMS sent and that can be used."""
+    skipped_rows: _builtins.int
+    """Rows that lack a required field, and that are therefore missing."""
+    @_builtins.property
+    def fetched_at(self) -> _timestamp_pb2.Timestamp:
+        """When the LIMS was asked."""
+
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        fetched_at: _timestamp_pb2.Timestamp | None = ...,
+        skipped_rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fetched_at", b"fetched_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "fetched_at", b"fetched_at", "skipped_rows", b"skipped_rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefreshProjectsResponse: _TypeAlias = RefreshProjectsResponse  # noqa: Y015
+
+@_typing.final
+class WatchProjectsRequest(_message.Message):
+    """What to follow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    EVERY_ENDPOINT_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    endpoint: _builtins.str
+    """Which configured LIMS. Absent: the default one."""
+    every_endpoint: _builtins.bool
+    """Every configured LIMS. Not together with an endpoint."""
+    resume_token: _builtins.str
+    """From an earlier message: only what changed since. Empty: everything that is known first."""
+    def __init__(
+        self,
+        *,
+        endpoint: _builtins.str | None = ...,
+        every_endpoint: _builtins.bool = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint", "endpoint", b"endpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint", "endpoint", b"endpoint", "every_endpoint", b"every_endpoint", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__endpoint: _TypeAlias = _typing.Literal["endpoint"]  # noqa: Y015
+    _WhichOneofArgType__endpoint: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__endpoint) -> _WhichOneofReturnType__endpoint | None: ...
+
+Global___WatchProjectsRequest: _TypeAlias = WatchProjectsRequest  # noqa: Y015
+
+@_typing.final
+class ProjectChange(_message.Message):
+    """A project before and after."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OLD_FIELD_NUMBER: _builtins.int
+    NEW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def old(self) -> Global___Project:
+        """Before."""
+
+    @_builtins.property
+    def new(self) -> Global___Project:
+        """After."""
+
+    def __init__(
+        self,
+        *,
+        old: Global___Project | None = ...,
+        new: Global___Project | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["new", b"new", "old", b"old"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["new", b"new", "old", b"old"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProjectChange: _TypeAlias = ProjectChange  # noqa: Y015
+
+@_typing.final
+class ProjectsInStep(_message.Message):
+    """What was told so far is what the LIMS listed at one moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    READ_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def read_time(self) -> _timestamp_pb2.Timestamp:
+        """When the gateway found the list to be so. Absent when this LIMS was never read: then nothing is known of it."""
+
+    def __init__(
+        self,
+        *,
+        read_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read_time", b"read_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["read_time", b"read_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProjectsInStep: _TypeAlias = ProjectsInStep  # noqa: Y015
+
+@_typing.final
+class WatchProjectsResponse(_message.Message):
+    """One thing that happened. Projects carry what the log holds of them: id, uid, short_id, name, status, created_time and
+    updated_time. Ask GetProject for the rest; a change of the rest alone is a `changed` too.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    IN_STEP_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Continues behind this message. Empty while the beginning isn't complete: whoever is cut off there begins anew."""
+    endpoint: _builtins.str
+    """Which LIMS: the address in the configuration without /api/v1 and the slash at its end."""
+    @_builtins.property
+    def added(self) -> Global___Project:
+        """A project that wasn't there before; without a resume_token, also each one that is known at the beginning."""
+
+    @_builtins.property
+    def changed(self) -> Global___ProjectChange:
+        """A project that the LIMS describes otherwise than before."""
+
+    @_builtins.property
+    def removed(self) -> Global___Project:
+        """A project that the LIMS doesn't list any more, as it was."""
+
+    @_builtins.property
+    def in_step(self) -> Global___ProjectsInStep:
+        """Sent for each LIMS once at the beginning, and behind the changes of each refresh."""
+
+    def __init__(
+        self,
+        *,
+        added: Global___Project | None = ...,
+        changed: Global___ProjectChange | None = ...,
+        removed: Global___Project | None = ...,
+        in_step: Global___ProjectsInStep | None = ...,
+        resume_token: _builtins.str = ...,
+        endpoint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "changed", b"changed", "in_step", b"in_step", "removed", b"removed", "update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "changed", b"changed", "endpoint", b"endpoint", "in_step", b"in_step", "removed", b"removed", "resume_token", b"resume_token", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["added", "changed", "removed", "in_step"]  # noqa: Y015
+    _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
+
+Global___WatchProjectsResponse: _TypeAlias = WatchProjectsResponse  # noqa: Y015

@@ -50,6 +50,21 @@ class LimsServiceStub(object):
                 request_serializer=labferry_dot_lims_dot_v1_dot_lims__service__pb2.CheckHealthRequest.SerializeToString,
                 response_deserializer=labferry_dot_lims_dot_v1_dot_lims__service__pb2.CheckHealthResponse.FromString,
                 _registered_method=True)
+        self.GetCurrentUser = channel.unary_unary(
+                '/labferry.lims.v1.LimsService/GetCurrentUser',
+                request_serializer=labferry_dot_lims_dot_v1_dot_lims__service__pb2.GetCurrentUserRequest.SerializeToString,
+                response_deserializer=labferry_dot_lims_dot_v1_dot_lims__service__pb2.User.FromString,
+                _registered_method=True)
+        self.RefreshProjects = channel.unary_unary(
+                '/labferry.lims.v1.LimsService/RefreshProjects',
+                request_serializer=labferry_dot_lims_dot_v1_dot_lims__service__pb2.RefreshProjectsRequest.SerializeToString,
+                response_deserializer=labferry_dot_lims_dot_v1_dot_lims__service__pb2.RefreshProjectsResponse.FromString,
+                _registered_method=True)
+        self.WatchProjects = channel.unary_stream(
+                '/labferry.lims.v1.LimsService/WatchProjects',
+                request_serializer=labferry_dot_lims_dot_v1_dot_lims__service__pb2.WatchProjectsRequest.SerializeToString,
+                response_deserializer=labferry_dot_lims_dot_v1_dot_lims__service__pb2.WatchProjectsResponse.FromString,
+                _registered_method=True)
 
 
 class LimsServiceServicer(object):
@@ -77,6 +92,31 @@ class LimsServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCurrentUser(self, request, context):
+        """Who the gateway is in the LIMS. UNAVAILABLE when the LIMS can't be asked: this is never answered from a copy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefreshProjects(self, request, context):
+        """Fetches all projects from the LIMS now. UNAVAILABLE when it can't be asked; what was cached then stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchProjects(self, request, context):
+        """Follows the projects: without a resume_token each one that is known as `added`, then `in_step`, then every change
+        that a refresh finds, for as long as the caller stays. While somebody follows, the LIMS is asked every
+        lims.refresh_while_watched_minutes. Ends with UNAVAILABLE when the service drains, and with RESOURCE_EXHAUSTED
+        (metadata: resume_token) for a caller who takes nothing for 30 seconds; resume with the last resume_token.
+        FAILED_PRECONDITION for a resume_token of another log: begin anew without one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LimsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +134,21 @@ def add_LimsServiceServicer_to_server(servicer, server):
                     servicer.CheckHealth,
                     request_deserializer=labferry_dot_lims_dot_v1_dot_lims__service__pb2.CheckHealthRequest.FromString,
                     response_serializer=labferry_dot_lims_dot_v1_dot_lims__service__pb2.CheckHealthResponse.SerializeToString,
+            ),
+            'GetCurrentUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCurrentUser,
+                    request_deserializer=labferry_dot_lims_dot_v1_dot_lims__service__pb2.GetCurrentUserRequest.FromString,
+                    response_serializer=labferry_dot_lims_dot_v1_dot_lims__service__pb2.User.SerializeToString,
+            ),
+            'RefreshProjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefreshProjects,
+                    request_deserializer=labferry_dot_lims_dot_v1_dot_lims__service__pb2.RefreshProjectsRequest.FromString,
+                    response_serializer=labferry_dot_lims_dot_v1_dot_lims__service__pb2.RefreshProjectsResponse.SerializeToString,
+            ),
+            'WatchProjects': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchProjects,
+                    request_deserializer=labferry_dot_lims_dot_v1_dot_lims__service__pb2.WatchProjectsRequest.FromString,
+                    response_serializer=labferry_dot_lims_dot_v1_dot_lims__service__pb2.WatchProjectsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +233,87 @@ class LimsService(object):
             '/labferry.lims.v1.LimsService/CheckHealth',
             labferry_dot_lims_dot_v1_dot_lims__service__pb2.CheckHealthRequest.SerializeToString,
             labferry_dot_lims_dot_v1_dot_lims__service__pb2.CheckHealthResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCurrentUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/labferry.lims.v1.LimsService/GetCurrentUser',
+            labferry_dot_lims_dot_v1_dot_lims__service__pb2.GetCurrentUserRequest.SerializeToString,
+            labferry_dot_lims_dot_v1_dot_lims__service__pb2.User.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefreshProjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/labferry.lims.v1.LimsService/RefreshProjects',
+            labferry_dot_lims_dot_v1_dot_lims__service__pb2.RefreshProjectsRequest.SerializeToString,
+            labferry_dot_lims_dot_v1_dot_lims__service__pb2.RefreshProjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchProjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/labferry.lims.v1.LimsService/WatchProjects',
+            labferry_dot_lims_dot_v1_dot_lims__service__pb2.WatchProjectsRequest.SerializeToString,
+            labferry_dot_lims_dot_v1_dot_lims__service__pb2.WatchProjectsResponse.FromString,
             options,
             channel_credentials,
             insecure,

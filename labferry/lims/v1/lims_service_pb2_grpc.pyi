@@ -39,6 +39,17 @@ class LimsServiceStub:
     """One project by uid or short id. NOT_FOUND when the source that answered doesn't have it."""
     CheckHealth: _grpc.UnaryUnaryMultiCallable[_lims_service_pb2.CheckHealthRequest, _lims_service_pb2.CheckHealthResponse]
     """Asks the LIMS whether it answers. Never an error for a LIMS that is down: ok is false and the reason says why."""
+    GetCurrentUser: _grpc.UnaryUnaryMultiCallable[_lims_service_pb2.GetCurrentUserRequest, _lims_service_pb2.User]
+    """Who the gateway is in the LIMS. UNAVAILABLE when the LIMS can't be asked: this is never answered from a copy."""
+    RefreshProjects: _grpc.UnaryUnaryMultiCallable[_lims_service_pb2.RefreshProjectsRequest, _lims_service_pb2.RefreshProjectsResponse]
+    """Fetches all projects from the LIMS now. UNAVAILABLE when it can't be asked; what was cached then stays as it is."""
+    WatchProjects: _grpc.UnaryStreamMultiCallable[_lims_service_pb2.WatchProjectsRequest, _lims_service_pb2.WatchProjectsResponse]
+    """Follows the projects: without a resume_token each one that is known as `added`, then `in_step`, then every change
+    that a refresh finds, for as long as the caller stays. While somebody follows, the LIMS is asked every
+    lims.refresh_while_watched_minutes. Ends with UNAVAILABLE when the service drains, and with RESOURCE_EXHAUSTED
+    (metadata: resume_token) for a caller who takes nothing for 30 seconds; resume with the last resume_token.
+    FAILED_PRECONDITION for a resume_token of another log: begin anew without one.
+    """
 
 @_typing.type_check_only
 class LimsServiceAsyncStub(LimsServiceStub):
@@ -51,6 +62,17 @@ class LimsServiceAsyncStub(LimsServiceStub):
     """One project by uid or short id. NOT_FOUND when the source that answered doesn't have it."""
     CheckHealth: _aio.UnaryUnaryMultiCallable[_lims_service_pb2.CheckHealthRequest, _lims_service_pb2.CheckHealthResponse]  # type: ignore[assignment]
     """Asks the LIMS whether it answers. Never an error for a LIMS that is down: ok is false and the reason says why."""
+    GetCurrentUser: _aio.UnaryUnaryMultiCallable[_lims_service_pb2.GetCurrentUserRequest, _lims_service_pb2.User]  # type: ignore[assignment]
+    """Who the gateway is in the LIMS. UNAVAILABLE when the LIMS can't be asked: this is never answered from a copy."""
+    RefreshProjects: _aio.UnaryUnaryMultiCallable[_lims_service_pb2.RefreshProjectsRequest, _lims_service_pb2.RefreshProjectsResponse]  # type: ignore[assignment]
+    """Fetches all projects from the LIMS now. UNAVAILABLE when it can't be asked; what was cached then stays as it is."""
+    WatchProjects: _aio.UnaryStreamMultiCallable[_lims_service_pb2.WatchProjectsRequest, _lims_service_pb2.WatchProjectsResponse]  # type: ignore[assignment]
+    """Follows the projects: without a resume_token each one that is known as `added`, then `in_step`, then every change
+    that a refresh finds, for as long as the caller stays. While somebody follows, the LIMS is asked every
+    lims.refresh_while_watched_minutes. Ends with UNAVAILABLE when the service drains, and with RESOURCE_EXHAUSTED
+    (metadata: resume_token) for a caller who takes nothing for 30 seconds; resume with the last resume_token.
+    FAILED_PRECONDITION for a resume_token of another log: begin anew without one.
+    """
 
 class LimsServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads the lab's LIMS, and says of every answer where it came from and how old it is. Strictly read-only upstream."""
@@ -78,5 +100,34 @@ class LimsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_lims_service_pb2.CheckHealthResponse, _abc.Awaitable[_lims_service_pb2.CheckHealthResponse]]:
         """Asks the LIMS whether it answers. Never an error for a LIMS that is down: ok is false and the reason says why."""
+
+    @_abc_1.abstractmethod
+    def GetCurrentUser(
+        self,
+        request: _lims_service_pb2.GetCurrentUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lims_service_pb2.User, _abc.Awaitable[_lims_service_pb2.User]]:
+        """Who the gateway is in the LIMS. UNAVAILABLE when the LIMS can't be asked: this is never answered from a copy."""
+
+    @_abc_1.abstractmethod
+    def RefreshProjects(
+        self,
+        request: _lims_service_pb2.RefreshProjectsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lims_service_pb2.RefreshProjectsResponse, _abc.Awaitable[_lims_service_pb2.RefreshProjectsResponse]]:
+        """Fetches all projects from the LIMS now. UNAVAILABLE when it can't be asked; what was cached then stays as it is."""
+
+    @_abc_1.abstractmethod
+    def WatchProjects(
+        self,
+        request: _lims_service_pb2.WatchProjectsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_lims_service_pb2.WatchProjectsResponse], _abc.AsyncIterator[_lims_service_pb2.WatchProjectsResponse]]:
+        """Follows the projects: without a resume_token each one that is known as `added`, then `in_step`, then every change
+        that a refresh finds, for as long as the caller stays. While somebody follows, the LIMS is asked every
+        lims.refresh_while_watched_minutes. Ends with UNAVAILABLE when the service drains, and with RESOURCE_EXHAUSTED
+        (metadata: resume_token) for a caller who takes nothing for 30 seconds; resume with the last resume_token.
+        FAILED_PRECONDITION for a resume_token of another log: begin anew without one.
+        """
 
 def add_LimsServiceServicer_to_server(servicer: LimsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -46,7 +46,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DEADLINE_EXCEEDED: the call took longer than the service's default deadline for calls that bring none."""
     ERROR_REASON_SUBSCRIBER_TOO_SLOW: _ErrorReason.ValueType  # 11
     """RESOURCE_EXHAUSTED: the reader of a stream took nothing for 30 seconds although there was something to send, and was cut
-    off. It finds this behind the last message that was sent. Metadata: last_position for a stream of events: resume there.
+    off. It finds this behind the last message that was sent. Metadata: last_position for a stream of events,
+    resume_token for one of projects: resume there.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -78,6 +79,7 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 10
 """DEADLINE_EXCEEDED: the call took longer than the service's default deadline for calls that bring none."""
 ERROR_REASON_SUBSCRIBER_TOO_SLOW: ErrorReason.ValueType  # 11
 """RESOURCE_EXHAUSTED: the reader of a stream took nothing for 30 seconds although there was something to send, and was cut
-off. It finds this behind the last message that was sent. Metadata: last_position for a stream of events: resume there.
+off. It finds this behind the last message that was sent. Metadata: last_position for a stream of events,
+resume_token for one of projects: resume there.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

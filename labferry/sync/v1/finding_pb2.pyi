@@ -63,6 +63,10 @@ class _RuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rule.ValueType],
     """Soft: a staged run waits for somebody."""
     RULE_TARGET_SUSPECTED: _Rule.ValueType  # 21
     """Soft: a destination read back three different files wrong, each twice; it gets nothing until TrustDestination."""
+    RULE_LIMS_PROJECT_MISSING: _Rule.ValueType  # 30
+    """Soft: no configured LIMS lists the project that creation.json names. Silent while a LIMS was never read."""
+    RULE_LIMS_PROJECT_RENAMED: _Rule.ValueType  # 31
+    """Soft: the LIMS gives the project that creation.json names another name or short id now."""
 
 class Rule(_Rule, metaclass=_RuleEnumTypeWrapper):
     """A validation rule. Its short name (the spec's) is the enum name without the prefix, in lower case."""
@@ -107,6 +111,10 @@ RULE_STAGING_WAITING: Rule.ValueType  # 20
 """Soft: a staged run waits for somebody."""
 RULE_TARGET_SUSPECTED: Rule.ValueType  # 21
 """Soft: a destination read back three different files wrong, each twice; it gets nothing until TrustDestination."""
+RULE_LIMS_PROJECT_MISSING: Rule.ValueType  # 30
+"""Soft: no configured LIMS lists the project that creation.json names. Silent while a LIMS was never read."""
+RULE_LIMS_PROJECT_RENAMED: Rule.ValueType  # 31
+"""Soft: the LIMS gives the project that creation.json names another name or short id now."""
 Global___Rule: _TypeAlias = Rule  # noqa: Y015
 
 class _Tier:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,8 @@ import msgspec
 
 from libs.service_kit.telemetry import Logger
 from services.lims_gateway.projects.errors import CacheUnusableError
-from services.lims_gateway.projects.paging import PageKey, ProjectFilter
+from services.lims_gateway.projects.paging import Page, PageKey, ProjectFilter, cut_page, search_text
+from services.lims_gateway.projects.policy import CacheState
 from services.lims_gateway.projects.project import Project, ProjectRows, ProjectStatus
 
 _SCHEMA = """
@@ -25,7 +26,7 @@ CREATE TABLE IF NOT EXISTS refresh (
 ) STRICT;
 CREATE TABLE IF NOT EXISTS project (
     endpoint TEXT NOT NULL, uid TEXT NOT NULL, short_id TEXT NOT NULL, name TEXT NOT NULL, id INTEGER NOT NULL,
-    status TEXT NOT NULL, owner TEXT NOT NULL, created_at REAL NOT NULL, updated_at REAL NOT NULL, description TEXT,
+    status TEXT NOT NULL, owner TEXT NOT NULL, created_at REAL, updated_at REAL, description TEXT,
     contact_name TEXT, metadata TEXT, search TEXT NOT NULL,
     PRIMARY KEY (endpoint, uid), UNIQUE (endpoint, short_id)
 ) STRICT;
@@ -33,23 +34,19 @@ CREATE INDEX IF NOT EXISTS project_in_order ON project (endpoint, name, uid);
 """
 _COLUMNS = "id, uid, short_id, name, status, owner, created_at, updated_at, description, contact_name, metadata"
 
-
-@dataclass(frozen=True, slots=True)
-class CacheState:
-    """The last refresh. `fetched_ns`: when the LIMS was asked, nanoseconds since the epoch."""
-
-    fetched_ns: int
-    count: int
-    skipped: int
+FIND = (
+    f"SELECT {_COLUMNS} FROM project WHERE endpoint = ?1 AND uid = ?2 "
+    f"UNION ALL SELECT {_COLUMNS} FROM project WHERE endpoint = ?1 AND short_id = ?2 LIMIT 1"
+)
+"""Endpoint, and uid or short id: two lookups in an index, however many projects there are."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedPage:
-    """Projects of one snapshot of the cache. `more`: others follow."""
+    """Projects, and the refresh that they are of: both of one moment."""
 
     state: CacheState | None
-    projects: Sequence[Project]
-    more: bool = False
+    page: Page
 
 
 class ProjectCache:
@@ -135,19 +132,15 @@ class ProjectCache:
         sql = f"SELECT {_COLUMNS} FROM project WHERE {' AND '.join(conditions)} ORDER BY name, uid LIMIT ?"
         async with self._snapshot() as connection:
             state = await _state(connection, endpoint)
-            rows = list(await connection.execute_fetchall(sql, (*values, limit + 1)))
-        return CachedPage(state, [_from_row(r) for r in rows[:limit]], more=len(rows) > limit)
+            rows = await connection.execute_fetchall(sql, (*values, limit + 1))
+        return CachedPage(state, cut_page([_from_row(r) for r in rows], limit))
 
     async def find(self, endpoint: str, id_: str) -> CachedPage:
         """The project with this uid or short id, if there is one."""
-        sql = (
-            f"SELECT {_COLUMNS} FROM project WHERE endpoint = ?1 AND uid = ?2 "
-            f"UNION ALL SELECT {_COLUMNS} FROM project WHERE endpoint = ?1 AND short_id = ?2 LIMIT 1"
-        )
         async with self._snapshot() as connection:
             state = await _state(connection, endpoint)
-            rows = await connection.execute_fetchall(sql, (endpoint, id_))
-        return CachedPage(state, [_from_row(r) for r in rows])
+            rows = await connection.execute_fetchall(FIND, (endpoint, id_))
+        return CachedPage(state, Page([_from_row(r) for r in rows]))
 
     @asynccontextmanager
     async def _snapshot(self) -> AsyncIterator[aiosqlite.Connection]:
@@ -195,7 +188,7 @@ def _set_aside(path: Path, aside: Path) -> None:
 def _to_row(endpoint: str, project: Project) -> tuple[Any, ...]:
     return (
         endpoint,
-        f"{project.name}\n{project.short_id}".casefold(),
+        search_text(project),
         project.id,
         project.uid,
         project.short_id,

@@ -1,55 +1,45 @@
-"""The policy of SPEC §6: which source answers, and what an answer says about itself."""
+"""One LIMS's projects, from whichever source may answer: carries out the policy of SPEC §6."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 
 from libs.service_kit.errors import LabferryError
+from libs.service_kit.lims_settings import base_of
 from libs.service_kit.telemetry import Logger
-from services.lims_gateway.projects.cache import CacheState, ProjectCache
+from services.lims_gateway.projects.cache import ProjectCache
+from services.lims_gateway.projects.catalogue import CatalogueFile
+from services.lims_gateway.projects.catalogue_format import Catalogue
 from services.lims_gateway.projects.errors import (
-    LimsNotConfiguredError,
+    LimsLoginRefusedError,
     LimsUnreachableError,
     PasswordUnavailableError,
     ProjectNotFoundError,
-    UnknownEndpointError,
 )
-from services.lims_gateway.projects.paging import PageKey, ProjectFilter
+from services.lims_gateway.projects.history import ProjectHistory
+from services.lims_gateway.projects.paging import Page, PageKey, ProjectFilter, page_of
+from services.lims_gateway.projects.policy import (
+    AskFailure,
+    CacheState,
+    Provenance,
+    Source,
+    as_read,
+    fall_back,
+    must_ask,
+)
 from services.lims_gateway.projects.project import Project
 from services.lims_gateway.projects.single_flight import SingleFlight
-from services.lims_gateway.projects.upstream import LimsUpstream, base_of
-
-
-class Source(StrEnum):
-    LIVE = "live"
-    CACHE = "cache"
-
-
-@dataclass(frozen=True, slots=True)
-class Provenance:
-    """Where an answer came from. `fetched_ns`: when the LIMS was asked for it, nanoseconds since the epoch.
-
-    `stale`: older than the time to live, or served because the LIMS could not be asked; `upstream_failure` says why.
-    """
-
-    source: Source
-    fetched_ns: int
-    stale: bool
-    skipped_rows: int = 0
-    upstream_failure: str = ""
+from services.lims_gateway.projects.upstream import LimsUser, Upstream
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectPage:
-    """`next_key` is None on the last page."""
-
-    projects: Sequence[Project]
+    page: Page
     provenance: Provenance
-    next_key: PageKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,100 +57,174 @@ class HealthReport:
     reason: str = ""
 
 
-class Directory:
-    """Projects of the configured LIMS: the fresh cache, else the LIMS, else the cache marked stale.
+@dataclass(frozen=True, slots=True)
+class KeptCopies:
+    """What the gateway keeps of a LIMS. `catalogue` None: none is configured."""
 
-    Every method but `health` raises LimsNotConfiguredError without a LIMS, LimsLoginRefusedError when the LIMS doesn't
-    let us in (a stale cache doesn't hide that), and LimsUnreachableError or PasswordUnavailableError when it can't be
-    asked and nothing is cached.
+    cache: ProjectCache
+    history: ProjectHistory
+    catalogue: CatalogueFile | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What answers. `catalogue` is None unless it does."""
+
+    provenance: Provenance
+    catalogue: Catalogue | None = None
+
+
+class Directory:
+    """Projects of one configured LIMS.
+
+    Every method but `health` raises LimsLoginRefusedError when the LIMS doesn't let us in (a stale cache doesn't hide
+    that), and LimsUnreachableError or PasswordUnavailableError when it can't be asked and nothing else may answer.
     """
 
     def __init__(
         self,
         endpoint: str,
-        upstream: LimsUpstream | None,
-        cache: ProjectCache,
+        upstream: Upstream,
+        copies: KeptCopies,
         time_to_live: timedelta,
         logger: Logger,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._base = base_of(endpoint)
+        self.base = base_of(endpoint)
         self._upstream = upstream
-        self._cache = cache
-        self._ttl_ns = int(time_to_live.total_seconds() * 1e9)
+        self._cache, self._history, self._catalogue = copies.cache, copies.history, copies.catalogue
+        self.ttl_ns = int(time_to_live.total_seconds() * 1e9)
         self._logger = logger
         self._clock = clock
         self._refresh_once = SingleFlight(self._refresh)
+        self._followers = 0
+        self._on_news: Callable[[], None] = lambda: None
 
     async def close(self) -> None:
         await self._refresh_once.close()
+        if self._catalogue is not None:
+            await self._catalogue.close()
+        await self._upstream.close()
 
     async def list_projects(
-        self, wanted: ProjectFilter, after: PageKey | None, limit: int, *, refresh: bool, endpoint: str | None = None
+        self, wanted: ProjectFilter, after: PageKey | None, limit: int, *, refresh: bool
     ) -> ProjectPage:
-        """One page. `refresh` asks the LIMS even when the cache is fresh. UnknownEndpointError for another endpoint."""
-        upstream = self._configured()
-        if endpoint is not None and base_of(endpoint) != self._base:
-            raise UnknownEndpointError(endpoint)
-        provenance = await self._up_to_date(upstream, refresh=refresh)
-        page = await self._cache.page(self._base, wanted, after, limit)
-        last = page.projects[-1] if page.more else None
-        return ProjectPage(page.projects, provenance, PageKey(last.name, last.uid) if last else None)
+        """One page. `refresh` asks the LIMS even when the cache is fresh."""
+        choice = await self._choose(refresh=refresh)
+        if choice.catalogue is not None:
+            return ProjectPage(page_of(choice.catalogue.rows.projects, wanted, after, limit), choice.provenance)
+        cached = await self._cache.page(self.base, wanted, after, limit)
+        return ProjectPage(cached.page, as_read(choice.provenance, cached.state))
 
     async def get_project(self, id_: str) -> FoundProject:
         """By uid or short id. A cache that lacks it is no proof: the LIMS is asked before ProjectNotFoundError."""
-        upstream = self._configured()
-        provenance = await self._up_to_date(upstream, refresh=False)
-        found = await self._cache.find(self._base, id_)
-        if found.projects:
-            return FoundProject(found.projects[0], provenance)
+        choice = await self._choose(refresh=False)
+        provenance = choice.provenance
+        if choice.catalogue is not None:
+            for project in choice.catalogue.rows.projects:
+                if id_ in (project.uid, project.short_id):
+                    return FoundProject(project, provenance)
+            raise ProjectNotFoundError(id_, provenance.source)
+        found = await self._cache.find(self.base, id_)
+        if found.page.projects:
+            return FoundProject(found.page.projects[0], as_read(provenance, found.state))
         if provenance.source is Source.LIVE or provenance.stale:
             raise ProjectNotFoundError(id_, provenance.source)
-        asked_ns = self._clock()
-        try:
-            project = await upstream.project(id_)
-        except (LimsUnreachableError, PasswordUnavailableError):
-            raise ProjectNotFoundError(id_, Source.CACHE) from None
-        if project is None:
-            raise ProjectNotFoundError(id_, Source.LIVE)
-        return FoundProject(project, Provenance(Source.LIVE, asked_ns, stale=False))
+        return await self._ask_for(id_)
+
+    async def refresh(self) -> CacheState:
+        """Fetches all projects now, once for all who ask at the same time."""
+        return await self._refresh_once()
+
+    async def current_user(self) -> LimsUser:
+        return await self._upstream.current_user()
 
     async def health(self) -> HealthReport:
         """Logs in if need be and asks who we are. Never raises for a LIMS that doesn't answer or let us in."""
         started = time.perf_counter()
         reason = ""
         try:
-            await self._configured().check()
+            await self._upstream.current_user()
         except LabferryError as error:
             reason = error.message
         return HealthReport(not reason, (time.perf_counter() - started) * 1000, reason)
 
-    def _configured(self) -> LimsUpstream:
-        if self._upstream is None:
-            raise LimsNotConfiguredError()
-        return self._upstream
+    async def cache_state(self) -> CacheState | None:
+        return await self._cache.state(self.base)
 
-    async def _up_to_date(self, upstream: LimsUpstream, *, refresh: bool) -> Provenance:
-        """Sees to it that the cache holds what SPEC §6 asks for, and says what that is."""
-        state = await self._cache.state(self._base)
-        if state is not None and not refresh and self._is_fresh(state):
-            return Provenance(Source.CACHE, state.fetched_ns, stale=False, skipped_rows=state.skipped)
+    @property
+    def is_followed(self) -> bool:
+        return self._followers > 0
+
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """For as long as somebody follows the projects."""
+        self._followers += 1
+        self._on_news()
+        try:
+            yield
+        finally:
+            self._followers -= 1
+
+    def on_news(self, callback: Callable[[], None]) -> None:
+        """Has `callback` called whenever the cache was refreshed, and when somebody begins to follow."""
+        self._on_news = callback
+
+    async def _ask_for(self, id_: str) -> FoundProject:
+        asked_ns = self._clock()
+        try:
+            project = await self._upstream.project(id_)
+        except (LimsUnreachableError, PasswordUnavailableError):
+            raise ProjectNotFoundError(id_, Source.CACHE) from None
+        if project is None:
+            raise ProjectNotFoundError(id_, Source.LIVE)
+        return FoundProject(project, Provenance(Source.LIVE, asked_ns, stale=False))
+
+    async def _choose(self, *, refresh: bool) -> _Choice:
+        state = await self._cache.state(self.base)
+        if state is not None and not must_ask(state, self._clock(), self.ttl_ns, refresh=refresh):
+            return _Choice(Provenance(Source.CACHE, state.fetched_ns, stale=False, skipped_rows=state.skipped))
         try:
             fetched = await self._refresh_once()
-        except (LimsUnreachableError, PasswordUnavailableError) as error:
-            if state is None or state.count == 0:
+        except (LimsUnreachableError, PasswordUnavailableError, LimsLoginRefusedError) as error:
+            refused = isinstance(error, LimsLoginRefusedError)
+            failure = AskFailure.REFUSED if refused else AskFailure.UNREACHABLE
+            instead = await self._instead(state, failure, error.message)
+            if instead is None:
                 raise
-            return Provenance(Source.CACHE, state.fetched_ns, True, state.skipped, upstream_failure=error.message)
-        return Provenance(Source.LIVE, fetched.fetched_ns, stale=False, skipped_rows=fetched.skipped)
+            return instead
+        return _Choice(Provenance(Source.LIVE, fetched.fetched_ns, stale=False, skipped_rows=fetched.skipped))
+
+    async def _instead(self, state: CacheState | None, failure: AskFailure, problem: str) -> _Choice | None:
+        """What answers in the place of a LIMS that could not be asked; None: nothing may, or nothing is there."""
+        source = fall_back(state, failure)
+        if source is Source.CACHE and state is not None:
+            return _Choice(Provenance(source, state.fetched_ns, True, state.skipped, upstream_failure=problem))
+        if source is not Source.OFFLINE_CATALOGUE or self._catalogue is None:
+            return None
+        catalogue = await self._catalogue.read()
+        if catalogue is None:
+            return None
+        provenance = Provenance(
+            source=Source.OFFLINE_CATALOGUE,
+            fetched_ns=catalogue.fetched_ns,
+            stale=True,
+            skipped_rows=catalogue.rows.skipped,
+            upstream_failure=problem,
+            produced_by=catalogue.produced_by,
+            produced_ns=catalogue.produced_ns,
+        )
+        return _Choice(provenance, catalogue)
 
     async def _refresh(self) -> CacheState:
         asked_ns = self._clock()
-        rows = await self._configured().projects()
-        await self._cache.replace_all(self._base, rows, asked_ns)
+        rows = await self._upstream.projects()
+        # The log first: what can't be written there has not happened.
+        await self._history.record(self.base, rows)
+        await self._cache.replace_all(self.base, rows, asked_ns)
+        if self._catalogue is not None:
+            self._catalogue.offer(rows, asked_ns)
         if rows.skipped:
-            self._logger.warning("lims_rows_skipped", count=rows.skipped)
+            self._logger.warning("lims_rows_skipped", lims=self.base, count=rows.skipped)
+        self._on_news()
         return CacheState(asked_ns, len(rows.projects), rows.skipped)
-
-    def _is_fresh(self, state: CacheState) -> bool:
-        # A fetch time in the future comes from a clock that was wrong once: not to be believed for long.
-        return state.count > 0 and 0 <= self._clock() - state.fetched_ns < self._ttl_ns

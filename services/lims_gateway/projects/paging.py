@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from libs.service_kit.errors import FieldViolation, InvalidRequestError
-from services.lims_gateway.projects.project import ProjectStatus
+from services.lims_gateway.projects.project import Project, ProjectStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,11 @@ class ProjectFilter:
         text = "\0".join((*sorted(self.statuses), self.query.casefold()))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def takes(self, project: Project) -> bool:
+        if self.statuses and project.status not in self.statuses:
+            return False
+        return self.query.casefold() in search_text(project)
+
 
 @dataclass(frozen=True, slots=True)
 class PageKey:
@@ -32,6 +38,36 @@ class PageKey:
 
     name: str
     uid: str
+
+
+def search_text(project: Project) -> str:
+    """What a query is looked for in."""
+    return f"{project.name}\n{project.short_id}".casefold()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """`next_key` is None on the last page."""
+
+    projects: Sequence[Project]
+    next_key: PageKey | None = None
+
+
+def cut_page(found: Sequence[Project], limit: int) -> Page:
+    """The first `limit` of what was found in order; whether anything lies beyond shows in one more."""
+    shown = found[:limit]
+    last = shown[-1] if len(found) > limit else None
+    return Page(shown, PageKey(last.name, last.uid) if last is not None else None)
+
+
+def page_of(projects: Iterable[Project], wanted: ProjectFilter, after: PageKey | None, limit: int) -> Page:
+    """A page of projects that are in memory, in the order that the cache has too: by name (code points) and uid."""
+    place = None if after is None else (after.name, after.uid)
+    found = sorted(
+        (p for p in projects if wanted.takes(p) and (place is None or (p.name, p.uid) > place)),
+        key=lambda p: (p.name, p.uid),
+    )
+    return cut_page(found, limit)
 
 
 class _Token(msgspec.Struct, array_like=True):

@@ -1,4 +1,4 @@
-"""The LIMS password, asked from the secrets service each time it is needed and kept nowhere."""
+"""The password or key of a LIMS, asked from the secrets service each time it is needed and kept nowhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from services.lims_gateway.projects.errors import PasswordUnavailableCause, Pass
 if TYPE_CHECKING:
     from labferry.secrets.v1.secrets_service_pb2_grpc import SecretsServiceAsyncStub
 
-_USERNAME = "lims"
 # Longer than a channel waits between attempts to connect: a secrets service that has just come back is found.
 _TIMEOUT_SECONDS = 5.0
 _WAITING_REASONS = frozenset({"SEALED", "NOT_INITIALIZED"})
@@ -24,7 +23,7 @@ _WAITING_REASONS = frozenset({"SEALED", "NOT_INITIALIZED"})
 
 @final
 class Password:
-    """A password that doesn't show itself."""
+    """A password or key that doesn't show itself."""
 
     __slots__ = ("_text",)
 
@@ -39,20 +38,21 @@ class Password:
 
 
 class NoPasswordStoredError(Exception):
-    """The secrets service answers, and keeps no LIMS password."""
+    """The secrets service answers, and keeps nothing under that name."""
 
 
 class LimsPasswords:
-    """Asks over a channel that proves the gateway's own identity."""
+    """Asks over a channel that proves the gateway's own identity. `username`: the name that it is kept under."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, username: str) -> None:
+        self.username = username
         self._secrets: SecretsServiceAsyncStub = pb_grpc.SecretsServiceStub(channel)
 
     async def fetch(self) -> Password:
         """PasswordUnavailableError when the secrets service is sealed or doesn't answer; NoPasswordStoredError."""
         try:
             answer = await self._secrets.GetSecret(
-                pb.GetSecretRequest(username=_USERNAME), timeout=_TIMEOUT_SECONDS, wait_for_ready=True
+                pb.GetSecretRequest(username=self.username), timeout=_TIMEOUT_SECONDS, wait_for_ready=True
             )
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:

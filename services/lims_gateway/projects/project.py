@@ -1,9 +1,9 @@
-"""A LIMS project, and how a row of the LIMS becomes one. Pure."""
+"""A LIMS project, whatever kind of LIMS it comes from. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ import msgspec
 
 
 class ProjectStatus(StrEnum):
-    """As the LIMS spells it."""
+    """As the REST contract spells it."""
 
     PENDING = "Pending"
     ACTIVE = "Active"
@@ -19,22 +19,25 @@ class ProjectStatus(StrEnum):
     ARCHIVED = "Archived"
 
 
-_Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-# What a protobuf Timestamp can carry.
-_EpochSeconds = Annotated[float, msgspec.Meta(ge=0, le=253_402_300_799)]
+Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"\A[^\x00]*\Z")]
+"""What can be asked for, put into a page token, and kept in a log."""
+
+EpochSeconds = Annotated[float, msgspec.Meta(ge=0, le=253_402_300_799)]
+"""What a protobuf Timestamp can carry."""
 
 
 class Project(msgspec.Struct, frozen=True):
-    """A row of the LIMS (SPEC §6). Times are seconds since the epoch. Fields that we don't know are dropped."""
+    """Times are seconds since the epoch. The catalogue carries neither `id` (0 then) nor the times of the LIMS."""
 
-    id: _Id
     uid: str
     short_id: str
     name: str
     status: ProjectStatus
-    owner: str
-    created_at: _EpochSeconds
-    updated_at: _EpochSeconds
+    id: int = 0
+    owner: str = ""
+    created_at: float | None = None
+    updated_at: float | None = None
     description: str | None = None
     contact_name: str | None = None
     metadata: dict[str, Any] | None = None
@@ -42,44 +45,52 @@ class Project(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class ProjectRows:
-    """What a LIMS sent: the projects, and how many rows could not be taken."""
+    """What a LIMS sent: the projects, and how many rows could not be taken.
+
+    `skipped_uids` are those of such rows where they could be read: their projects are there, though unusable.
+    """
 
     projects: Sequence[Project]
-    skipped: int
+    skipped: int = 0
+    skipped_uids: frozenset[str] = field(default_factory=frozenset)
 
 
 class NotAProjectListError(ValueError):
     """The body is no project list."""
 
 
-class _List(msgspec.Struct):
-    data: list[msgspec.Raw] = []
+class RowCollector:
+    """Takes the rows of a list one by one. One that repeats the uid or short id of an earlier one is skipped."""
+
+    def __init__(self) -> None:
+        self._projects: list[Project] = []
+        self._seen: set[str] = set()
+        self._skipped = 0
+        self._skipped_uids: set[str] = set()
+
+    def take(self, project: Project | None, row: bytes | msgspec.Raw) -> None:
+        """`project` None: the row can't be used."""
+        if project is not None and project.uid not in self._seen and project.short_id not in self._seen:
+            self._seen.update((project.uid, project.short_id))
+            self._projects.append(project)
+            return
+        self._skipped += 1
+        uid = _uid_of(row)
+        if uid is not None:
+            self._skipped_uids.add(uid)
+
+    def rows(self) -> ProjectRows:
+        return ProjectRows(self._projects, self._skipped, frozenset(self._skipped_uids))
 
 
-def decode_list(body: bytes) -> ProjectRows:
-    """Projects of {"data": [row, …]}; a missing `data` is an empty list. NotAProjectListError for anything else.
+class _UidOnly(msgspec.Struct):
+    uid: str | None = None
+    elabid: str | None = None
 
-    A row that lacks a required field, or repeats the uid or short id of an earlier row, is skipped and counted.
-    """
+
+def _uid_of(row: bytes | msgspec.Raw) -> str | None:
     try:
-        rows = msgspec.json.decode(body, type=_List).data
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise NotAProjectListError("the body is no list of projects") from error
-    projects: list[Project] = []
-    seen: set[str] = set()
-    for row in rows:
-        project = decode_row(row)
-        if project is None or project.uid in seen or project.short_id in seen:
-            continue
-        seen.update((project.uid, project.short_id))
-        projects.append(project)
-    return ProjectRows(projects, len(rows) - len(projects))
-
-
-def decode_row(row: bytes | msgspec.Raw) -> Project | None:
-    """None for a row that lacks a required field or holds another type in its place."""
-    try:
-        project = msgspec.json.decode(row, type=Project)
+        found = msgspec.json.decode(row, type=_UidOnly)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return project if project.uid and project.short_id and project.name else None
+    return found.uid or found.elabid

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from google.protobuf.message import Message
+
 from labferry.lims.v1 import lims_service_pb2 as pb
 from libs.service_kit.errors import FieldViolation, InvalidRequestError
 from services.lims_gateway.projects.paging import PageKey, ProjectFilter, decode_token
@@ -49,8 +51,19 @@ def list_request(request: pb.ListProjectsRequest) -> ListRequest:
         after=decode_token(request.page_token, wanted) if request.page_token else None,
         limit=request.page_size or DEFAULT_PAGE_SIZE,
         refresh=request.refresh and not request.page_token,
-        endpoint=request.endpoint if request.HasField("endpoint") else None,
+        endpoint=endpoint_of(request),
     )
+
+
+def endpoint_of(request: Message) -> str | None:
+    """The LIMS that a request names; None: the default one."""
+    return request.endpoint if request.HasField("endpoint") else None  # type: ignore[attr-defined]
+
+
+def watch_request(request: pb.WatchProjectsRequest) -> None:
+    """Checks what can't be asked together."""
+    if request.every_endpoint and request.HasField("endpoint"):
+        raise InvalidRequestError(FieldViolation("endpoint", "can't be given together with every_endpoint"))
 
 
 def get_request(request: pb.GetProjectRequest) -> str:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from labferry.lims.v1 import lims_service_pb2 as pb
 from labferry.lims.v1 import lims_service_pb2_grpc as pb_grpc
+from libs.service_kit.errors import SubscriberTooSlowError
 from libs.service_kit.identity import READERS
 from libs.service_kit.server import PublishedService
 from services.lims_gateway.projects import requests
-from services.lims_gateway.projects.directory import Directory, Source
+from services.lims_gateway.projects.directories import Directories
+from services.lims_gateway.projects.messages import (
+    project_message,
+    set_provenance,
+    set_time,
+    user_message,
+    watch_message,
+)
 from services.lims_gateway.projects.paging import encode_token
-from services.lims_gateway.projects.project import Project
+from services.lims_gateway.projects.watch import ProjectWatch
 
 if TYPE_CHECKING:
     from grpc.aio import ServicerContext
@@ -20,64 +30,69 @@ if TYPE_CHECKING:
 
 FULL_NAME = "labferry.lims.v1.LimsService"
 
-ROLES = {"ListProjects": READERS, "GetProject": READERS, "CheckHealth": READERS}
-
-_STATUSES = {status: value for value, status in requests.STATUSES.items()}
-_SOURCES = {Source.LIVE: pb.SOURCE_LIVE, Source.CACHE: pb.SOURCE_CACHE}
+ROLES = {
+    "ListProjects": READERS,
+    "GetProject": READERS,
+    "CheckHealth": READERS,
+    "GetCurrentUser": READERS,
+    "RefreshProjects": READERS,
+    "WatchProjects": READERS,
+}
 
 
 class LimsServicer(pb_grpc.LimsServiceServicer):
-    def __init__(self, directory: Directory) -> None:
-        self._directory = directory
+    def __init__(self, directories: Directories, watch: ProjectWatch) -> None:
+        self._directories = directories
+        self._watch = watch
 
     async def ListProjects(self, request: pb.ListProjectsRequest, context: Context) -> pb.ListProjectsResponse:
         asked = requests.list_request(request)
-        page = await self._directory.list_projects(
-            asked.wanted, asked.after, asked.limit, refresh=asked.refresh, endpoint=asked.endpoint
-        )
+        directory = self._directories.of(asked.endpoint)
+        found = await directory.list_projects(asked.wanted, asked.after, asked.limit, refresh=asked.refresh)
+        page, provenance = found.page, found.provenance
         response = pb.ListProjectsResponse(
-            projects=[_project(p, page.provenance.fetched_ns) for p in page.projects],
+            projects=[project_message(p, provenance.fetched_ns) for p in page.projects],
             next_page_token=encode_token(page.next_key, asked.wanted) if page.next_key else "",
-            source=_SOURCES[page.provenance.source],
-            stale=page.provenance.stale,
-            skipped_rows=page.provenance.skipped_rows,
-            upstream_failure=page.provenance.upstream_failure,
+            skipped_rows=provenance.skipped_rows,
         )
-        response.freshness_time.FromNanoseconds(page.provenance.fetched_ns)
+        set_provenance(response, provenance)
         return response
 
     async def GetProject(self, request: pb.GetProjectRequest, context: Context) -> pb.GetProjectResponse:
-        found = await self._directory.get_project(requests.get_request(request))
-        response = pb.GetProjectResponse(
-            project=_project(found.project, found.provenance.fetched_ns),
-            source=_SOURCES[found.provenance.source],
-            stale=found.provenance.stale,
-        )
-        response.freshness_time.FromNanoseconds(found.provenance.fetched_ns)
+        id_ = requests.get_request(request)
+        found = await self._directories.of(requests.endpoint_of(request)).get_project(id_)
+        response = pb.GetProjectResponse(project=project_message(found.project, found.provenance.fetched_ns))
+        set_provenance(response, found.provenance)
         return response
 
     async def CheckHealth(self, request: pb.CheckHealthRequest, context: Context) -> pb.CheckHealthResponse:
-        report = await self._directory.health()
+        report = await self._directories.health(requests.endpoint_of(request))
         return pb.CheckHealthResponse(ok=report.ok, latency_ms=report.latency_ms, reason=report.reason)
 
+    async def GetCurrentUser(self, request: pb.GetCurrentUserRequest, context: Context) -> pb.User:
+        return user_message(await self._directories.of(requests.endpoint_of(request)).current_user())
 
-def _project(project: Project, fetched_ns: int) -> pb.Project:
-    message = pb.Project(
-        id=project.id,
-        uid=project.uid,
-        short_id=project.short_id,
-        name=project.name,
-        description=project.description,
-        status=_STATUSES[project.status],
-        contact_name=project.contact_name,
-        owner=project.owner,
-    )
-    message.metadata.update(project.metadata or {})
-    message.created_time.FromNanoseconds(round(project.created_at * 1_000_000) * 1000)
-    message.updated_time.FromNanoseconds(round(project.updated_at * 1_000_000) * 1000)
-    message.fetched_time.FromNanoseconds(fetched_ns)
-    return message
+    async def RefreshProjects(self, request: pb.RefreshProjectsRequest, context: Context) -> pb.RefreshProjectsResponse:
+        fetched = await self._directories.of(requests.endpoint_of(request)).refresh()
+        response = pb.RefreshProjectsResponse(count=fetched.count, skipped_rows=fetched.skipped)
+        set_time(response.fetched_at, fetched.fetched_ns)
+        return response
+
+    async def WatchProjects(
+        self, request: pb.WatchProjectsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchProjectsResponse]:
+        requests.watch_request(request)
+        every = request.every_endpoint
+        wanted = self._directories.every() if every else (self._directories.of(requests.endpoint_of(request)),)
+        async with aclosing(self._watch.follow(wanted, request.resume_token)) as steps:
+            async for step in steps:
+                try:
+                    yield watch_message(step)
+                except SubscriberTooSlowError as error:
+                    where = {"resume_token": step.token}
+                    raise SubscriberTooSlowError("the reader took nothing for too long", metadata=where) from error
 
 
-def publish(directory: Directory) -> PublishedService:
-    return PublishedService(FULL_NAME, LimsServicer(directory), pb_grpc.add_LimsServiceServicer_to_server, ROLES)
+def publish(directories: Directories, watch: ProjectWatch) -> PublishedService:
+    servicer = LimsServicer(directories, watch)
+    return PublishedService(FULL_NAME, servicer, pb_grpc.add_LimsServiceServicer_to_server, ROLES)

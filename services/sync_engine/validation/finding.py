@@ -31,6 +31,8 @@ class Rule(StrEnum):
     UNSAFE_PROJECT_NAME = "unsafe_project_name"
     UNREADABLE_CREATION_JSON = "unreadable_creation_json"
     UNREADABLE_FOLDER = "unreadable_folder"
+    LIMS_PROJECT_MISSING = "lims_project_missing"
+    LIMS_PROJECT_RENAMED = "lims_project_renamed"
     NAS_SYNC_FAILED = "nas_sync_failed"
     NAS_SYNC_WAITING = "nas_sync_waiting"
     STAGING_STALLED = "staging_stalled"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from libs.event_log.projection import ProjectionRunner
 from libs.run_tree.creation_record import SyncStatus
+from libs.run_tree.lims_project import NamedLimsProject
 from libs.run_tree.overrides import active_overrides
 from libs.run_tree.run_path import RunPath
 from libs.service_kit.network_filesystem import network_filesystem
@@ -24,11 +25,19 @@ from services.sync_engine.staging.staging_findings import findings_of_staged
 from services.sync_engine.staging.staging_folder import staged_equipment
 from services.sync_engine.targets.target import Target
 from services.sync_engine.targets.target_findings import finding_of_target
-from services.sync_engine.validation.finding import Finding, in_order
+from services.sync_engine.validation.finding import Finding, OffendingKind, in_order
 from services.sync_engine.validation.gate import judged
 from services.sync_engine.validation.job_findings import findings_of_job
 from services.sync_engine.validation.remembered_walks import RememberedWalks
-from services.sync_engine.validation.walk import AuditRules, FolderAudit, RunAudit, WalkError, names_above
+from services.sync_engine.validation.rules import RuleMatch
+from services.sync_engine.validation.walk import (
+    AuditRules,
+    FolderAudit,
+    RunAudit,
+    WalkError,
+    findings_at,
+    names_above,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +75,16 @@ class Problems:
         threads: WorkThreads,
         clock: Callable[[], datetime],
         suspected: Callable[[], Sequence[Target]],
+        about_lims_project: Callable[[NamedLimsProject | None], Sequence[RuleMatch]],
     ) -> None:
+        """`about_lims_project`: what is known now of a project that a creation.json names."""
         self._projections = projections
         self._locator = locator
         self._rules = rules
         self._threads = threads
         self._clock = clock
         self._suspected = suspected
+        self._about_lims_project = about_lims_project
         self._walks: dict[Path, RememberedWalks] = {}
 
     async def query(self, scope: Scope) -> list[Finding]:
@@ -92,6 +104,10 @@ class Problems:
         findings += [f for placed in stopped if placed.job.run in runs for f in findings_of_job(placed.job)]
         findings += [f for record in staged if record.run in runs for f in findings_of_staged(record)]
         findings += [finding_of_target(t) for t in self._suspected() if _concerns(t, scope)]
+        for run, audit in runs.items():
+            if audit.creation is not None:
+                about = self._about_lims_project(audit.creation.lims_project)
+                findings += findings_at(run, run, OffendingKind.DIRECTORY_SEGMENT, about)
         return in_order(findings)
 
     def _audits(self, scope: Scope) -> Iterator[RunAudit | FolderAudit]:

@@ -33,7 +33,16 @@ from services.sync_engine.validation.soft_rules import (
     unreadable_folder,
 )
 
-__all__ = ["AuditRules", "ContentScan", "FolderAudit", "RunAudit", "WalkError", "audit_project", "audit_run"]
+__all__ = [
+    "AuditRules",
+    "ContentScan",
+    "FolderAudit",
+    "RunAudit",
+    "WalkError",
+    "audit_project",
+    "audit_run",
+    "findings_at",
+]
 
 
 class WalkError(Exception):
@@ -83,7 +92,7 @@ def names_above(run: RunPath) -> list[Finding]:
     for segment in (run.equipment_id, run.project, run.group):
         if segment:
             path = f"{path}/{segment}" if path else segment
-            findings += _findings("", path, OffendingKind.DIRECTORY_SEGMENT, check_name(segment))
+            findings += findings_at("", path, OffendingKind.DIRECTORY_SEGMENT, check_name(segment))
     return findings
 
 
@@ -97,8 +106,8 @@ def audit_project(local_root: Path, equipment_id: str, project: str, rules: Audi
     if creation is not None:
         own += missing_lims_project(creation)
     findings = [
-        *_findings("", equipment_id, OffendingKind.DIRECTORY_SEGMENT, check_name(equipment_id)),
-        *_findings("", path, OffendingKind.DIRECTORY_SEGMENT, own),
+        *findings_at("", equipment_id, OffendingKind.DIRECTORY_SEGMENT, check_name(equipment_id)),
+        *findings_at("", path, OffendingKind.DIRECTORY_SEGMENT, own),
         *_readme_findings("", path, folder, rules),
         *_record_findings(local_root, equipment_record_path(local_root / equipment_id), read_equipment_record),
     ]
@@ -107,7 +116,7 @@ def audit_project(local_root: Path, equipment_id: str, project: str, rules: Audi
         if group.is_dir():
             problem = _refused(group)
             where = f"{path}/{kind.group}"
-            findings += _findings("", where, OffendingKind.DIRECTORY_SEGMENT, problem)
+            findings += findings_at("", where, OffendingKind.DIRECTORY_SEGMENT, problem)
             findings += _record_findings(local_root, group_record_path(group, kind), read_group_record)
     return FolderAudit(tuple(in_order(findings)))
 
@@ -136,7 +145,7 @@ class _RunWalk:
         if creation is not None:
             own += missing_lims_project(creation)
         findings = [
-            *_findings(self._identity, self._identity, OffendingKind.DIRECTORY_SEGMENT, own),
+            *findings_at(self._identity, self._identity, OffendingKind.DIRECTORY_SEGMENT, own),
             *_readme_findings(self._identity, self._identity, folder, self._rules),
             *below,
         ]
@@ -155,13 +164,13 @@ class _RunWalk:
                     raise WalkError(_shown(identity), str(error.strerror)) from error
                 if not isinstance(error, FileNotFoundError):
                     refused = unreadable_folder(str(error.strerror))
-                    yield from _findings(identity, prefix[:-1], OffendingKind.DIRECTORY_SEGMENT, [refused])
+                    yield from findings_at(identity, prefix[:-1], OffendingKind.DIRECTORY_SEGMENT, [refused])
                 continue
             for name in subfolders:
-                yield from _findings(identity, prefix + name, OffendingKind.DIRECTORY_SEGMENT, check_name(name))
+                yield from findings_at(identity, prefix + name, OffendingKind.DIRECTORY_SEGMENT, check_name(name))
                 folders.append(f"{folder}/{name}" if folder else name)
             for name in files:
-                yield from _findings(identity, prefix + name, OffendingKind.FILE_NAME, check_name(name))
+                yield from findings_at(identity, prefix + name, OffendingKind.FILE_NAME, check_name(name))
             template = rendered.template_folder(folder)
             if template is not None:
                 self._looked_at.note(os.fsencode(template))
@@ -196,7 +205,7 @@ class _RunWalk:
             if _is_symlink(place):
                 return
             matches = [unreadable_folder(str(error.strerror))]
-        yield from _findings(self._identity, path, OffendingKind.FILE_CONTENT, matches)
+        yield from findings_at(self._identity, path, OffendingKind.FILE_CONTENT, matches)
 
     def _note(self, relative: str) -> None:
         self._looked_at.note(self._place + os.fsencode(relative))
@@ -221,9 +230,9 @@ def _readme_findings(run_path: str, path: str, folder: Path, rules: AuditRules) 
         return
     except (OSError, ReadmeFieldsError) as error:
         reason = str(error.strerror) if isinstance(error, OSError) else str(error)
-        yield from _findings(run_path, where, OffendingKind.FILE_CONTENT, [unreadable_folder(reason)])
+        yield from findings_at(run_path, where, OffendingKind.FILE_CONTENT, [unreadable_folder(reason)])
         return
-    yield from _findings(
+    yield from findings_at(
         run_path, where, OffendingKind.FILE_CONTENT, missing_readme_fields(fields, rules.required_fields)
     )
 
@@ -237,7 +246,7 @@ def _record_findings(local_root: Path, path: Path, read: Callable[[Path], object
     except RecordError as error:
         where = str(path.relative_to(local_root))
         reason = error.message.replace(str(path), path.name).removesuffix(".")
-        yield from _findings("", where, OffendingKind.FILE_CONTENT, [unreadable_folder(reason)])
+        yield from findings_at("", where, OffendingKind.FILE_CONTENT, [unreadable_folder(reason)])
 
 
 def _refused(folder: Path) -> list[RuleMatch]:
@@ -262,7 +271,8 @@ def _shown(path: str) -> str:
     return os.fsencode(path).decode("utf-8", errors="replace")
 
 
-def _findings(run_path: str, path: str, kind: OffendingKind, matches: Iterable[RuleMatch]) -> Iterator[Finding]:
+def findings_at(run_path: str, path: str, kind: OffendingKind, matches: Iterable[RuleMatch]) -> Iterator[Finding]:
+    """What fired at one place, as findings. Paths are str with surrogate escapes where they aren't UTF-8."""
     for match in matches:
         display, exact = _shown(path), os.fsencode(path)
         yield Finding(

@@ -145,7 +145,7 @@ def _published() -> Sequence[PublishedService]:
         runs_servicer.publish(nothing, nothing),
         problems_servicer.publish(nothing, nothing, nothing),
         staging_servicer.publish(staging_servicer.StagingServicer("", nothing, nothing)),
-        lims_servicer.publish(nothing),
+        lims_servicer.publish(nothing, nothing),
         secrets_servicer.publish(nothing),
         log,
     )

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from cli.demo.lims_projects import make_rows
 from labferry.secrets.v1 import secrets_service_pb2 as secrets_pb
-from tests.integration.secrets.running_service import START_SECONDS, Lab, RunningService, new_lab, running
+from tests.integration.secrets.running_service import START_SECONDS, Lab, RunningService, new_lab, running, start
 
 EMAIL = "ops@lab.example"
 PASSWORD = "lims-password-of-the-tests"
@@ -39,6 +40,15 @@ class RunningLims:
     async def logins(self) -> int:
         return (await self.requests()).count(("POST", "/api/v1/login"))
 
+    async def fetches(self) -> int:
+        return (await self.requests()).count(("GET", "/api/v1/projects"))
+
+    async def begin_anew(self) -> None:
+        """As it was at its start, with nobody logged in and nothing remembered."""
+        await self.behave("expire_sessions")
+        await self.serve(ROWS)
+        (await self.control.delete("/_control/requests")).raise_for_status()
+
     async def stop(self) -> None:
         if self.process.returncode is None:
             self.process.terminate()
@@ -46,12 +56,13 @@ class RunningLims:
 
 
 @asynccontextmanager
-async def running_lims(lab: Lab, projects: int = 12) -> AsyncIterator[RunningLims]:
-    password_file = lab.folder / "lims-password"
+async def running_lims(folder: Path, projects: int = 12, tls: Sequence[str] = ()) -> AsyncIterator[RunningLims]:
+    """`tls`: the options that make it speak TLS."""
+    password_file = folder / "lims-password"
     password_file.write_text(PASSWORD)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "cli.demo.lims_server", "--email", EMAIL),
-        *("--password-file", str(password_file), "--projects", str(projects)),
+        *("--password-file", str(password_file), "--projects", str(projects), *tls),
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
@@ -59,8 +70,9 @@ async def running_lims(lab: Lab, projects: int = 12) -> AsyncIterator[RunningLim
         line = (await process.stdout.readline()).decode()
     password_file.unlink()
     address = line.removeprefix("listening on ").strip()
-    assert address.startswith("http://127.0.0.1:"), line
-    async with httpx.AsyncClient(base_url=address, trust_env=False) as control:
+    assert address.startswith(("http://127.0.0.1:", "https://127.0.0.1:")), line
+    # Its certificate is what tests are about; this client only steers it.
+    async with httpx.AsyncClient(base_url=address, trust_env=False, verify=False) as control:
         lims = RunningLims(address, process, control)
         try:
             yield lims
@@ -68,29 +80,68 @@ async def running_lims(lab: Lab, projects: int = 12) -> AsyncIterator[RunningLim
             await lims.stop()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Site:
-    """A LIMS, the secrets service that keeps its password, and the gateway."""
+    """A LIMS, the secrets service that keeps its password, and the gateway, which tests start anew as they like."""
 
     lab: Lab
     lims: RunningLims
     secrets: RunningService
     gateway: RunningService
+    _log_seen: int = 0
 
-    async def store_password(self, password: str = PASSWORD) -> None:
+    async def store_secret(self, username: str = "lims", value: str = PASSWORD) -> None:
         stub = await self.secrets.secrets()
-        await stub.SetSecret(secrets_pb.SetSecretRequest(username="lims", value=password))
+        await stub.SetSecret(secrets_pb.SetSecretRequest(username=username, value=value))
+
+    def gateway_log(self) -> str:
+        """What the present gateway has logged."""
+        return self.lab.log_text("lims_gateway")[self._log_seen :]
+
+    async def restart_gateway(self, settings: Mapping[str, Any] | None = None, *, forget: bool = True) -> Any:
+        """A stub of a new gateway. `settings` of the LIMS beside its address; `forget`: with an empty state folder."""
+        await self._end_gateway()
+        if forget:
+            for path in (self.lab.state_dir / "lims_gateway").iterdir():
+                if path.name.startswith(("projects.sqlite3", "events.sqlite3")):
+                    path.unlink()
+        self.lab.settings["lims"] = {**_settings_of(self.lims), **(settings or {})}
+        self._log_seen = len(self.lab.log_text("lims_gateway"))
+        self.gateway = await start(self.lab, "lims_gateway")
+        return await self.gateway.lims()
+
+    async def _end_gateway(self) -> None:
+        await self.gateway.resources.aclose()
+        if self.gateway.process.returncode is None:
+            await self.gateway.stop()
+
+    async def close(self) -> None:
+        await self._end_gateway()
+
+
+def _settings_of(lims: RunningLims) -> dict[str, Any]:
+    return {"endpoint": f"{lims.address}/api/v1", "email": EMAIL}
 
 
 @asynccontextmanager
-async def running_site(*, endpoint_suffix: str = "/api/v1", **lims_settings: Any) -> AsyncIterator[Site]:
-    async with new_lab() as lab, running_lims(lab) as lims:
+async def running_site() -> AsyncIterator[Site]:
+    async with new_lab() as lab, running_lims(lab.folder) as lims:
         lab.write_passphrase()
-        lab.settings["lims"] = {"endpoint": lims.address + endpoint_suffix, "email": EMAIL, **lims_settings}
-        async with running(lab, "secrets") as secrets, running(lab, "lims_gateway") as gateway:
-            site = Site(lab, lims, secrets, gateway)
-            await site.store_password()
-            yield site
+        lab.settings["lims"] = _settings_of(lims)
+        async with running(lab, "secrets") as secrets:
+            site = Site(lab, lims, secrets, await start(lab, "lims_gateway"))
+            try:
+                await site.store_secret()
+                yield site
+            finally:
+                await site.close()
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
+    """Looks again until the condition holds; TimeoutError when it never does."""
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.02)
 
 
 ROWS = make_rows(12)

@@ -6,15 +6,19 @@ import asyncio
 import copy
 
 import grpc
+import pytest
 
 from labferry.lims.v1 import lims_service_pb2 as pb
 from labferry.secrets.v1 import secrets_service_pb2 as secrets_pb
-from tests.integration.lims_gateway.running_lims import PASSWORD, ROWS, Site, running_site
-from tests.integration.secrets.running_service import refusal, running, wrong_fields
+from tests.integration.lims_gateway.running_lims import EMAIL, ROWS, Site
+from tests.integration.secrets.running_service import PASSPHRASE, refusal, start, wrong_fields
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_the_gateway_fetches_the_password_itself_and_serves_everything_a_row_has(site: Site) -> None:
-    stub = await site.gateway.lims()
+    before = len(await site.secrets.events())
+    stub = await site.restart_gateway()
     answer = await stub.ListProjects(pb.ListProjectsRequest())
     assert (answer.source, answer.stale, answer.skipped_rows, answer.upstream_failure) == (pb.SOURCE_LIVE, False, 0, "")
     assert [p.name for p in answer.projects] == sorted(r["name"] for r in ROWS)
@@ -29,7 +33,7 @@ async def test_the_gateway_fetches_the_password_itself_and_serves_everything_a_r
         assert project.created_time.ToNanoseconds() == row["created_at"] * 10**9
         assert project.updated_time.ToNanoseconds() == int(row["updated_at"] * 10**9)
         assert project.fetched_time == answer.freshness_time
-    reads = [e for e in await site.secrets.events() if e.type == "secrets.secret.read.v1"]
+    reads = [e for e in (await site.secrets.events())[before:] if e.type == "secrets.secret.read.v1"]
     assert [e.actor for e in reads] == ["service:lims_gateway"]
     again = await stub.ListProjects(pb.ListProjectsRequest())
     assert (again.source, again.stale, again.freshness_time) == (pb.SOURCE_CACHE, False, answer.freshness_time)
@@ -39,7 +43,8 @@ async def test_the_gateway_fetches_the_password_itself_and_serves_everything_a_r
     assert await site.lims.logins() == 1
 
 
-async def test_a_project_is_found_by_uid_and_by_short_id(site: Site) -> None:
+async def test_a_project_is_found_by_uid_and_by_short_id(new_site: Site) -> None:
+    site = new_site
     stub = await site.gateway.lims()
     for row in ROWS[:2]:
         for id_ in (row["uid"], row["short_id"]):
@@ -54,7 +59,8 @@ async def test_a_project_is_found_by_uid_and_by_short_id(site: Site) -> None:
         assert await wrong_fields(stub.GetProject(pb.GetProjectRequest(id=id_))) == {"id"}
 
 
-async def test_pages_survive_inserts_and_removals(site: Site) -> None:
+async def test_pages_survive_inserts_and_removals(new_site: Site) -> None:
+    site = new_site
     stub = await site.gateway.lims()
     first = await stub.ListProjects(pb.ListProjectsRequest(page_size=4))
     shown = [p.name for p in first.projects]
@@ -72,7 +78,8 @@ async def test_pages_survive_inserts_and_removals(site: Site) -> None:
     assert sum(path == "/api/v1/projects" for _, path in await site.lims.requests()) == 2
 
 
-async def test_filters_and_wrong_requests(site: Site) -> None:
+async def test_filters_and_wrong_requests(new_site: Site) -> None:
+    site = new_site
     stub = await site.gateway.lims()
 
     async def names(request: pb.ListProjectsRequest) -> set[str]:
@@ -98,15 +105,15 @@ async def test_filters_and_wrong_requests(site: Site) -> None:
     assert await wrong_fields(other) == {"page_token"}
 
 
-async def test_endpoints_are_the_same_with_and_without_api_v1_and_slash() -> None:
-    async with running_site(endpoint_suffix="/") as site:
-        stub = await site.gateway.lims()
-        assert (await stub.ListProjects(pb.ListProjectsRequest(endpoint=f"{site.lims.address}/api/v1"))).projects
-        unknown = stub.ListProjects(pb.ListProjectsRequest(endpoint="https://other.example"))
-        assert await refusal(unknown) == (grpc.StatusCode.NOT_FOUND, "UNKNOWN_ENDPOINT")
+async def test_endpoints_are_the_same_with_and_without_api_v1_and_slash(site: Site) -> None:
+    stub = await site.restart_gateway({"endpoint": f"{site.lims.address}/"})
+    assert (await stub.ListProjects(pb.ListProjectsRequest(endpoint=f"{site.lims.address}/api/v1"))).projects
+    unknown = stub.ListProjects(pb.ListProjectsRequest(endpoint="https://other.example"))
+    assert await refusal(unknown) == (grpc.StatusCode.NOT_FOUND, "UNKNOWN_ENDPOINT")
 
 
-async def test_twenty_concurrent_calls_make_one_login_and_one_fetch(site: Site) -> None:
+async def test_twenty_concurrent_calls_make_one_login_and_one_fetch(new_site: Site) -> None:
+    site = new_site
     stub = await site.gateway.lims()
     calls = [stub.ListProjects(pb.ListProjectsRequest(refresh=True)) for _ in range(20)]
     answers = await asyncio.gather(*calls)
@@ -117,7 +124,8 @@ async def test_twenty_concurrent_calls_make_one_login_and_one_fetch(site: Site) 
     assert await site.lims.logins() == 2
 
 
-async def test_one_401_logs_in_again_and_a_second_is_a_configuration_error(site: Site) -> None:
+async def test_one_401_logs_in_again_and_a_second_is_a_configuration_error(new_site: Site) -> None:
+    site = new_site
     stub = await site.gateway.lims()
     await stub.ListProjects(pb.ListProjectsRequest())
     await site.lims.behave("expire_sessions")
@@ -134,36 +142,61 @@ async def test_one_401_logs_in_again_and_a_second_is_a_configuration_error(site:
     assert (await stub.ListProjects(pb.ListProjectsRequest(refresh=True))).source == pb.SOURCE_LIVE
 
 
-async def test_a_password_that_is_not_stored_or_sealed_is_said(site: Site) -> None:
+async def test_a_password_that_is_not_stored_or_sealed_is_said(new_site: Site) -> None:
+    site = new_site
     stub, operator = await site.gateway.lims(), await site.secrets.secrets()
     await operator.DeleteSecret(secrets_pb.DeleteSecretRequest(username="lims", reason="test"))
-    assert await refusal(stub.ListProjects(pb.ListProjectsRequest())) == (
-        grpc.StatusCode.FAILED_PRECONDITION,
-        "LIMS_LOGIN_REFUSED",
-    )
-    await operator.Seal(secrets_pb.SealRequest())
+    try:
+        assert await refusal(stub.ListProjects(pb.ListProjectsRequest())) == (
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "LIMS_LOGIN_REFUSED",
+        )
+        await operator.Seal(secrets_pb.SealRequest())
+        unavailable = (grpc.StatusCode.UNAVAILABLE, "PASSWORD_UNAVAILABLE")
+        assert await refusal(stub.ListProjects(pb.ListProjectsRequest())) == unavailable
+        assert await refusal(stub.RefreshProjects(pb.RefreshProjectsRequest())) == unavailable
+        assert await refusal(stub.GetCurrentUser(pb.GetCurrentUserRequest())) == unavailable
+        health = await stub.CheckHealth(pb.CheckHealthRequest())
+        assert not health.ok
+        assert "sealed" in health.reason
+    finally:
+        await operator.Unseal(secrets_pb.UnsealRequest(passphrase=PASSPHRASE))
+        await site.store_secret()
+    assert (await stub.ListProjects(pb.ListProjectsRequest())).source == pb.SOURCE_LIVE
+
+
+async def test_a_secrets_service_that_is_away_and_comes_back(new_site: Site) -> None:
+    site = new_site
+    stub = await site.gateway.lims()
+    await site.secrets.stop()
     unavailable = (grpc.StatusCode.UNAVAILABLE, "PASSWORD_UNAVAILABLE")
     assert await refusal(stub.ListProjects(pb.ListProjectsRequest())) == unavailable
+    site.secrets = await start(site.lab, "secrets")
+    assert (await stub.ListProjects(pb.ListProjectsRequest())).source == pb.SOURCE_LIVE
+
+
+async def test_without_a_lims_it_says_so(site: Site) -> None:
+    stub = await site.restart_gateway({"endpoint": ""})
+    not_configured = (grpc.StatusCode.FAILED_PRECONDITION, "LIMS_NOT_CONFIGURED")
+    assert await refusal(stub.ListProjects(pb.ListProjectsRequest())) == not_configured
+    assert await refusal(stub.GetProject(pb.GetProjectRequest(id="PROJ-0042"))) == not_configured
+    assert await refusal(stub.RefreshProjects(pb.RefreshProjectsRequest())) == not_configured
+    assert await refusal(stub.WatchProjects(pb.WatchProjectsRequest()).read()) == not_configured
     health = await stub.CheckHealth(pb.CheckHealthRequest())
-    assert not health.ok
-    assert "sealed" in health.reason
-    await site.secrets.stop()
-    assert await refusal(stub.ListProjects(pb.ListProjectsRequest())) == unavailable
-    async with running(site.lab, "secrets") as again:
-        await (await again.secrets()).SetSecret(secrets_pb.SetSecretRequest(username="lims", value=PASSWORD))
-        assert (await stub.ListProjects(pb.ListProjectsRequest())).source == pb.SOURCE_LIVE
+    assert (health.ok, "lims.endpoint" in health.reason) == (False, True)
+    await site.restart_gateway()
 
 
-async def test_without_a_lims_it_says_so() -> None:
-    async with running_site() as site:
-        await site.gateway.stop()
-        site.lab.settings["lims"] = {}
-        async with running(site.lab, "lims_gateway") as gateway:
-            stub = await gateway.lims()
-            not_configured = (grpc.StatusCode.FAILED_PRECONDITION, "LIMS_NOT_CONFIGURED")
-            assert await refusal(stub.ListProjects(pb.ListProjectsRequest())) == not_configured
-            assert await refusal(stub.GetProject(pb.GetProjectRequest(id="PROJ-0042"))) == not_configured
-            assert not (await stub.CheckHealth(pb.CheckHealthRequest())).ok
+async def test_who_the_gateway_is_in_the_lims_and_what_a_refresh_fetched(site: Site) -> None:
+    stub = await site.gateway.lims()
+    user = await stub.GetCurrentUser(pb.GetCurrentUserRequest())
+    assert (user.id, user.email, user.role, user.created_time.seconds) == (7, EMAIL, "member", 1_690_000_000)
+    await site.lims.serve([*ROWS[:3], {"uid": "broken"}])
+    refreshed = await stub.RefreshProjects(pb.RefreshProjectsRequest())
+    assert (refreshed.count, refreshed.skipped_rows) == (3, 1)
+    listed = await stub.ListProjects(pb.ListProjectsRequest())
+    assert (len(listed.projects), listed.source, listed.skipped_rows) == (3, pb.SOURCE_CACHE, 1)
+    assert listed.freshness_time == refreshed.fetched_at
 
 
 async def test_whoever_is_known_may_read(site: Site) -> None:

@@ -15,15 +15,20 @@ from labferry.lims.v1 import lims_service_pb2_grpc as pb_grpc
 from tests.integration.lims_gateway.running_lims import PASSWORD, Site
 from tests.integration.secrets.running_service import PASSPHRASE, ServiceEndedError, new_lab, refusal, start
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 
 async def test_only_get_and_the_login_post_reach_the_lims(site: Site) -> None:
     stub = await site.gateway.lims()
-    for mode in ("ok", "expire_sessions", "refuse_sessions", "ok", "error_500", "html", "ok"):
+    for mode in ("ok", "expire_sessions", "refuse_sessions", "ok", "error_500", "html", "redirect", "ok"):
         await site.lims.behave(mode)
         for call in (
             stub.ListProjects(pb.ListProjectsRequest(refresh=True)),
             stub.GetProject(pb.GetProjectRequest(id="not there/../login")),
             stub.CheckHealth(pb.CheckHealthRequest()),
+            stub.GetCurrentUser(pb.GetCurrentUserRequest()),
+            stub.RefreshProjects(pb.RefreshProjectsRequest()),
+            stub.WatchProjects(pb.WatchProjectsRequest(every_endpoint=True)).read(),
         ):
             try:
                 await call
@@ -32,9 +37,11 @@ async def test_only_get_and_the_login_post_reach_the_lims(site: Site) -> None:
     requests = await site.lims.requests()
     assert len(requests) > 10
     assert {r for r in requests if r[0] != "GET"} == {("POST", "/api/v1/login")}
+    assert not [path for _, path in requests if not path.startswith("/api/v1/")]
 
 
-async def test_the_password_stays_out_of_everything(site: Site) -> None:
+async def test_the_password_stays_out_of_everything(new_site: Site) -> None:
+    site = new_site
     stub = await site.gateway.lims()
     await stub.ListProjects(pb.ListProjectsRequest())
     for mode in ("refuse_logins", "drop", "truncate", "html"):
@@ -52,7 +59,8 @@ async def test_the_password_stays_out_of_everything(site: Site) -> None:
         assert PASSPHRASE.encode() not in data, place
 
 
-async def test_reflection_health_and_identity(site: Site) -> None:
+async def test_reflection_health_and_identity(new_site: Site) -> None:
+    site = new_site
     channel = await site.gateway.channel(None)
     for version in ("v1", "v1alpha"):
         reflect = channel.stream_stream(

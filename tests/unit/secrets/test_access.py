@@ -6,9 +6,9 @@ from libs.service_kit.identity import Role
 from services.secrets.access import may_read
 from services.secrets.secret_id import DEFAULT_SERVICE, SecretId
 
-NAMES = ("lims", "nas:SCOPE_01", "nas:", "lims2", "NAS:X", "free", "_exlab_probe")
+NAMES = ("lims", "lims:elab", "nas:SCOPE_01", "nas:", "lims2", "NAS:X", "free", "_exlab_probe")
 READABLE = {
-    Role.SERVICE_LIMS_GATEWAY: {"lims"},
+    Role.SERVICE_LIMS_GATEWAY: {"lims", "lims:elab"},
     Role.SERVICE_SYNC_ENGINE: {"nas:SCOPE_01", "nas:"},
 }
 
