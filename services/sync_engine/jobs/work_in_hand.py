@@ -88,7 +88,7 @@ class WorkInHand:
             if given_up.done():
                 control.stop(StopReason.ENGINE_STOPPING)
                 return
-            idle = time.monotonic() - max(meter.last_activity, control.last_wait)
+            idle = time.monotonic() - max(meter.last_activity, control.last_sign)
             left = self._stall_seconds - idle
             if left > 0:
                 continue

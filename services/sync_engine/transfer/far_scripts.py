@@ -9,6 +9,7 @@ from typing import Final
 
 from services.sync_engine.transfer.rsync_failures import LEADS_AWAY, ROOT_MISSING
 
+ALIVE: Final = "labferry: reading"
 _ENTER: Final = f'[ -d "$1" ] || {{ echo "{ROOT_MISSING}: $1" >&2; exit 3; }}; cd -- "$1" || exit 3; '
 # A folder that is a symlink, or lies behind one, would lead out of the destination.
 _NOT_BEHIND_LINK: Final = (
@@ -44,7 +45,14 @@ NAMES: Final = (
         ' find "./$2" -mindepth 1 -printf "%y\\0%s\\0%P\\0%l\\0"'
     )
 )
-HASH: Final = _ENTER + '[ -z "$2" ] || cd -- "./$2" || exit 3; shift 2; exec sha256sum -zb -- "$@"'
+# While it reads a large file it says so each second, by what the kernel has counted; where the kernel doesn't tell,
+# that it runs must do.
+HASH: Final = _ENTER + (
+    '[ -z "$2" ] || cd -- "./$2" || exit 3; shift 2; sha256sum -zb -- "$@" & hashing=$!;'
+    " (before=; while sleep 1 >/dev/null 2>&1; do now=; { read -r now < /proc/$hashing/io; } 2>/dev/null;"
+    f' [ -n "$now" ] && [ "$now" = "$before" ] || echo "{ALIVE}" >&2; before=$now; done) &'
+    " beating=$!; wait $hashing; code=$?; kill $beating; exit $code"
+)
 MAKE_FOLDER: Final = _ENTER + 'mkdir -p -- "./$2"'
 SYNC: Final = _ENTER + 'sync -f "./$2"'
 # $2: the batch, $3: the run. A file that got its name has two of them: links make the landing exclusive.

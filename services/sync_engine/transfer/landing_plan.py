@@ -69,8 +69,8 @@ def plan_landing(
             settled.append(sent_before)
             continue
         control.raise_if_stopped()
-        there = digest_at_destination(root, target, entry.path, entry.kind)
-        here = source.sha256(entry)
+        there = digest_at_destination(root, target, entry.path, entry.kind, control.look)
+        here = source.sha256(entry, control.look)
         if here == there:
             settled.append(copied_from(entry, here))
         elif there in {record.sha256 for record in records}:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -68,18 +68,20 @@ def _kind(name: os.DirEntry[str]) -> EntryKind | None:
     return EntryKind.DIRECTORY if name.is_dir(follow_symlinks=False) else None
 
 
-def digest_at_destination(root: DestinationRoot, target: bytes, path: bytes, kind: EntryKind) -> str | None:
+def digest_at_destination(
+    root: DestinationRoot, target: bytes, path: bytes, kind: EntryKind, heard: Callable[[], None] = lambda: None
+) -> str | None:
     """SHA-256 of the file's content, or of the symlink's target; None when something of another kind is there.
 
     `path` is relative to the run's folder `target`. The file is synced first: it may come from a process that died
-    before it could.
+    before it could. `heard` is called for each block of a large file, and may raise to end it.
     """
     place = target + b"/" + path
     try:
         if kind is EntryKind.SYMLINK:
             return hashlib.sha256(os.readlink(place, dir_fd=root.fd)).hexdigest()
         size = _sync_present(root, place)
-        return hash_uncached(root.fd, place, size).sha256
+        return hash_uncached(root.fd, place, size, heard).sha256
     except NotAFileError:
         return None
     except OSError as error:

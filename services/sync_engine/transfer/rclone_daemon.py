@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +26,7 @@ R = TypeVar("R")
 
 _START_SECONDS = 20.0
 _WORKERS = 8
+_COUNTED = ("bytes", "checks", "deletes", "listed", "renames", "transfers")
 # WebDAV servers refuse a folder while another call makes it, and rclone makes it again for each file.
 _LOCKED = re.compile(r"\b423\b")
 _LOCKED_SECONDS = 0.05
@@ -53,7 +54,7 @@ class RcloneDaemon:
     ) -> None:
         self._process = process
         self._socket = socket_path
-        self._control = control
+        self.control = control
         self._bandwidth = bandwidth
         self._limit: int | None = None
         self._own = threading.local()
@@ -97,13 +98,15 @@ class RcloneDaemon:
                 failure.__cause__ = refusal
                 if _LOCKED.search(refusal.words) is None:
                     break
-                self._control.wait(_LOCKED_SECONDS)
+                self.control.wait(_LOCKED_SECONDS)
         raise failure
 
     def attend(self, items: Sequence[T], do: Callable[[T], R], moved: Callable[[int], None] | None = None) -> list[R]:
         """Does something with each item, several at once, and keeps the bandwidth limit meanwhile. `moved` hears of
-        bytes that rclone handled. After a failure no other item is begun; a stop ends rclone."""
-        counted = self._bytes() if moved is not None else 0
+        bytes that rclone handled; whatever it counts is a sign of life. After a failure no other item is begun; a stop
+        ends rclone."""
+        counted = self._stats()["bytes"] if moved is not None else 0
+        signs: tuple[int, Mapping[str, int]] | None = None
         failure: TransferError | None = None
         with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="rclone") as threads:
             try:
@@ -115,10 +118,15 @@ class RcloneDaemon:
                     failure = failure or next(filter(None, map(_failure_of, done)), None)
                     if failure is not None:
                         pending = {future for future in pending if not future.cancel()}
-                    if moved is not None and (now := self._bytes()) > counted:
-                        moved(now - counted)
-                        counted = now
-                    self._control.raise_if_stopped()
+                    if pending or moved is not None:
+                        stats = self._stats()
+                        if (len(pending), stats) != signs:
+                            signs = (len(pending), stats)
+                            self.control.alive()
+                        if moved is not None and stats["bytes"] > counted:
+                            moved(stats["bytes"] - counted)
+                            counted = stats["bytes"]
+                    self.control.raise_if_stopped()
                     if self._deadline is not None and pending and time.monotonic() > self._deadline:
                         raise TransferError(FailureKind.NETWORK, "the destination did not answer in time")
                     self._keep_limit()
@@ -131,8 +139,9 @@ class RcloneDaemon:
             raise failure
         return [future.result() for future in futures]
 
-    def _bytes(self) -> int:
-        return int(self.call("core/stats", short=True)["bytes"])
+    def _stats(self) -> Mapping[str, int]:
+        stats = self.call("core/stats", short=True)
+        return {name: int(stats.get(name, 0)) for name in _COUNTED}
 
     def _keep_limit(self) -> None:
         limit = self._bandwidth.kib_per_second(local_now())

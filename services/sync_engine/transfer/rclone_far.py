@@ -19,6 +19,7 @@ from services.sync_engine.transfer.present import Different, differing_error
 from services.sync_engine.transfer.private_folder import private_folder, write_private
 from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError
 from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
+from services.sync_engine.transfer.rclone_hashing import RcloneHashing
 from services.sync_engine.transfer.rclone_names import altered_names, as_listed
 from services.sync_engine.transfer.rclone_probe import try_names
 from services.sync_engine.transfer.rclone_remote import RcloneRemote, backend_encoding
@@ -145,47 +146,9 @@ class RcloneFar:
         self, folder: bytes, files: Mapping[bytes, int], max_stream_bytes: int, hashed: Callable[[bytes, int], None]
     ) -> FarDigests:
         """As `FarSide.digests`."""
-        read = FarDigests()
-        if not self._hashes_there:
-            read.oversize = [path for path, size in files.items() if size > max_stream_bytes]
-        too_large = set(read.oversize)
-        prefix = folder + b"/" if folder else b""
-
-        def hash_one(path: bytes) -> None:
-            if self._features["IsLocal"]:
-                self._drop_cached(prefix + path)
-            try:
-                answer = self._daemon.call(
-                    "operations/hashsumfile",
-                    fs=self._fs,
-                    remote=(prefix + path).decode(),
-                    hashType="sha256",
-                    download=not self._hashes_there,
-                )
-            except RcloneError as refusal:
-                if "object not found" in refusal.words:
-                    return
-                raise tool_failure(RCLONE_FAILURES, "reading back", None, refusal.words, [path]) from refusal
-            if not re.fullmatch("[0-9a-f]{64}", answer["hash"]):
-                raise TransferError(
-                    FailureKind.CONFIGURATION, f"{self._remote.name} gave no SHA-256: {answer['hash']!r}", [path]
-                )
-            read.found[path] = answer["hash"]
-            hashed(path, files[path])
-
-        self._daemon.attend([path for path in files if path not in too_large], hash_one)
-        return read
-
-    def _drop_cached(self, path: bytes) -> None:
-        """A remote on this machine is read by rclone through this machine's cache: it is emptied first."""
-        with suppress(OSError):
-            place = os.path.join(os.fsencode(self._about["Root"]), path)
-            descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            finally:
-                os.close(descriptor)
+        root = os.fsencode(self._about["Root"]) if self._features["IsLocal"] else None
+        hashing = RcloneHashing(self._daemon, self._fs, root, download=not self._hashes_there)
+        return hashing.digests(folder, files, max_stream_bytes, hashed)
 
     def send(
         self, source: bytes, batch: bytes, entries: Sequence[SourceEntry], moved: Callable[[int, bytes], None]

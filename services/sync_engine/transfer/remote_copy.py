@@ -70,7 +70,7 @@ class RemoteCopy:
 
     def _hash(self, entry: SourceEntry) -> str:
         self._control.raise_if_stopped()
-        return self._source.sha256(entry)
+        return self._source.sha256(entry, self._control.look)
 
     def _bring(
         self,

@@ -42,7 +42,7 @@ def plan_remote(
             records = landed.get(entry.path, ())
             found = there.get(entry.path)
             own = next((r for r in records if _is_of(r, entry) and _may_be(r, name, found)), None)
-            here = own.sha256 if own is not None else source.sha256(entry)
+            here = own.sha256 if own is not None else source.sha256(entry, control.look)
             if own is not None:
                 settled.append(own)
             elif here == found:

@@ -144,8 +144,9 @@ class RsyncFar:
                 digest, _, path = line.partition(b" *./")
                 read.found[path] = digest.decode("ascii")
                 hashed(path, files[path])
-            if done.code != 0 and not _only_vanished(done.stderr):
-                raise tool_failure(RSYNC_FAILURES, "reading back", done.code, done.stderr.decode(errors="replace"))
+            words = done.stderr.replace(scripts.ALIVE.encode() + b"\n", b"")
+            if done.code != 0 and not _only_vanished(words):
+                raise tool_failure(RSYNC_FAILURES, "reading back", done.code, words.decode(errors="replace"))
         return read
 
     def send(
@@ -178,7 +179,8 @@ class RsyncFar:
         if spoiled:
             names = [batch + b"/" + path for path in spoiled]
             self._ssh.must("removing files that changed", scripts.REMOVE, [self._root], names)
-        done = self._ssh.run(scripts.LAND, [self._root, batch, target])
+        with self._ssh.control.quiet(sum(file.size for file in files)):
+            done = self._ssh.run(scripts.LAND, [self._root, batch, target])
         words = done.stderr.decode(errors="replace")
         failure = tool_failure(RSYNC_FAILURES, "moving into place", done.code, words)
         if done.code != 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from collections.abc import Callable
 
 from services.sync_engine.transfer.block_stream import BLOCK_BYTES, stream_blocks
 from services.sync_engine.transfer.system_error import source_changed, source_error
@@ -83,8 +84,9 @@ class SourceFiles:
             raise source_changed(entry.path)
         return target
 
-    def sha256(self, entry: SourceEntry) -> str:
-        """The hash of a file's content or of a symlink's target, where only the hash is needed."""
+    def sha256(self, entry: SourceEntry, heard: Callable[[], None] = lambda: None) -> str:
+        """The hash of a file's content or of a symlink's target, where only the hash is needed. `heard` is called for
+        each block of a large file, and may raise to end it."""
         if entry.kind is EntryKind.SYMLINK:
             return hashlib.sha256(self.read_link(entry)).hexdigest()
         descriptor = self.open(entry)
@@ -92,7 +94,7 @@ class SourceFiles:
             if entry.size < BLOCK_BYTES:
                 return hashlib.sha256(self.read_whole(entry, descriptor)).hexdigest()
             try:
-                streamed = stream_blocks(descriptor, portion=lambda most: most, consume=lambda block, offset: None)
+                streamed = stream_blocks(descriptor, portion=lambda most: most, consume=lambda block, offset: heard())
             except OSError as error:
                 raise source_error(error, entry.path) from error
             self.refuse_if_changed(entry, descriptor)

@@ -113,18 +113,23 @@ def run_tool(
     stdin: bytes = b"",
     most_seconds: float | None = None,
 ) -> Finished:
-    """Waits for the tool's end. TransferStoppedError as soon as `control` says so; TransferError NETWORK after
-    `most_seconds`. The tool is ended in both cases."""
+    """Waits for the tool's end; whatever it says meanwhile is a sign of life. TransferStoppedError as soon as `control`
+    says so; TransferError NETWORK after `most_seconds`. The tool is ended in both cases."""
     control.raise_if_stopped()
     waited = 0.0
     with ToolProcess(command, environment=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tool:
         given: bytes | None = stdin
+        heard = 0
         while True:
             try:
                 stdout, stderr = tool.process.communicate(given, timeout=LOOK_SECONDS)
                 return Finished(tool.process.returncode, stdout, stderr)
-            except subprocess.TimeoutExpired:
+            except subprocess.TimeoutExpired as unfinished:
                 given = None
+                said = len(unfinished.stdout or b"") + len(unfinished.stderr or b"")
+                if said > heard:
+                    heard = said
+                    control.alive()
                 waited += LOOK_SECONDS
                 control.raise_if_stopped()
                 if most_seconds is not None and waited > most_seconds:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Protocol
+
+_SLOWEST_BYTES_PER_SECOND = 20 << 20
 
 
 class FailureKind(StrEnum):
@@ -95,12 +98,37 @@ class TransferControl:
         self._lock = threading.Lock()
         self._reason: StopReason | None = None
         self._winding_down = False
-        self._last_wait = time.monotonic()
+        self._last_sign = time.monotonic()
+        self._quiet: dict[object, float] = {}
 
     @property
-    def last_wait(self) -> float:
-        """Monotonic time of the last pause that the transfer took by itself: it was alive then."""
-        return self._last_wait
+    def last_sign(self) -> float:
+        """Monotonic time of the last sign of life that is no progress; it lies ahead in an announced silence."""
+        with self._lock:
+            return max((self._last_sign, *self._quiet.values()))
+
+    def alive(self) -> None:
+        """The transfer moves, though no byte of it counts: something is hashed or listed, or it pauses by itself."""
+        self._last_sign = time.monotonic()
+
+    def look(self) -> None:
+        """As `alive`, and raises TransferStoppedError once `stop` was called."""
+        self.alive()
+        self.raise_if_stopped()
+
+    @contextmanager
+    def quiet(self, nbytes: int) -> Iterator[None]:
+        """So many bytes are handled where nothing is heard of it: no sign of life is due before they would be through
+        at 20 MiB/s."""
+        key = object()
+        with self._lock:
+            self._quiet[key] = time.monotonic() + nbytes / _SLOWEST_BYTES_PER_SECOND
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._quiet[key]
+            self.alive()
 
     def wind_down(self, reason: StopReason) -> None:
         """No further file is started; those in work may be finished."""
@@ -134,7 +162,7 @@ class TransferControl:
     def wait(self, seconds: float) -> None:
         """Pauses the calling thread; raises TransferStoppedError as soon as `stop` is called."""
         self._stopped.wait(seconds)
-        self._last_wait = time.monotonic()
+        self.alive()
         self.raise_if_stopped()
 
 

@@ -77,10 +77,12 @@ def hash_opened(descriptor: int, expected_size: int, on_bytes: Callable[[int], N
     return Streamed(len(content), hashlib.sha256(content).hexdigest())
 
 
-def hash_uncached(folder: int, relative: bytes, expected_size: int) -> Streamed:
-    """Size and SHA-256 of one file; errors as above."""
+def hash_uncached(
+    folder: int, relative: bytes, expected_size: int, heard: Callable[[], None] = lambda: None
+) -> Streamed:
+    """Size and SHA-256 of one file; `heard` is called for each block of a large one. Errors as above."""
     descriptor = open_uncached(folder, relative, expected_size)
     try:
-        return hash_opened(descriptor, expected_size, lambda count: None)
+        return hash_opened(descriptor, expected_size, lambda count: heard())
     finally:
         os.close(descriptor)

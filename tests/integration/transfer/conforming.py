@@ -35,8 +35,8 @@ class Conforming:
     mtime_step_ns = 1
     keeps = frozenset({"links", "empty folders", "any bytes"})
     names: Sequence[bytes] = HOSTILE_NAMES
-    small_files = 2000
-    large_bytes = 200 << 20
+    small_files = 700
+    large_bytes = 70 << 20
     several_batches = 1500
 
     def open(self, destination: Path, bandwidth: Bandwidth = UNLIMITED) -> Transport:
