@@ -27,10 +27,14 @@ class IngestMirror:
         self._logger = logger
         self._in_step: dict[str, StagingState] = {}
 
+    def is_in_step(self, run: str, state: StagingState) -> bool:
+        """Whether the file is known to name this state."""
+        return self._in_step.get(run) is state
+
     async def bring_in_step(self, record: StagedRun, folder: Path) -> str:
         """What keeps the file from being written, one sentence; empty: it is in step, or there is no cache folder to
         hold it."""
-        if record.state is None or self._in_step.get(record.run) is record.state:
+        if record.state is None or self.is_in_step(record.run, record.state):
             return ""
         try:
             reached = await self._threads.run(partial(_mirror, record, folder))

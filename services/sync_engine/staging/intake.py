@@ -157,6 +157,8 @@ class Intake:
         if cleared:
             if sighted.problem:
                 await parts.steps.hold(run, StagingHold.UNUSABLE, sighted.problem)
+            if not parts.mirror.is_in_step(run, StagingState.CLEARED):
+                await self._mirror(sighted, await parts.steps.record(run))
             return
         if record is None:
             record = await self._discover(sighted)

@@ -117,4 +117,5 @@ def publish(servicer: StagingServicer) -> PublishedService:
         servicer=servicer,
         add_to_server=staging_service_pb2_grpc.add_StagingServiceServicer_to_server,
         roles={"ListStagedRuns": READERS, "ClearStagedRuns": OPERATORS},
+        unbounded=frozenset({"ClearStagedRuns"}),
     )
