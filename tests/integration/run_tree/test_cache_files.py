@@ -212,3 +212,21 @@ def test_readme_fields_of_another_major_are_not_read() -> None:
     for version in (b'"2.0"', b"1", b'"10.0"'):
         with pytest.raises(ReadmeFieldsError, match="schema_version"):
             parse_readme_fields(b'{"schema_version":' + version + b"}")
+
+
+def test_a_run_that_is_moved_away_at_that_moment_is_not_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "Run_1"
+    (run / ".exlab-wizard").mkdir(parents=True)
+    acquire = FileLock.acquire
+
+    def moved_first(lock: FileLock, *arguments: Any, **options: Any) -> Any:
+        run.rename(tmp_path / "aside")
+        return acquire(lock, *arguments, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", moved_first)
+    with pytest.raises(RecordNotWritableError, match="No such file"):
+        mirror_steps(ingest_path(run), HEAD, STEPS)
+    assert os.listdir(tmp_path) == ["aside"]
+    assert os.listdir(tmp_path / "aside" / ".exlab-wizard") == []
