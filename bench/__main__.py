@@ -8,7 +8,19 @@ from collections.abc import Sequence
 
 import uvloop
 
-from bench import append_group, catch_up, enqueue, idle, many_runs, problems, replay, rpc_read, startup, transfer_small
+from bench import (
+    append_group,
+    catch_up,
+    creation_json,
+    enqueue,
+    idle,
+    many_runs,
+    problems,
+    replay,
+    rpc_read,
+    startup,
+    transfer_small,
+)
 from bench.rpc_write import RPC_WRITE
 from bench.table import Result, Row, format_table, note_result, run_row
 
@@ -26,6 +38,7 @@ ROWS: Sequence[Row] = (
     problems.FIRST,
     problems.REPEATED,
     transfer_small.ROW,
+    creation_json.ROW,
 )
 
 

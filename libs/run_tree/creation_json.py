@@ -6,6 +6,7 @@ needs no lock: files are replaced atomically.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,7 +22,14 @@ from libs.run_tree.creation_errors import (
     CreationNotWritableError,
     CreationUnreadableError,
 )
-from libs.run_tree.creation_record import CreationRecord, encode_creation, parse_creation
+from libs.run_tree.creation_record import (
+    CreationRecord,
+    creation_from_document,
+    document_to_write,
+    encode_creation,
+    parse_creation,
+)
+from libs.run_tree.json_value import encode_json
 from libs.run_tree.record_lock import DEFAULT_LOCK_TIMEOUT, record_lock
 
 # The wizard's own mode for cache files.
@@ -48,17 +56,18 @@ def mutate_creation(
     Nothing is written when nothing changed. Beside the errors of `read_creation`: CreationLockedError after
     `lock_timeout` seconds, CreationNotWritableError; the file is then as it was.
     """
-    _content(path)
+    if not os.path.lexists(path):
+        # The lock would be left beside nothing.
+        raise _missing(path)
     with _locked(path, lock_timeout):
         before = read_creation(path)
         after = change(before)
-        if after.raw == before.raw:
+        if after is before or after.raw == before.raw:
             return before
-        content = encode_creation(after)
         # What was written is what a reader gets; a record that could not be read back never reaches the disk.
-        written = _parsed(path, content)
+        written = _checked(path, after)
         try:
-            write_atomically(path, content, mode=_NEW_FILE_MODE)
+            write_atomically(path, encode_json(written.raw), mode=_NEW_FILE_MODE)
         except OSError as error:
             raise _not_writable(path, error) from error
         return written
@@ -82,14 +91,26 @@ def _content(path: Path) -> bytes:
     try:
         return read_plain_file(path)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise CreationMissingError(f"There is no {path}.", path) from error
+        raise _missing(path) from error
     except OSError as error:
         raise CreationUnreadableError(f"{path} can't be read: {error.strerror}.", path) from error
+
+
+def _missing(path: Path) -> CreationMissingError:
+    return CreationMissingError(f"There is no {path}.", path)
 
 
 def _parsed(path: Path, content: bytes) -> CreationRecord:
     try:
         return parse_creation(content)
+    except CreationError as error:
+        error.path = path
+        raise
+
+
+def _checked(path: Path, record: CreationRecord) -> CreationRecord:
+    try:
+        return creation_from_document(document_to_write(record))
     except CreationError as error:
         error.path = path
         raise

@@ -160,16 +160,19 @@ def creation_from_document(document: Mapping[str, JsonValue]) -> CreationRecord:
 
 
 def encode_creation(record: CreationRecord) -> bytes:
-    """The file's bytes as Labferry writes them: version 1.8 or the record's own if newer, keys in the order of
-    FORMATS §3.
-    """
+    """The file's bytes as Labferry writes them."""
+    return encode_json(document_to_write(record))
+
+
+def document_to_write(record: CreationRecord) -> Mapping[str, JsonValue]:
+    """What Labferry writes: version 1.8 or the record's own if newer, keys in the order of FORMATS §3."""
     document = dict(record.raw)
     if record.version < WRITTEN_VERSION:
         document["schema_version"] = f"{WRITTEN_VERSION[0]}.{WRITTEN_VERSION[1]}"
         if record.version < _LIMS_PROJECT_SINCE and "lims_project" not in document:
             document.setdefault("original_schema_version", record.schema_version)
     known_first = sorted(document, key=lambda key: _POSITION.get(key, len(_POSITION)))
-    return encode_json({key: document[key] for key in known_first})
+    return {key: document[key] for key in known_first}
 
 
 def _version(document: Mapping[str, JsonValue]) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -22,8 +23,8 @@ def record_lock(path: Path, timeout: float) -> Iterator[None]:
     """Holds `<path>.lock` as ExLab-Wizard's writers do. filelock.Timeout after `timeout` seconds; OSError when it can't
     be made or opened, or when the folder was taken away meanwhile."""
     folder = _identity(path.parent)
-    lock = FileLock(f"{path}.lock", timeout=timeout, mode=_LOCK_FILE_MODE, poll_interval=_LOCK_POLL_SECONDS)
-    lock.acquire()
+    lock = _lock(f"{path}.lock")
+    lock.acquire(timeout=timeout)
     try:
         if _identity(path.parent) != folder:
             # The package makes missing folders: an instrument that moved its run away would find another in its place.
@@ -32,6 +33,12 @@ def record_lock(path: Path, timeout: float) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@lru_cache(maxsize=256)
+def _lock(path: str) -> FileLock:
+    """Each thread holds it for itself. Making one takes longer than taking it."""
+    return FileLock(path, mode=_LOCK_FILE_MODE, poll_interval=_LOCK_POLL_SECONDS)
 
 
 def _identity(folder: Path) -> tuple[int, int]:
