@@ -79,8 +79,7 @@ def path_in_memory() -> Iterator[Path]:
 def test_no_update_of_eight_processes_is_lost(path_in_memory: Path) -> None:
     path = path_in_memory
     writers = [
-        start(THEIR_WRITER if number % 2 else OUR_WRITER, path, f"w{number}", UPDATES)
-        for number in range(PROCESSES)
+        start(THEIR_WRITER if number % 2 else OUR_WRITER, path, f"w{number}", UPDATES) for number in range(PROCESSES)
     ]
     assert [writer.wait(120) for writer in writers] == [0] * PROCESSES
     ids = [entry.id for entry in read_creation(path).overrides]
