@@ -114,9 +114,7 @@ def audit_project(local_root: Path, equipment_id: str, project: str, rules: Audi
     for kind in RunKind:
         group = folder / kind.group
         if group.is_dir():
-            problem = _refused(group)
-            where = f"{path}/{kind.group}"
-            findings += findings_at("", where, OffendingKind.DIRECTORY_SEGMENT, problem)
+            findings += _beside_runs(local_root, f"{path}/{kind.group}")
             findings += _record_findings(local_root, group_record_path(group, kind), read_group_record)
     return FolderAudit(tuple(in_order(findings)))
 
@@ -249,14 +247,20 @@ def _record_findings(local_root: Path, path: Path, read: Callable[[Path], object
         yield from findings_at("", where, OffendingKind.FILE_CONTENT, [unreadable_folder(reason)])
 
 
-def _refused(folder: Path) -> list[RuleMatch]:
+def _beside_runs(local_root: Path, group: str) -> Iterator[Finding]:
+    """What lies in a folder of runs and is none."""
     try:
-        with os.scandir(folder):
-            return []
+        with os.scandir(local_root / group) as entries:
+            names = [(e.name, e.is_dir(follow_symlinks=False)) for e in entries if RunKind.of_leaf(e.name) is None]
     except FileNotFoundError:
-        return []
+        return
     except OSError as error:
-        return [unreadable_folder(str(error.strerror))]
+        refused = unreadable_folder(str(error.strerror))
+        yield from findings_at("", group, OffendingKind.DIRECTORY_SEGMENT, [refused])
+        return
+    for name, is_folder in names:
+        kind = OffendingKind.DIRECTORY_SEGMENT if is_folder else OffendingKind.FILE_NAME
+        yield from findings_at("", f"{group}/{name}", kind, check_name(name))
 
 
 def _is_symlink(place: bytes) -> bool:
