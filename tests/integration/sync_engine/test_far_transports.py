@@ -23,6 +23,9 @@ from tests.integration.sync_engine.test_cleanup import ALLOWED, clean, data_file
 from tests.integration.transfer.far_servers import Sshd, running_sshd
 
 LARGE = 2000
+# A password, and as `rclone obscure` writes it.
+SECRET = "hunter2-in-no-command"
+OBSCURED = "1he9sAZM04-GTq-v3vyaf_e4GH6W9Ug2vRh4BTTP8zrnQ2KC9Q"
 
 
 @pytest.fixture(scope="module")
@@ -134,19 +137,33 @@ async def test_local_data_is_deleted_once_the_far_copy_is_proven(site: Site, ssh
         assert data_files(site.local(kept)) == {"c.tif"}
 
 
-async def test_a_killed_engine_leaves_no_child(site: Site, sshd: Sshd) -> None:
-    transport = {**rsync_ssh(site, sshd), "bandwidth": {"upload_mbps": 1}}
-    equip(site, transport)
+@pytest.mark.parametrize("transport", [rsync_ssh, rclone])
+async def test_a_killed_engine_leaves_no_child_and_no_credential_stood_in_a_command(
+    site: Site, sshd: Sshd, transport: Any
+) -> None:
+    settings = transport(site, sshd)
+    if "rclone_config" in settings:
+        with open(settings["rclone_config"], "a") as config:
+            config.write(f"pass = {OBSCURED}\n")
+    equip(site, {**settings, "bandwidth": {"upload_mbps": 1}})
     run = site.make_run({"large": b"x" * 5_000_000})
     async with running_engine(site) as engine:
         job_id = (await engine.enqueue(run)).job.job_id
         await engine.until_copying(job_id)
         children = _descendants(engine.service.process.pid)
-        assert children
+        names = {Path(_command(child).split(b"\0")[0].decode()).name for child in children}
+        assert names >= ({"rclone"} if transport is rclone else {"rsync", "ssh"})
+        said = b"\0".join(_command(child) for child in children)
+        for secret in (OBSCURED, SECRET, *sshd.access.key_path.read_text().splitlines()[1:-1]):
+            assert secret.encode() not in said
         await engine.kill()
         async with asyncio.timeout(20):
             while any(_runs(child) for child in children):
                 await asyncio.sleep(0.02)
+
+
+def _command(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def _descendants(pid: int) -> set[int]:
