@@ -26,6 +26,8 @@ R = TypeVar("R")
 
 _START_SECONDS = 20.0
 _WORKERS = 8
+# Else it keeps an account of every call, and adds all of them up whenever it is asked.
+_ONE_GROUP = {"_group": "labferry"}
 _COUNTED = ("bytes", "checks", "deletes", "listed", "renames", "transfers")
 # WebDAV servers refuse a folder while another call makes it, and rclone makes it again for each file.
 _LOCKED = re.compile(r"\b423\b")
@@ -34,6 +36,8 @@ _TRIES_WHILE_LOCKED = 40
 _OPTIONS = (
     *("--rc-no-auth", "--use-json-log", "--ask-password=false", "--log-level", "ERROR", "--retries", "1"),
     # What arrived is read back and hashed by the verification: a weaker look at it beforehand costs time only.
+    # It would remember each call for a minute.
+    *("--rc-job-expire-duration", "1s", "--rc-job-expire-interval", "1s"),
     *("--low-level-retries", "3", "--contimeout", "10s", "--timeout", "60s", "--ignore-checksum"),
 )
 
@@ -57,9 +61,16 @@ class RcloneDaemon:
         self.control = control
         self._bandwidth = bandwidth
         self._limit: int | None = None
+        self._no_network = False
         self._own = threading.local()
         self._log = log
         self._deadline: float | None = None
+
+    def limit_without_network(self) -> None:
+        """From now on the limit is that of whatever is copied: a limit of what is sent alone counts at connections, and
+        a remote on this machine has none."""
+        self._no_network = True
+        self._limit = None
 
     def end_at(self, seconds: float | None) -> None:
         """From now on nothing may take longer, all together."""
@@ -71,7 +82,9 @@ class RcloneDaemon:
         if connection is None:
             connection = self._own.connection = _SocketConnection(self._socket)
         try:
-            connection.request("POST", "/" + command, json.dumps(parameters), {"Content-Type": "application/json"})
+            connection.request(
+                "POST", "/" + command, json.dumps({**parameters, **_ONE_GROUP}), {"Content-Type": "application/json"}
+            )
             response = connection.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
@@ -140,13 +153,14 @@ class RcloneDaemon:
         return [future.result() for future in futures]
 
     def _stats(self) -> Mapping[str, int]:
-        stats = self.call("core/stats", short=True)
+        stats = self.call("core/stats", short=True, group=_ONE_GROUP["_group"])
         return {name: int(stats.get(name, 0)) for name in _COUNTED}
 
     def _keep_limit(self) -> None:
         limit = self._bandwidth.kib_per_second(local_now())
         if limit != self._limit:
-            self.call("core/bwlimit", rate="off" if limit is None else f"{limit}Ki:off")
+            rate = f"{limit}Ki" if self._no_network else f"{limit}Ki:off"
+            self.call("core/bwlimit", rate="off" if limit is None else rate)
             self._limit = limit
 
 

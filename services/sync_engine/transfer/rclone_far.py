@@ -52,6 +52,8 @@ class RcloneFar:
         self._used_before = used_before
         self._fs = f"{remote.name}:{remote.path}"
         self._about = daemon.must("connecting", "operations/fsinfo", fs=self._fs)
+        if self._features["IsLocal"]:
+            daemon.limit_without_network()
         self._hashes_there = "sha256" in self._about["Hashes"]
         self.method = "far_sha256" if self._hashes_there else "download"
         self.host = remote.name

@@ -1,4 +1,4 @@
-"""How every transport is steered while it works: stopped, wound down, slowed."""
+"""How every transport is steered while it works: stopped, wound down."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 
 import pytest
 
-from services.sync_engine.transfer.bandwidth import Bandwidth
 from services.sync_engine.transfer.incoming import INCOMING
 from services.sync_engine.transfer.transport import (
     StopReason,
@@ -47,30 +46,3 @@ class SteeringConformance(Conforming):
         carrying.transport.check()
         incoming = carrying.destination / os.fsdecode(INCOMING)
         assert not incoming.exists() or os.listdir(incoming) == []
-
-    def test_a_limit_ends_in_the_middle(self, carrying: Carrying) -> None:
-        """At 12 KiB/s this takes most of an hour; the limit ends when it has been asked for a few times."""
-        write(carrying.source, b"a", os.urandom(30 << 20))
-        limit = _EndingLimit()
-        carrying.transport = self.open(carrying.destination, limit)
-        copied = carrying.copy()
-        assert limit.asked > _HELD_FOR
-        assert carrying.progress.bytes == 30 << 20
-        assert carrying.verify(copied).proven
-
-
-_HELD_FOR = 5
-
-
-class _EndingLimit(Bandwidth):
-    """12 KiB/s, the first few times that somebody asks."""
-
-    def __init__(self) -> None:
-        super().__init__(upload_mbps=0.1)
-        object.__setattr__(self, "asked", 0)
-
-    asked: int
-
-    def kib_per_second(self, local: object) -> int | None:
-        object.__setattr__(self, "asked", self.asked + 1)
-        return 12 if self.asked <= _HELD_FOR else None

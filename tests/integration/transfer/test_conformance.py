@@ -16,6 +16,7 @@ from services.sync_engine.transfer.remote_transport import RemoteTransport
 from services.sync_engine.transfer.rsync_far import RsyncPlace
 from services.sync_engine.transfer.tools import RCLONE, RSYNC, SSH, Toolbox
 from services.sync_engine.transfer.transport import Transport
+from tests.integration.transfer.bandwidth_conformance import BandwidthConformance
 from tests.integration.transfer.carrying import HOSTILE_NAMES
 from tests.integration.transfer.conformance import TransportConformance
 from tests.integration.transfer.far_servers import Sshd, rclone_serving, running_samba, running_sshd
@@ -24,7 +25,7 @@ MAX_STREAM = 1 << 30
 RSYNC_TOOLS, RCLONE_TOOLS = Toolbox((RSYNC, SSH)), Toolbox((RCLONE,))
 
 
-class TestMounted(TransportConformance):
+class TestMounted(TransportConformance, BandwidthConformance):
     def open(self, destination: Path, bandwidth: Bandwidth = UNLIMITED) -> Transport:
         return MountedTransport(destination, bandwidth=bandwidth)
 
@@ -35,7 +36,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         yield running
 
 
-class TestRsyncSsh(TransportConformance):
+class TestRsyncSsh(TransportConformance, BandwidthConformance):
     @pytest.fixture(autouse=True)
     def _far_host(self, sshd: Sshd) -> None:
         self.access = sshd.access
@@ -86,7 +87,7 @@ def utf8_names(without: bytes = b"") -> Sequence[bytes]:
     return [name for name in HOSTILE_NAMES if b"\xff" not in name and not set(name) & set(without)]
 
 
-class TestRcloneLocal(RcloneConformance):
+class TestRcloneLocal(RcloneConformance, BandwidthConformance):
     config = "type = alias\nremote = {served}\n"
     names = utf8_names()
     mtime_step_ns = 1
