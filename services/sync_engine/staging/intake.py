@@ -65,6 +65,7 @@ class Intake:
         self._settling: dict[str, Settling] = {}
         self._changed: set[str] = set()
         self._followed: set[str] = set()
+        self._caught_up: set[str] = set()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.seen = StagingLook()
@@ -120,12 +121,17 @@ class Intake:
         return min(_MOST_PAUSE, max(_LEAST_PAUSE, self._settle_seconds / 3))
 
     async def _follow_changed(self) -> None:
-        changed, self._changed = self._changed, set()
-        for run in sorted(changed):
-            record = await self._parts.steps.record(run)
-            if record.state is StagingState.COMPLETE:
-                await self._parts.queueing.take(record, at_once=True)
-            await self._parts.steps.follow(run)
+        while self._changed:
+            run = self._changed.pop()
+            try:
+                record = await self._parts.steps.record(run)
+                if record.state is StagingState.COMPLETE:
+                    await self._parts.queueing.take(record, at_once=True)
+                await self._parts.steps.follow(run)
+            except (LabferryError, EventStoreError, OSError):
+                # No event will tell of it again: the next look does.
+                self._caught_up.discard(run)
+                raise
 
     async def _look(self) -> None:
         parts = self._parts
@@ -162,13 +168,15 @@ class Intake:
             return
         if record is None:
             record = await self._discover(sighted)
-        if record.held is not None and record.held.hold is StagingHold.GONE:
+        if _is_gone(record):
             record = await parts.steps.hold(run, None)
         if record.state is StagingState.STAGING:
             record = await self._arrive(sighted, record)
         if record.state is StagingState.COMPLETE:
             record = await parts.queueing.take(record)
-        if record.state in (StagingState.SYNC_QUEUED, StagingState.SYNC_VERIFIED):
+        if record.state in (StagingState.SYNC_QUEUED, StagingState.SYNC_VERIFIED) and run not in self._caught_up:
+            # From now on events tell of it: thousands of proven runs are not asked about at each look.
+            self._caught_up.add(run)
             await parts.steps.follow(run)
             record = await parts.steps.record(run)
         await self._mirror(sighted, record)
@@ -228,10 +236,10 @@ class Intake:
         for run in [run for run in self._settling if run not in seen]:
             del self._settling[run]
         for run, record in records.items():
-            if run not in seen:
+            if run not in seen and not _is_gone(record):
                 # A cleanup that took the cache folder too ends with the folder gone.
                 await self._parts.steps.follow(run)
-                if (await self._parts.steps.record(run)).state is not StagingState.CLEARED and not _is_gone(record):
+                if (await self._parts.steps.record(run)).state is not StagingState.CLEARED:
                     await self._parts.steps.hold(run, StagingHold.GONE, "Its folder is gone.")
 
     def _configured(self, equipment_id: str) -> tuple[str, Signal] | None:

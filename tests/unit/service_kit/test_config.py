@@ -150,6 +150,40 @@ equipment:
     assert len(loaded.notices) == 8
 
 
+def test_staging_needs_an_absolute_root_and_the_name_of_its_signal(tmp_path: Path) -> None:
+    text = """\
+state_dir: /var/lib/labferry
+orchestrator: {staging_root: staging, settle_seconds: -1, staging_cleanup: {mode: now, retain_hours: 0}}
+equipment:
+  - {id: A, local_root: /data, completeness_signal: manifest, transport: {type: mounted, path: /nas/A}}
+  - {id: B, local_root: /data, sentinel_filename: ../flag, transport: {type: mounted, path: /nas/B}}
+"""
+    mistakes = "\n".join(_mistakes(tmp_path, text))
+    for key in (
+        "orchestrator.staging_root: must be an absolute path",
+        "orchestrator.settle_seconds",
+        "orchestrator.staging_cleanup.mode",
+        "orchestrator.staging_cleanup.retain_hours",
+        "equipment[0]: completeness_signal manifest needs manifest_filename",
+        "equipment[1].sentinel_filename: must be a path relative to the run",
+    ):
+        assert key in mistakes, key
+    served = load_configuration(
+        _write(
+            tmp_path,
+            text.replace(
+                "staging_root: staging, settle_seconds: -1, staging_cleanup: {mode: now, retain_hours: 0}",
+                "staging_root: /data/staging",
+            )
+            .replace("completeness_signal: manifest, ", "")
+            .replace("sentinel_filename: ../flag, ", ""),
+        ),
+        {},
+    )
+    assert served.settings.orchestrator.staging_folder == Path("/data/staging")
+    assert served.notices == (), "what is set is served"
+
+
 def test_a_yaml_bomb_is_refused_quickly(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
