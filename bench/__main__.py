@@ -14,6 +14,7 @@ from bench import (
     creation_json,
     enqueue,
     idle,
+    list_projects,
     many_runs,
     problems,
     replay,
@@ -27,6 +28,7 @@ from bench.table import Result, Row, format_table, note_result, run_row
 ROWS: Sequence[Row] = (
     RPC_WRITE,
     rpc_read.ROW,
+    list_projects.ROW,
     append_group.AGAINST_ONE_A_COMMIT,
     append_group.AGAINST_RAW_BATCHES,
     replay.ROW,

@@ -131,9 +131,13 @@ class ElabftwLims:
 
     async def _key(self) -> Password:
         try:
-            return await self._keys.fetch()
+            text = (await self._keys.fetch()).reveal().strip()
         except NoPasswordStoredError:
             raise self._refused(f'no API key is stored; store it under the name "{self._keys.username}"') from None
+        if not text or not text.isascii() or not text.isprintable():
+            # It would break the request, in an error that shows it.
+            raise self._refused(f'what is stored under the name "{self._keys.username}" can\'t be an API key')
+        return Password(text)
 
     def _refused(self, problem: str) -> LimsLoginRefusedError:
         return LimsLoginRefusedError(self._http.endpoint, "", problem)

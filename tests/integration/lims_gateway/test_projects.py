@@ -135,9 +135,13 @@ async def test_one_401_logs_in_again_and_a_second_is_a_configuration_error(new_s
     await site.lims.behave("refuse_sessions")
     assert await refusal(stub.ListProjects(pb.ListProjectsRequest(refresh=True))) == refused
     assert await site.lims.logins() == 3
+    assert "check that the account is active" in (await stub.CheckHealth(pb.CheckHealthRequest())).reason
     await site.lims.behave("refuse_logins")
+    before = await site.lims.logins()
     assert await refusal(stub.ListProjects(pb.ListProjectsRequest(refresh=True))) == refused
-    assert await site.lims.logins() == 4
+    assert await site.lims.logins() == before + 1
+    reason = (await stub.CheckHealth(pb.CheckHealthRequest())).reason
+    assert "check lims.endpoint, lims.email and the stored password" in reason
     await site.lims.behave("ok")
     assert (await stub.ListProjects(pb.ListProjectsRequest(refresh=True))).source == pb.SOURCE_LIVE
 

@@ -79,7 +79,10 @@ async def test_an_elabftw_beside_the_default_lims(site: Site) -> None:
         assert await refusal(stub.ListProjects(pb.ListProjectsRequest(**there))) == REFUSED
         health = await stub.CheckHealth(pb.CheckHealthRequest(**there))
         assert (health.ok, "lims:elab" in health.reason, "a wrong key" in health.reason) == (False, True, False)
-        await site.store_secret("lims:elab", KEY)
+        for odd in ("schlüssel", "two\nlines", " "):
+            await site.store_secret("lims:elab", odd)
+            assert await refusal(stub.ListProjects(pb.ListProjectsRequest(**there))) == REFUSED
+        await site.store_secret("lims:elab", f"{KEY}\n")
 
         answer = await stub.ListProjects(pb.ListProjectsRequest(**there))
         assert answer.source == pb.SOURCE_LIVE
