@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import grpc
 
@@ -68,9 +69,8 @@ async def _of_service(service: ServiceName, channel: grpc.aio.Channel, settings:
             said = "sealed: labferry secret unseal" if status.sealed else "open"
             checks.append(Check("secrets", not status.sealed, said))
         case ServiceName.LIMS_GATEWAY if settings.lims.endpoint:
-            lims = lims_service_pb2_grpc.LimsServiceStub(channel)
-            health = await lims.CheckHealth(lims_service_pb2.CheckHealthRequest(), timeout=_ANSWER_SECONDS)
-            checks.append(Check("LIMS", health.ok, health.reason or f"answers in {health.latency_ms:.0f} ms"))
+            gateway = lims_service_pb2_grpc.LimsServiceStub(channel)
+            checks += [await _lims(gateway, lims.endpoint, settings) for lims in settings.lims.all()]
         case ServiceName.SYNC_ENGINE:
             engine = equipment_service_pb2_grpc.EquipmentServiceStub(channel)
             answer = await engine.ListEquipment(equipment_service_pb2.ListEquipmentRequest(), timeout=_ANSWER_SECONDS)
@@ -78,6 +78,13 @@ async def _of_service(service: ServiceName, channel: grpc.aio.Channel, settings:
         case _:
             pass
     return checks
+
+
+async def _lims(gateway: Any, endpoint: str, settings: Settings) -> Check:
+    request = lims_service_pb2.CheckHealthRequest(endpoint=endpoint)
+    health = await gateway.CheckHealth(request, timeout=_ANSWER_SECONDS)
+    name = f"LIMS {endpoint}" if settings.lims.others else "LIMS"
+    return Check(name, health.ok, health.reason or f"answers in {health.latency_ms:.0f} ms")
 
 
 async def _log(service: ServiceName, channel: grpc.aio.Channel) -> list[Check]:
