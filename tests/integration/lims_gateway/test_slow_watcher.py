@@ -73,6 +73,7 @@ async def watched(tmp_path: Path) -> AsyncIterator[tuple[ProjectHistory, Any]]:
     await store.close()
 
 
+@pytest.mark.timeout(120)
 async def test_it_is_cut_off_and_resumes_without_a_gap(
     watched: tuple[ProjectHistory, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
