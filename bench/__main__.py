@@ -20,7 +20,9 @@ from bench import (
     replay,
     rpc_read,
     startup,
+    transfer_large,
     transfer_small,
+    transfer_tools,
 )
 from bench.rpc_write import RPC_WRITE
 from bench.table import Result, Row, format_table, note_result, run_row
@@ -40,6 +42,9 @@ ROWS: Sequence[Row] = (
     problems.FIRST,
     problems.REPEATED,
     transfer_small.ROW,
+    transfer_large.ROW,
+    transfer_tools.RCLONE,
+    transfer_tools.RSYNC,
     creation_json.ROW,
 )
 

@@ -56,7 +56,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Medians over the rounds. `details` are ours."""
+    """Medians over the rounds. `details` are ours, and those of the peer with `peer_` before their names."""
 
     name: str
     unit: str
@@ -100,7 +100,11 @@ async def run_row(row: Row) -> Result:
                 samples.append(await _measure(measure))
     value = statistics.median(sample.value for sample in ours)
     peer_value = statistics.median(sample.value for sample in peers)
-    details = {name: statistics.median(sample.details[name] for sample in ours) for name in ours[0].details}
+    details = {
+        prefix + name: statistics.median(sample.details[name] for sample in samples)
+        for prefix, samples in (("", ours), ("peer_", peers))
+        for name in samples[0].details
+    }
     ratio = value / peer_value
     reached = ratio >= row.target if row.better is Better.HIGHER else ratio <= row.target
     return Result(

@@ -26,6 +26,8 @@ R = TypeVar("R")
 
 _START_SECONDS = 20.0
 _WORKERS = 8
+# rclone closes a connection on which nothing is asked for a minute, as long as large files are hashed here.
+_IDLE_SECONDS = 20.0
 # Else it keeps an account of every call, and adds all of them up whenever it is asked.
 _ONE_GROUP = {"_group": "labferry"}
 _COUNTED = ("bytes", "checks", "deletes", "listed", "renames", "transfers")
@@ -79,6 +81,9 @@ class RcloneDaemon:
     def call(self, command: str, **parameters: object) -> dict[str, Any]:
         """What rclone answers. RcloneError when it refuses; TransferError NETWORK when rclone itself is gone."""
         connection: http.client.HTTPConnection | None = getattr(self._own, "connection", None)
+        if connection is not None and time.monotonic() - self._own.used > _IDLE_SECONDS:
+            connection.close()
+            connection = None
         if connection is None:
             connection = self._own.connection = _SocketConnection(self._socket)
         try:
@@ -92,6 +97,7 @@ class RcloneDaemon:
             self._own.connection = None
             words = self._log.read_text(errors="replace") or str(error)
             raise tool_failure(RCLONE_FAILURES, "rclone ended", self._process.process.poll(), words) from error
+        self._own.used = time.monotonic()
         answer: dict[str, Any] = json.loads(content)
         if response.status != http.client.OK:
             raise RcloneError(response.status, str(answer.get("error", answer)))
