@@ -71,10 +71,9 @@ class Connection:
         return cls(settings, token)
 
     def address(self, service: ServiceName) -> str:
-        address: str = getattr(self.settings.listen, service)
-        return address
+        return self.settings.reached_at(service)
 
     @asynccontextmanager
     async def channel(self, service: ServiceName) -> AsyncIterator[Channel]:
-        async with open_channel(self.address(service), lambda: self.token) as channel:
+        async with open_channel(self.address(service), lambda: self.token, self.settings.tls) as channel:
             yield channel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import grpc
@@ -15,6 +15,8 @@ from grpc_status import rpc_status
 from cli.connection import NoConfigurationError, TokenFileError
 from cli.output import note
 from libs.service_kit.config import ConfigurationError
+from libs.service_kit.identity_registry import IdentityError
+from libs.service_kit.transport_security import TlsFilesError
 
 EXIT_NO = 1
 """The call worked and the answer is no: blocked, not verified, not intact."""
@@ -33,13 +35,25 @@ def run_command(work: Coroutine[Any, Any, int | None]) -> None:
     except grpc.aio.AioRpcError as error:
         _explain(error)
         raise typer.Exit(EXIT_GRPC + error.code().value[0]) from None
-    except (ConfigurationError, NoConfigurationError, TokenFileError) as error:
+    except (ConfigurationError, NoConfigurationError, TokenFileError, TlsFilesError) as error:
         note(str(error))
         raise typer.Exit(EXIT_CONFIGURATION) from None
     except KeyboardInterrupt:
         raise typer.Exit(_INTERRUPTED) from None
     if status:
         raise typer.Exit(status)
+
+
+def run_local(work: Callable[[], None]) -> None:
+    """Runs a command that works on files of this machine and calls nobody."""
+    try:
+        work()
+    except (ConfigurationError, NoConfigurationError) as error:
+        note(str(error))
+        raise typer.Exit(EXIT_CONFIGURATION) from None
+    except (IdentityError, OSError) as error:
+        note(str(error))
+        raise typer.Exit(EXIT_NO) from None
 
 
 def _explain(error: grpc.aio.AioRpcError) -> None:

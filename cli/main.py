@@ -7,6 +7,8 @@ import typer
 from cli.commands import (
     doctor,
     equipment,
+    identity,
+    identity_certificates,
     job,
     log,
     override,
@@ -50,6 +52,12 @@ app.add_typer(equipment.app, name="equipment")
 app.add_typer(override.app, name="override")
 app.add_typer(project.app, name="project")
 app.add_typer(secret.app, name="secret")
+identity.app.command("ca", epilog="Example: labferry identity ca /etc/labferry/ca")(identity_certificates.authority)
+identity.app.command(
+    "certificate",
+    epilog="Example: labferry identity certificate --ca /etc/labferry/ca --san sync.lab --to /etc/labferry/sync",
+)(identity_certificates.certificate)
+app.add_typer(identity.app, name="identity")
 app.add_typer(log.app, name="log")
 app.command("problems", epilog="Example: labferry problems --equipment CONFOCAL_01 --tier hard")(problems.problems)
 app.command("why", epilog='Example: labferry why "CONFOCAL_01/Pilot/Runs/Run_2026-04-17T14-32"')(why.why)

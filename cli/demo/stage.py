@@ -13,7 +13,7 @@ from typing import BinaryIO
 import yaml
 
 from libs.service_kit.identity import ServiceName
-from libs.service_kit.settings import ListenSettings
+from libs.service_kit.listen_settings import ListenSettings
 
 DEFAULT_FOLDER = Path(".demo")
 EQUIPMENT = "CONFOCAL_01"

@@ -8,7 +8,7 @@ import inspect
 import random
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -24,7 +24,8 @@ from libs.service_kit.errors import (
     SubscriberTooSlowError,
     to_status,
 )
-from libs.service_kit.identity import Identities, Role, require_role, set_current_caller
+from libs.service_kit.identities import Identities
+from libs.service_kit.identity import Role, require_role, set_current_caller
 from libs.service_kit.metrics import CallMetrics
 from libs.service_kit.telemetry import Logger
 
@@ -140,10 +141,16 @@ class CallGuard:
         # Needs to be unique, not secret: the system's random source would cost a call of the kernel.
         correlation = correlation or f"{random.getrandbits(128):032x}"
         _correlation.set(correlation)
-        caller = self._identities.authenticate(authorization)
+        names = self._names_in_certificate(context) if authorization is None else ()
+        caller = self._identities.authenticate(authorization, names)
         set_current_caller(caller)
         require_role(caller, allowed, method)
         return caller.actor
+
+    def _names_in_certificate(self, context: Context) -> Sequence[str]:
+        # Empty where the call came in plaintext, or without a certificate.
+        names = context.auth_context().get("x509_subject_alternative_name", ())
+        return [name.decode(errors="replace") for name in names]
 
     def _unary(
         self,

@@ -9,6 +9,9 @@ from typing import Any
 import grpc
 from grpc.aio import Channel, ClientCallDetails, UnaryStreamClientInterceptor, UnaryUnaryClientInterceptor
 
+from libs.service_kit.tls_settings import TlsSettings
+from libs.service_kit.transport_security import caller_credentials
+
 _OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -22,6 +25,28 @@ _OPTIONS = (
 def read_token(path: Path) -> str:
     """A token from its file. OSError when it can't be read."""
     return path.read_text(encoding="ascii").strip()
+
+
+class TokenFile:
+    """A service's own token: a rotated one is taken up with the next call. OSError when it can't be read at first."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._token = ""
+        self._signature: tuple[int, int] | None = None
+        self()
+
+    def __call__(self) -> str:
+        try:
+            status = self._path.stat()
+            signature = (status.st_ino, status.st_mtime_ns)
+            if signature != self._signature:
+                self._token, self._signature = read_token(self._path), signature
+        except OSError:
+            # A token that was read before still proves who calls, as far as anybody here knows.
+            if not self._token:
+                raise
+        return self._token
 
 
 def _with_token(details: ClientCallDetails, token: str) -> ClientCallDetails:
@@ -46,7 +71,13 @@ class _StreamToken(UnaryStreamClientInterceptor):  # type: ignore[type-arg]
         return await continuation(_with_token(client_call_details, self._token()), request)
 
 
-def open_channel(address: str, token: Callable[[], str]) -> Channel:
-    """A plaintext channel on loopback or a Unix socket ("unix:/path"). `token` is asked at each call."""
-    interceptors: list[Any] = [_UnaryToken(token), _StreamToken(token)]
-    return grpc.aio.insecure_channel(address, options=list(_OPTIONS), interceptors=interceptors)
+def open_channel(address: str, token: Callable[[], str] | None, tls: TlsSettings | None = None) -> Channel:
+    """A channel that proves who calls by `token`, asked at each call; None: by its certificate alone.
+
+    With `tls` every TCP address is called in TLS, and a Unix socket ("unix:/path") as ever. TlsFilesError.
+    """
+    interceptors: list[Any] = [] if token is None else [_UnaryToken(token), _StreamToken(token)]
+    options = list(_OPTIONS)
+    if tls is None or address.startswith("unix:"):
+        return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)
+    return grpc.aio.secure_channel(address, caller_credentials(tls), options=options, interceptors=interceptors)

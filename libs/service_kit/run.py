@@ -19,12 +19,14 @@ from prometheus_client.registry import Collector
 from libs.service_kit.call_log import CallLog
 from libs.service_kit.config import ConfigurationError, load_configuration
 from libs.service_kit.errors import LabferryError
-from libs.service_kit.identity import Identities, ServiceName, ensure_identities
+from libs.service_kit.identities import Identities, ensure_identities
+from libs.service_kit.identity import ServiceName
 from libs.service_kit.metrics import CallMetrics, metrics_registry, serving_metrics
 from libs.service_kit.parent import end_with_parent
 from libs.service_kit.server import AddressInUseError, PublishedService, ServiceServer
 from libs.service_kit.settings import Settings
 from libs.service_kit.telemetry import Logger, configure_logging
+from libs.service_kit.transport_security import TlsFilesError, server_credentials
 
 _GRACE_SECONDS = 5.0
 _SWITCH_SECONDS = 0.0005
@@ -95,7 +97,7 @@ def run_service(name: ServiceName, compose: Compose, as_labferry_error: AsLabfer
         logger.warning("configuration_notice", notice=notice)
     try:
         uvloop.run(_serve(name, loaded.settings, compose, as_labferry_error, logger, arguments.announce_to))
-    except (AddressInUseError, ServiceStartError, OSError) as error:
+    except (AddressInUseError, ServiceStartError, TlsFilesError, OSError) as error:
         return _cannot_start(logger, error)
     except Exception as error:
         if as_labferry_error(error) is None:
@@ -121,7 +123,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, ending.set)
-    identities = ensure_identities(settings.state_dir)
+    identities = ensure_identities(settings.state_dir, None if settings.tls is None else settings.tls.callers_by_name())
     state_dir = settings.state_dir / name
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     environment = ServiceEnvironment(name, settings, state_dir, identities, logger, asyncio.Event())
@@ -139,11 +141,25 @@ async def _serve(
 async def _serving(
     environment: ServiceEnvironment, composition: Composition, as_labferry_error: AsLabferryError
 ) -> AsyncIterator[str]:
-    address = getattr(environment.settings.listen, environment.name)
-    log = CallLog(environment.settings.logging, environment.name, environment.logger)
+    settings, logger = environment.settings, environment.logger
+    address = getattr(settings.listen, environment.name)
+    log = CallLog(settings.logging, environment.name, logger)
+    credentials = None
+    if settings.tls is not None:
+        credentials = await asyncio.to_thread(
+            server_credentials, settings.tls, lambda problem: logger.warning("certificate_not_taken", problem=problem)
+        )
     async with _metrics(environment, composition) as metrics:
         server = ServiceServer(
-            address, composition.services, environment.identities, environment.logger, log, as_labferry_error, metrics
+            address,
+            composition.services,
+            environment.identities,
+            logger,
+            log,
+            as_labferry_error,
+            metrics,
+            credentials=credentials,
+            health_address=getattr(settings.health.listen, environment.name),
         )
         for name in composition.not_serving:
             await server.set_serving(name, False)

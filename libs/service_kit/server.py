@@ -18,12 +18,14 @@ from grpc_reflection.v1alpha._async import ReflectionServicer
 from libs.service_kit.call import CallGuard
 from libs.service_kit.call_log import CallLog
 from libs.service_kit.errors import LabferryError
-from libs.service_kit.identity import Identities, Role
+from libs.service_kit.identities import Identities
+from libs.service_kit.identity import Role
 from libs.service_kit.metrics import CallMetrics
 from libs.service_kit.telemetry import Logger
 
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _MAX_CONCURRENT_RPCS = 4096
+_MOST_HEALTH_CHECKS = 64
 _OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_time_ms", 60_000),
@@ -63,7 +65,7 @@ class PublishedService:
 
 
 class ServiceServer:
-    """A gRPC server on one loopback address or Unix socket."""
+    """A gRPC server on one address or Unix socket, and, if asked for, its health alone on another."""
 
     def __init__(
         self,
@@ -74,9 +76,16 @@ class ServiceServer:
         log: CallLog,
         as_labferry_error: Callable[[Exception], LabferryError | None],
         metrics: CallMetrics | None = None,
+        *,
+        credentials: grpc.ServerCredentials | None = None,
+        health_address: str | None = None,
     ) -> None:
-        """`metrics` None: nobody counts the calls."""
+        """`metrics` None: nobody counts the calls. `credentials` None: plaintext; they never concern a Unix socket.
+        `health_address`: answers health checks there too, in plaintext."""
         self._address = address
+        self._credentials = None if address.startswith("unix:") else credentials
+        self._health_address = health_address
+        self._health_server: grpc.aio.Server | None = None
         self._services = services
         guard = CallGuard(identities, logger, log, as_labferry_error, metrics)
         self._server = grpc.aio.server(options=list(_OPTIONS), maximum_concurrent_rpcs=_MAX_CONCURRENT_RPCS)
@@ -107,11 +116,13 @@ class ServiceServer:
         """Listens and serves. Returns the address, with the port that the system chose for port 0."""
         if self._address.startswith("unix:"):
             _clear_stale_socket(Path(self._address.removeprefix("unix:")), self._address)
-        try:
-            port = self._server.add_insecure_port(self._address)
-        except RuntimeError as error:
-            raise AddressInUseError(self._address) from error
+        port = _listen(self._server, self._address, self._credentials)
         await self._server.start()
+        if self._health_address is not None:
+            self._health_server = grpc.aio.server(options=list(_OPTIONS), maximum_concurrent_rpcs=_MOST_HEALTH_CHECKS)
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
+            _listen(self._health_server, self._health_address, None)
+            await self._health_server.start()
         if self._address.startswith("unix:"):
             os.chmod(self._address.removeprefix("unix:"), 0o600)
         for name in ("", *(s.full_name for s in self._services)):
@@ -134,6 +145,17 @@ class ServiceServer:
         await self._health.enter_graceful_shutdown()
         draining.set()
         await self._server.stop(grace_seconds)
+        if self._health_server is not None:
+            await self._health_server.stop(None)
+
+
+def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
+    try:
+        if credentials is not None:
+            return server.add_secure_port(address, credentials)
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise AddressInUseError(address) from error
 
 
 def _clear_stale_socket(path: Path, address: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -12,81 +10,12 @@ from pydantic import Field, field_validator, model_validator
 
 from libs.service_kit.equipment_settings import EquipmentSettings
 from libs.service_kit.lims_settings import LimsSettings
+from libs.service_kit.listen_settings import ConnectSettings, HealthSettings, ListenSettings, MetricsSettings, is_local
 from libs.service_kit.postgres_url import check_postgres_url
 from libs.service_kit.settings_block import SettingsBlock
+from libs.service_kit.tls_settings import TlsSettings
 
 SQLITE = "sqlite"
-_HOST_AND_PORT = re.compile(
-    r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+):(6553[0-5]|655[0-2]\d|65[0-4]\d\d|6[0-4]\d{3}|[1-5]\d{4}|\d{1,4})"
-)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-class ListenSettings(SettingsBlock):
-    """Where each service listens: "host:port" on loopback, or "unix:/path"."""
-
-    secrets: str = "127.0.0.1:7401"
-    lims_gateway: str = "127.0.0.1:7402"
-    sync_engine: str = "127.0.0.1:7403"
-
-    @field_validator("*")
-    @classmethod
-    def _is_local(cls, value: str) -> str:
-        if value.startswith("unix:"):
-            if not value.removeprefix("unix:").startswith("/"):
-                raise ValueError("a unix socket needs an absolute path: unix:/path")
-            return value
-        host, colon, port = value.rpartition(":")
-        if not colon or not port.isdecimal() or int(port) > 65535:
-            raise ValueError('must be "host:port" or "unix:/path"')
-        if not _is_loopback(host):
-            raise ValueError("must be a loopback address: tokens never travel in plaintext beyond this machine")
-        return value
-
-    @model_validator(mode="after")
-    def _are_different(self) -> Self:
-        addresses = [a for a in (self.secrets, self.lims_gateway, self.sync_engine) if not a.endswith(":0")]
-        if len(set(addresses)) != len(addresses):
-            raise ValueError("two services share an address")
-        return self
-
-
-class MetricsListenSettings(SettingsBlock):
-    """Where each service answers GET /metrics: "host:port". Absent: nowhere."""
-
-    secrets: str | None = None
-    lims_gateway: str | None = None
-    sync_engine: str | None = None
-
-    @field_validator("*")
-    @classmethod
-    def _is_address(cls, value: str | None) -> str | None:
-        if value is not None and not _HOST_AND_PORT.fullmatch(value):
-            raise ValueError('must be "host:port"')
-        return value
-
-
-class MetricsSettings(SettingsBlock):
-    """Figures for Prometheus, in plaintext and for anybody who reaches the address: so beyond loopback only when
-    `beyond_loopback` says that this is meant."""
-
-    listen: MetricsListenSettings = MetricsListenSettings()
-    beyond_loopback: bool = False
-
-    @model_validator(mode="after")
-    def _is_loopback_unless_meant(self) -> Self:
-        for name, address in self.listen.model_dump().items():
-            if address is not None and not self.beyond_loopback and not _is_loopback(address.rpartition(":")[0]):
-                raise ValueError(f"{name} would be reached from other machines; beyond_loopback: true allows that")
-        return self
 
 
 class CheckpointSettings(SettingsBlock):
@@ -246,6 +175,9 @@ class Settings(SettingsBlock):
 
     state_dir: Path
     listen: ListenSettings = ListenSettings()
+    connect: ConnectSettings = ConnectSettings()
+    health: HealthSettings = HealthSettings()
+    tls: TlsSettings | None = None
     metrics: MetricsSettings = MetricsSettings()
     event_log: EventLogSettings = EventLogSettings()
     secrets: SecretsSettings = SecretsSettings()
@@ -263,6 +195,24 @@ class Settings(SettingsBlock):
         """The folder of a service's blobs."""
         shared = self.event_log.blob_folder
         return self.state_dir / service / "blobs" if shared is None else shared / service
+
+    def reached_at(self, service: str) -> str:
+        """The address at which a service is called."""
+        connect: str | None = getattr(self.connect, service)
+        listen: str = getattr(self.listen, service)
+        return connect or listen
+
+    @model_validator(mode="after")
+    def _never_in_plaintext_beyond_this_machine(self) -> Self:
+        if self.tls is None:
+            for service in ("secrets", "lims_gateway", "sync_engine"):
+                for key, address in (("listen", getattr(self.listen, service)), ("connect", self.reached_at(service))):
+                    if not is_local(address):
+                        raise ValueError(
+                            f"{key}.{service} must be a loopback address or a Unix socket while there is no tls:"
+                            " tokens never travel in plaintext beyond this machine"
+                        )
+        return self
 
     @field_validator("state_dir")
     @classmethod

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 from grpc.aio import Channel
 
-from libs.service_kit.channel import open_channel, read_token
+from libs.service_kit.channel import TokenFile, open_channel
 from libs.service_kit.identity import ServiceName, service_token_file
 from libs.service_kit.lims_settings import LimsEndpointSettings, LimsKind
 from libs.service_kit.run import ServiceEnvironment, ServiceStartError
@@ -45,8 +45,8 @@ async def open_directories(
         return
     async with AsyncExitStack() as resources:
         token_file = service_token_file(environment.settings.state_dir, ServiceName.LIMS_GATEWAY)
-        token = await asyncio.to_thread(read_token, token_file)
-        secrets = open_channel(environment.settings.listen.secrets, lambda: token)
+        token = await asyncio.to_thread(TokenFile, token_file)
+        secrets = open_channel(environment.settings.reached_at(ServiceName.SECRETS), token, environment.settings.tls)
         channel = await resources.enter_async_context(secrets)
         threads = WorkThreads("catalogue")
         resources.callback(threads.close)

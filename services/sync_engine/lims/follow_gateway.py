@@ -13,7 +13,7 @@ from grpc.aio import Channel
 from labferry.lims.v1 import lims_service_pb2 as pb
 from labferry.lims.v1 import lims_service_pb2_grpc as pb_grpc
 from libs.run_tree.lims_project import NamedLimsProject
-from libs.service_kit.channel import open_channel, read_token
+from libs.service_kit.channel import TokenFile, open_channel
 from libs.service_kit.identity import ServiceName, service_token_file
 from libs.service_kit.run import ServiceEnvironment
 from libs.service_kit.telemetry import Logger
@@ -109,8 +109,10 @@ async def following_gateway(
         yield
         return
     token_file = service_token_file(environment.settings.state_dir, ServiceName.SYNC_ENGINE)
-    token = await asyncio.to_thread(read_token, token_file)
-    async with open_channel(environment.settings.listen.lims_gateway, lambda: token) as channel:
+    token = await asyncio.to_thread(TokenFile, token_file)
+    async with open_channel(
+        environment.settings.reached_at(ServiceName.LIMS_GATEWAY), token, environment.settings.tls
+    ) as channel:
         follower = GatewayFollower(channel, known, changed, environment.logger)
         follower.start()
         try:

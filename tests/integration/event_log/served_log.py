@@ -23,7 +23,8 @@ from libs.event_log.published import publish_event_log
 from libs.event_log.sqlite_store import SqliteEventStore
 from libs.service_kit.call_log import CallLog
 from libs.service_kit.channel import open_channel, read_token
-from libs.service_kit.identity import OPERATOR_TOKEN_FILE, Identities, ensure_identities
+from libs.service_kit.identities import Identities, ensure_identities
+from libs.service_kit.identity import OPERATOR_TOKEN_FILE
 from libs.service_kit.server import ServiceServer
 from libs.service_kit.settings import CheckpointSettings, LoggingSettings
 from tests.integration.event_log.events import COUNTED, NOTED

@@ -23,7 +23,8 @@ from libs.event_log.servicer import EventLogServicer
 from libs.event_log.sqlite_store import SqliteEventStore
 from libs.service_kit.call_log import CallLog
 from libs.service_kit.channel import open_channel, read_token
-from libs.service_kit.identity import OPERATOR_TOKEN_FILE, READERS, ensure_identities
+from libs.service_kit.identities import ensure_identities
+from libs.service_kit.identity import OPERATOR_TOKEN_FILE, READERS
 from libs.service_kit.server import PublishedService, ServiceServer
 from libs.service_kit.settings import LoggingSettings
 from tests.integration.event_log.counting import Notes, SumPerStream

@@ -100,6 +100,8 @@ class RunningService:
     lab: Lab
     name: str
     process: asyncio.subprocess.Process
+    address: str
+    """Where it says that it serves."""
     resources: AsyncExitStack = field(repr=False)
 
     async def channel(self, who: str | None) -> grpc.aio.Channel:
@@ -179,7 +181,7 @@ async def start(lab: Lab, name: str, *, module: str = "") -> RunningService:
             address = await asyncio.to_thread(announcement.readline)
     if not address:
         raise ServiceEndedError(await process.wait(), lab.log_text(name))
-    return RunningService(lab, name, process, AsyncExitStack())
+    return RunningService(lab, name, process, address.decode().strip(), AsyncExitStack())
 
 
 def error_info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo:

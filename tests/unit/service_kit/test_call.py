@@ -19,7 +19,8 @@ from libs.service_kit import call
 from libs.service_kit.call_log import CallLog
 from libs.service_kit.channel import open_channel, read_token
 from libs.service_kit.errors import FieldViolation, InvalidRequestError, to_status
-from libs.service_kit.identity import OPERATOR_TOKEN_FILE, READERS, current_caller, ensure_identities
+from libs.service_kit.identities import ensure_identities
+from libs.service_kit.identity import OPERATOR_TOKEN_FILE, READERS, current_caller
 from libs.service_kit.server import PublishedService, ServiceServer
 from libs.service_kit.settings import LoggingSettings
 
