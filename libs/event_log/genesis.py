@@ -1,8 +1,10 @@
-"""The log's own events: the first one of every log, which names the store, and the record of each copy given away."""
+"""The log's own events: the first one of every log, which names the store; each copy given away; refused calls."""
 
 from __future__ import annotations
 
-from labferry.events.v1.log_events_pb2 import LogBackedUp, LogExported, StoreCreated
+from collections.abc import Sequence
+
+from labferry.events.v1.log_events_pb2 import CallsRefused, LogBackedUp, LogExported, StoreCreated
 from libs.event_log.event import EventType, EventTypes, NewEvent
 from libs.event_log.store import Expected, StreamAppend
 
@@ -11,7 +13,8 @@ LOG_STREAM = "log"
 STORE_CREATED = EventType("log.store_created.v1", StoreCreated)
 LOG_EXPORTED = EventType("log.exported.v1", LogExported, may_ignore=True)
 LOG_BACKED_UP = EventType("log.backed_up.v1", LogBackedUp, may_ignore=True)
-LOG_EVENT_TYPES = (STORE_CREATED, LOG_EXPORTED, LOG_BACKED_UP)
+CALLS_REFUSED = EventType("log.calls_refused.v1", CallsRefused, may_ignore=True)
+LOG_EVENT_TYPES = (STORE_CREATED, LOG_EXPORTED, LOG_BACKED_UP, CALLS_REFUSED)
 """Every service's `EventTypes` holds these beside its own."""
 
 _TYPES = EventTypes(LOG_EVENT_TYPES)
@@ -32,3 +35,10 @@ def copy_record(payload: LogExported | LogBackedUp, *, actor: str, reason: str, 
     """The append that says who is given a copy of the log, before it is given."""
     event = _TYPES.new_event(payload, actor=actor, reason=reason, correlation_id=correlation_id)
     return StreamAppend(LOG_STREAM, Expected.EXISTS, (event,))
+
+
+def calls_refused(facts: Sequence[CallsRefused]) -> StreamAppend:
+    """The append that says which calls were refused."""
+    return StreamAppend(
+        LOG_STREAM, Expected.EXISTS, [_TYPES.new_event(fact, actor=fact.actor or SYSTEM_ACTOR) for fact in facts]
+    )

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -19,14 +20,20 @@ from grpc.aio import ServicerContext
 from libs.service_kit.call_log import CallLog
 from libs.service_kit.errors import (
     DeadlineExceededError,
+    FieldViolation,
     InternalError,
+    InvalidRequestError,
     LabferryError,
+    PermissionDeniedError,
     SubscriberTooSlowError,
+    TooManyRefusalsError,
+    UnauthenticatedError,
     to_status,
 )
 from libs.service_kit.identities import Identities
 from libs.service_kit.identity import Role, require_role, set_current_caller
 from libs.service_kit.metrics import CallMetrics
+from libs.service_kit.refusals import NoteRefusal, Refusal, RefusalLimit, host_of
 from libs.service_kit.telemetry import Logger
 
 if TYPE_CHECKING:
@@ -41,7 +48,17 @@ READER_SECONDS = 30.0
 NoteCall = Callable[..., None]
 """What `CallLog.write` is."""
 
+_MOST_CHARACTERS = 128
+
 _correlation: contextvars.ContextVar[str] = contextvars.ContextVar("correlation_id", default="")
+
+
+_on_behalf_of: contextvars.ContextVar[str] = contextvars.ContextVar("on_behalf_of", default="")
+
+
+def current_on_behalf_of() -> str:
+    """For whom the caller says that it acts ("x-on-behalf-of"): its word, never an authority. Empty: for itself."""
+    return _on_behalf_of.get()
 
 
 def current_correlation_id() -> str:
@@ -104,8 +121,11 @@ class CallGuard:
         log: CallLog,
         as_labferry_error: Callable[[Exception], LabferryError | None],
         metrics: CallMetrics | None,
+        note_refusal: NoteRefusal,
     ) -> None:
         self._identities = identities
+        self._note_refusal = note_refusal
+        self._limit = RefusalLimit(time.monotonic)
         self._logger = logger
         self._note = log.write if metrics is None else _counted(log.write, metrics)
         self._as_labferry_error = as_labferry_error
@@ -128,24 +148,44 @@ class CallGuard:
         return SimpleNamespace(**methods)
 
     def _admit(self, method: str, allowed: frozenset[Role], context: Context) -> str:
-        """Sets caller and correlation id for this call. Returns the actor."""
+        """Sets caller, correlation id and principal for this call. Returns the actor."""
         authorization: str | None = None
-        correlation = ""
+        correlation = principal = ""
         for key, value in context.invocation_metadata() or ():
             if not isinstance(value, str):
                 continue
             if key == "authorization":
                 authorization = value
             elif key == "x-request-id" and value.isascii() and value.isprintable():
-                correlation = value[:128]
+                correlation = value[:_MOST_CHARACTERS]
+            elif key == "x-on-behalf-of":
+                principal = value
         # Needs to be unique, not secret: the system's random source would cost a call of the kernel.
         correlation = correlation or f"{random.getrandbits(128):032x}"
         _correlation.set(correlation)
         names = self._names_in_certificate(context) if authorization is None else ()
-        caller = self._identities.authenticate(authorization, names)
+        try:
+            caller = self._identities.authenticate(authorization, names)
+        except UnauthenticatedError as error:
+            raise self._stranger(method, host_of(context.peer()), error) from None
         set_current_caller(caller)
-        require_role(caller, allowed, method)
+        try:
+            require_role(caller, allowed, method)
+        except PermissionDeniedError as error:
+            self._note_refusal(Refusal(method, caller.actor, host_of(context.peer()), error.reason.name))
+            raise
+        if len(principal) > _MOST_CHARACTERS or not principal.isascii() or not principal.isprintable():
+            raise InvalidRequestError(FieldViolation("x-on-behalf-of", f"at most {_MOST_CHARACTERS} printable ASCII"))
+        _on_behalf_of.set(principal)
         return caller.actor
+
+    def _stranger(self, method: str, host: str, error: UnauthenticatedError) -> LabferryError:
+        refusal: LabferryError = error
+        seconds = self._limit.exceeded(host)
+        if seconds:
+            refusal = TooManyRefusalsError(timedelta(seconds=seconds))
+        self._note_refusal(Refusal(method, "", host, refusal.reason.name))
+        return refusal
 
     def _names_in_certificate(self, context: Context) -> Sequence[str]:
         # Empty where the call came in plaintext, or without a certificate.

@@ -96,9 +96,13 @@ class UnavailableError(LabferryError):
         self.retry_after = retry_after
 
     def details(self) -> Sequence[error_details_pb2.RetryInfo]:
-        delay = duration_pb2.Duration()
-        delay.FromTimedelta(self.retry_after)
-        return (error_details_pb2.RetryInfo(retry_delay=delay),)
+        return (_retry_info(self.retry_after),)
+
+
+def _retry_info(after: timedelta) -> error_details_pb2.RetryInfo:
+    delay = duration_pb2.Duration()
+    delay.FromTimedelta(after)
+    return error_details_pb2.RetryInfo(retry_delay=delay)
 
 
 class RequestIdConflictError(LabferryError):
@@ -114,6 +118,20 @@ class RevisionAbortedError(LabferryError):
 class ResourceExhaustedError(LabferryError):
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     reason = general_reason(service_reasons.ERROR_REASON_LOG_DISK_FULL)
+
+
+class TooManyRefusalsError(LabferryError):
+    """Too many calls of strangers from one host."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = general_reason(service_reasons.ERROR_REASON_TOO_MANY_REFUSALS)
+
+    def __init__(self, retry_after: timedelta) -> None:
+        super().__init__("too many calls without a known identity came from this host")
+        self.retry_after = retry_after
+
+    def details(self) -> Sequence[error_details_pb2.RetryInfo]:
+        return (_retry_info(self.retry_after),)
 
 
 class DataLossError(LabferryError):

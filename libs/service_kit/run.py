@@ -23,6 +23,7 @@ from libs.service_kit.identities import Identities, ensure_identities
 from libs.service_kit.identity import ServiceName
 from libs.service_kit.metrics import CallMetrics, metrics_registry, serving_metrics
 from libs.service_kit.parent import end_with_parent
+from libs.service_kit.refusals import NoteRefusal
 from libs.service_kit.server import AddressInUseError, PublishedService, ServiceServer
 from libs.service_kit.settings import Settings
 from libs.service_kit.telemetry import Logger, configure_logging
@@ -55,10 +56,11 @@ class Composition:
     """What a composition root makes: the services to publish, and what to do once the server listens.
 
     `not_serving`: full names of services whose health is NOT_SERVING from the first moment on. `collectors`: what it
-    tells Prometheus, beside its calls.
+    tells Prometheus, beside its calls. `note_refusal` hears of each call that is refused for want of identity or role.
     """
 
     services: Sequence[PublishedService]
+    note_refusal: NoteRefusal
     on_serving: Callable[[ServiceServer], None] = lambda _: None
     not_serving: frozenset[str] = frozenset()
     collectors: Sequence[Collector] = ()
@@ -160,6 +162,7 @@ async def _serving(
             metrics,
             credentials=credentials,
             health_address=getattr(settings.health.listen, environment.name),
+            note_refusal=composition.note_refusal,
         )
         for name in composition.not_serving:
             await server.set_serving(name, False)

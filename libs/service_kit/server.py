@@ -21,6 +21,7 @@ from libs.service_kit.errors import LabferryError
 from libs.service_kit.identities import Identities
 from libs.service_kit.identity import Role
 from libs.service_kit.metrics import CallMetrics
+from libs.service_kit.refusals import NoteRefusal
 from libs.service_kit.telemetry import Logger
 
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
@@ -79,15 +80,16 @@ class ServiceServer:
         *,
         credentials: grpc.ServerCredentials | None = None,
         health_address: str | None = None,
+        note_refusal: NoteRefusal = lambda _: None,
     ) -> None:
         """`metrics` None: nobody counts the calls. `credentials` None: plaintext; they never concern a Unix socket.
-        `health_address`: answers health checks there too, in plaintext."""
+        `health_address`: answers health checks there too, in plaintext. `note_refusal` hears of each refused call."""
         self._address = address
         self._credentials = None if address.startswith("unix:") else credentials
         self._health_address = health_address
         self._health_server: grpc.aio.Server | None = None
         self._services = services
-        guard = CallGuard(identities, logger, log, as_labferry_error, metrics)
+        guard = CallGuard(identities, logger, log, as_labferry_error, metrics, note_refusal)
         self._server = grpc.aio.server(options=list(_OPTIONS), maximum_concurrent_rpcs=_MAX_CONCURRENT_RPCS)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

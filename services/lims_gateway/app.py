@@ -9,6 +9,7 @@ from libs.event_log.checkpoint_keeper import keeping_checkpoints
 from libs.event_log.log_metrics import LogMetrics
 from libs.event_log.open_store import open_event_store
 from libs.event_log.published import publish_event_log
+from libs.event_log.refused_calls import RefusedCalls
 from libs.service_kit.run import Composition, ServiceEnvironment, ServiceStartError
 from services.lims_gateway.configured_lims import open_directories
 from services.lims_gateway.events import EVENT_TYPES
@@ -28,6 +29,8 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
     async with AsyncExitStack() as resources:
         store = await open_event_store(environment.settings.event_log.url, environment.name, environment.state_dir)
         resources.push_async_callback(store.close)
+        refused = RefusedCalls(store, environment.logger)
+        resources.push_async_callback(refused.close)
         checkpoints = await resources.enter_async_context(
             keeping_checkpoints(
                 store,
@@ -46,6 +49,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
                 servicer.publish(directories, ProjectWatch(store, history, environment.draining)),
                 publish_event_log(store, EVENT_TYPES, None, environment.draining, checkpoints=checkpoints),
             ),
+            note_refusal=refused.note,
             collectors=(LogMetrics(store, None),),
         )
 

@@ -10,6 +10,7 @@ from libs.event_log.checkpoint_keeper import keeping_checkpoints
 from libs.event_log.log_metrics import LogMetrics
 from libs.event_log.open_store import open_event_store
 from libs.event_log.published import publish_event_log
+from libs.event_log.refused_calls import RefusedCalls
 from libs.event_log.store import EventStore
 from libs.service_kit.run import Composition, ServiceEnvironment
 from libs.service_kit.settings import SecretsBackend, SecretsSettings
@@ -42,6 +43,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             environment.logger,
         ) as checkpoints,
     ):
+        refused = RefusedCalls(store, environment.logger)
         audit = Audit(store)
         health = SealHealth(servicer.FULL_NAME)
         file = EncryptedFile(
@@ -55,11 +57,13 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
                     servicer.publish(vault),
                     publish_event_log(store, EVENT_TYPES, None, environment.draining, checkpoints=checkpoints),
                 ),
+                note_refusal=refused.note,
                 on_serving=health.begin,
                 not_serving=frozenset({servicer.FULL_NAME}) if vault.sealed else frozenset(),
                 collectors=(LogMetrics(store, None),),
             )
         finally:
+            await refused.close()
             await health.end()
             await vault.close()
 

@@ -33,11 +33,13 @@ class FailedChange(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asks, as the server knows it. `correlation_id` joins the events of one call."""
+    """Who asks, as the server knows it. `correlation_id` joins the events of one call; `on_behalf_of`: for whom the
+    caller says that it acts."""
 
     actor: str
     roles: frozenset[Role]
     correlation_id: str = ""
+    on_behalf_of: str = ""
 
 
 SERVICE_ITSELF = Asker("service:secrets", frozenset())
@@ -92,5 +94,7 @@ class Audit:
         return False
 
     async def _append(self, stream: str, fact: Message, by: Asker, reason: str = "") -> None:
-        event = EVENT_TYPES.new_event(fact, actor=by.actor, correlation_id=by.correlation_id, reason=reason)
+        event = EVENT_TYPES.new_event(
+            fact, actor=by.actor, correlation_id=by.correlation_id, on_behalf_of=by.on_behalf_of, reason=reason
+        )
         await self._store.append((StreamAppend(stream, Expected.ANY, (event,)),))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from labferry.secrets.v1 import secrets_service_pb2 as pb
 from labferry.secrets.v1 import secrets_service_pb2_grpc as pb_grpc
-from libs.service_kit.call import current_correlation_id
+from libs.service_kit.call import current_correlation_id, current_on_behalf_of
 from libs.service_kit.identity import OPERATORS, READERS, current_caller
 from libs.service_kit.server import PublishedService
 from libs.service_kit.settings import SecretsBackend
@@ -42,7 +42,7 @@ ROLES = {
 
 def _asker() -> Asker:
     caller = current_caller()
-    return Asker(caller.actor, caller.roles, current_correlation_id())
+    return Asker(caller.actor, caller.roles, current_correlation_id(), current_on_behalf_of())
 
 
 class SecretsServicer(pb_grpc.SecretsServiceServicer):

@@ -17,6 +17,7 @@ from libs.event_log.log_metrics import LogMetrics
 from libs.event_log.open_store import open_event_store
 from libs.event_log.projection import AppliedEvent, ProjectionRunner
 from libs.event_log.published import publish_event_log
+from libs.event_log.refused_calls import RefusedCalls
 from libs.run_tree.record_lock import DEFAULT_LOCK_TIMEOUT
 from libs.service_kit.run import Composition, ServiceEnvironment
 from libs.service_kit.settings import SQLITE
@@ -97,6 +98,8 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
     async with AsyncExitStack() as resources:
         store = await open_event_store(environment.settings.event_log.url, environment.name, environment.state_dir)
         resources.push_async_callback(store.close)
+        refused = RefusedCalls(store, logger)
+        resources.push_async_callback(refused.close)
         checkpoints = await resources.enter_async_context(
             keeping_checkpoints(
                 store, environment.name, environment.state_dir, settings.event_log.checkpoints, environment.logger
@@ -264,6 +267,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
                     store, EVENT_TYPES, projections, environment.draining, blobs=blobs, checkpoints=checkpoints
                 ),
             ),
+            note_refusal=refused.note,
             collectors=(LogMetrics(store, projections),),
         )
 

@@ -31,11 +31,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Who asked, why, and in which request. `reason` is empty where good records ask for none."""
+    """Who asked, why, and in which request. `reason` is empty where good records ask for none. `on_behalf_of`: for
+    whom the caller says that it acts."""
 
     actor: str
     reason: str = ""
     correlation_id: str = ""
+    on_behalf_of: str = ""
 
 
 BY_ITSELF = Cause(actor=ENGINE)
@@ -155,7 +157,13 @@ def fold_job(events: Sequence[RecordedEvent]) -> Job | None:
 
 
 def _new_event(payload: Message, cause: Cause) -> NewEvent:
-    return EVENT_TYPES.new_event(payload, actor=cause.actor, reason=cause.reason, correlation_id=cause.correlation_id)
+    return EVENT_TYPES.new_event(
+        payload,
+        actor=cause.actor,
+        reason=cause.reason,
+        correlation_id=cause.correlation_id,
+        on_behalf_of=cause.on_behalf_of,
+    )
 
 
 def fold_run(run: str, events: Sequence[RecordedEvent]) -> RunRecord:

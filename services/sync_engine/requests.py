@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from libs.event_log.store import RequestKey
-from libs.service_kit.call import current_correlation_id
+from libs.service_kit.call import current_correlation_id, current_on_behalf_of
 from libs.service_kit.errors import FieldViolation, InvalidRequestError
 from libs.service_kit.identity import current_caller
 from services.sync_engine.engine_log import Cause
@@ -115,4 +115,4 @@ def request_key(method: str, request_id: str, request: Message) -> RequestKey | 
 
 def cause(reason: str = "") -> Cause:
     """Who asks, by the authenticated identity, and why."""
-    return Cause(current_caller().actor, reason, current_correlation_id())
+    return Cause(current_caller().actor, reason, current_correlation_id(), current_on_behalf_of())

@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from labferry.events.v1.log_events_pb2 import LogBackedUp, LogExported
+from labferry.events.v1.log_events_pb2 import CallsRefused, LogBackedUp, LogExported
 from libs.event_log.event import EventTypes, RecordedEvent
 from libs.event_log.genesis import LOG_STREAM
 from libs.event_log.sqlite_store import SqliteEventStore
@@ -33,6 +33,11 @@ LOG_COPIES = (
     Fact(LOG_STREAM, LogBackedUp(), correlation_id="c-9"),
 )
 """What any service's log may hold besides its own events."""
+
+REFUSED_CALLS = (
+    Fact(LOG_STREAM, CallsRefused(method="/a.B/C", host="ipv4:10.0.0.7", reason="IDENTITY_REQUIRED", count=1)),
+    Fact(LOG_STREAM, CallsRefused(method="/a.B/C", actor="asmith", host="unix", reason="ROLE_REQUIRED", count=12)),
+)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from labferry.events.v1 import event_pb2 as labferry_dot_events_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#labferry/events/v1/log_events.proto\x12\x12labferry.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1elabferry/events/v1/event.proto\"{\n\x0cStoreCreated\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x37\n\rrestored_from\x18\x04 \x01(\x0b\x32 .labferry.events.v1.RestoredFrom\"\xad\x01\n\x0cRestoredFrom\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x15\n\rhead_position\x18\x02 \x01(\x03\x12\x11\n\thead_hash\x18\x03 \x01(\x0c\x12.\n\x0b\x66irst_event\x18\x04 \x01(\x0b\x32\x19.labferry.events.v1.Event\x12\x31\n\rrestored_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"<\n\x0bLogExported\x12\x16\n\x0e\x66irst_position\x18\x01 \x01(\x03\x12\x15\n\rlast_position\x18\x02 \x01(\x03\"\r\n\x0bLogBackedUpb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#labferry/events/v1/log_events.proto\x12\x12labferry.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1elabferry/events/v1/event.proto\"{\n\x0cStoreCreated\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x37\n\rrestored_from\x18\x04 \x01(\x0b\x32 .labferry.events.v1.RestoredFrom\"\xad\x01\n\x0cRestoredFrom\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x15\n\rhead_position\x18\x02 \x01(\x03\x12\x11\n\thead_hash\x18\x03 \x01(\x0c\x12.\n\x0b\x66irst_event\x18\x04 \x01(\x0b\x32\x19.labferry.events.v1.Event\x12\x31\n\rrestored_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"<\n\x0bLogExported\x12\x16\n\x0e\x66irst_position\x18\x01 \x01(\x03\x12\x15\n\rlast_position\x18\x02 \x01(\x03\"\r\n\x0bLogBackedUp\"Z\n\x0c\x43\x61llsRefused\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\r\n\x05\x63ount\x18\x05 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,4 +41,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOGEXPORTED']._serialized_end=485
   _globals['_LOGBACKEDUP']._serialized_start=487
   _globals['_LOGBACKEDUP']._serialized_end=500
+  _globals['_CALLSREFUSED']._serialized_start=502
+  _globals['_CALLSREFUSED']._serialized_end=592
 # @@protoc_insertion_point(module_scope)

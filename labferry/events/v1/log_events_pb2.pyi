@@ -140,3 +140,45 @@ class LogBackedUp(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LogBackedUp: _TypeAlias = LogBackedUp  # noqa: Y015
+
+@_typing.final
+class CallsRefused(_message.Message):
+    """log.calls_refused.v1: calls that lacked an identity or a role. The first of a kind is recorded at once, those that
+    follow within a minute together. Stream "log"; the actor is the caller, or "system" where nobody knows who called.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """The method, "/package.Service/Method". Empty where more kinds came than are told apart."""
+    actor: _builtins.str
+    """Who called. Empty: not known."""
+    host: _builtins.str
+    """Where the calls came from: "ipv4:10.0.0.7", "ipv6:…" or "unix"."""
+    reason: _builtins.str
+    """Why, as in ErrorInfo.reason: IDENTITY_REQUIRED, ROLE_REQUIRED or TOO_MANY_REFUSALS; OTHERS where more kinds came than are
+    told apart.
+    """
+    count: _builtins.int
+    """How many calls."""
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        host: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "count", b"count", "host", b"host", "method", b"method", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallsRefused: _TypeAlias = CallsRefused  # noqa: Y015

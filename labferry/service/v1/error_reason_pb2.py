@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&labferry/service/v1/error_reason.proto\x12\x13labferry.service.v1*\xa3\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\"\n\x1e\x45RROR_REASON_IDENTITY_REQUIRED\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_ROLE_REQUIRED\x10\x02\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x03\x12\"\n\x1e\x45RROR_REASON_REQUEST_ID_REUSED\x10\x04\x12\"\n\x1e\x45RROR_REASON_REVISION_CONFLICT\x10\x05\x12\'\n#ERROR_REASON_DEPENDENCY_UNAVAILABLE\x10\x06\x12\x1e\n\x1a\x45RROR_REASON_LOG_DISK_FULL\x10\x07\x12\x1c\n\x18\x45RROR_REASON_LOG_DAMAGED\x10\x08\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\t\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\n\x12$\n ERROR_REASON_SUBSCRIBER_TOO_SLOW\x10\x0b\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&labferry/service/v1/error_reason.proto\x12\x13labferry.service.v1*\xc7\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\"\n\x1e\x45RROR_REASON_IDENTITY_REQUIRED\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_ROLE_REQUIRED\x10\x02\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x03\x12\"\n\x1e\x45RROR_REASON_REQUEST_ID_REUSED\x10\x04\x12\"\n\x1e\x45RROR_REASON_REVISION_CONFLICT\x10\x05\x12\'\n#ERROR_REASON_DEPENDENCY_UNAVAILABLE\x10\x06\x12\x1e\n\x1a\x45RROR_REASON_LOG_DISK_FULL\x10\x07\x12\x1c\n\x18\x45RROR_REASON_LOG_DAMAGED\x10\x08\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\t\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\n\x12$\n ERROR_REASON_SUBSCRIBER_TOO_SLOW\x10\x0b\x12\"\n\x1e\x45RROR_REASON_TOO_MANY_REFUSALS\x10\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'labferry.service.v1.error_r
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=64
-  _globals['_ERRORREASON']._serialized_end=483
+  _globals['_ERRORREASON']._serialized_end=519
 # @@protoc_insertion_point(module_scope)

@@ -49,6 +49,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     off. It finds this behind the last message that was sent. Metadata: last_position for a stream of events,
     resume_token for one of projects: resume there.
     """
+    ERROR_REASON_TOO_MANY_REFUSALS: _ErrorReason.ValueType  # 12
+    """RESOURCE_EXHAUSTED: too many calls without a known identity came from the caller's host; RetryInfo says when its calls
+    are looked at again. Callers with a known identity never get this.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons that any Labferry service can give, whatever its own API. They travel in google.rpc.ErrorInfo.reason without
@@ -81,5 +85,9 @@ ERROR_REASON_SUBSCRIBER_TOO_SLOW: ErrorReason.ValueType  # 11
 """RESOURCE_EXHAUSTED: the reader of a stream took nothing for 30 seconds although there was something to send, and was cut
 off. It finds this behind the last message that was sent. Metadata: last_position for a stream of events,
 resume_token for one of projects: resume there.
+"""
+ERROR_REASON_TOO_MANY_REFUSALS: ErrorReason.ValueType  # 12
+"""RESOURCE_EXHAUSTED: too many calls without a known identity came from the caller's host; RetryInfo says when its calls
+are looked at again. Callers with a known identity never get this.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

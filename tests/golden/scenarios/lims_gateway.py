@@ -13,7 +13,7 @@ from libs.event_log.sqlite_store import SqliteEventStore
 from services.lims_gateway.events import EVENT_TYPES
 from services.lims_gateway.projects.history import ProjectHistory
 from services.lims_gateway.projects.known_projects import KnownProjects, stream_of
-from tests.golden.scenario import LOG_COPIES, Fact, GoldenService, Json, Scenario
+from tests.golden.scenario import LOG_COPIES, REFUSED_CALLS, Fact, GoldenService, Json, Scenario
 
 _LIMS = "https://lims.lab.example"
 _ITSELF = "service:lims_gateway"
@@ -70,7 +70,7 @@ async def _read_models(store: SqliteEventStore, folder: Path) -> Mapping[str, Js
 LIMS_GATEWAY = GoldenService(
     "lims_gateway",
     EVENT_TYPES,
-    (Scenario("first-release", LOG_COPIES), PROJECT_HISTORY),
+    (Scenario("first-release", LOG_COPIES), PROJECT_HISTORY, Scenario("refused-calls", REFUSED_CALLS)),
     _state_after,
     _read_models,
 )

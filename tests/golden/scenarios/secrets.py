@@ -11,7 +11,7 @@ from libs.event_log.sqlite_store import SqliteEventStore
 from services.secrets.events import EVENT_TYPES, STORE_STREAM
 from services.secrets.names import LogNames, NamesSoFar
 from services.secrets.secret_id import DEFAULT_SERVICE
-from tests.golden.scenario import LOG_COPIES, Fact, GoldenService, Json, Scenario
+from tests.golden.scenario import LOG_COPIES, REFUSED_CALLS, Fact, GoldenService, Json, Scenario
 
 _LIMS = {"service": DEFAULT_SERVICE, "username": "lims"}
 _NAS = {"service": DEFAULT_SERVICE, "username": "nas:CONFOCAL_01"}
@@ -51,4 +51,6 @@ async def _read_models(store: SqliteEventStore, folder: Path) -> Mapping[str, Js
     return {"set_ns": dict(await LogNames(store).of_service(DEFAULT_SERVICE))}
 
 
-SECRETS = GoldenService("secrets", EVENT_TYPES, (FIRST_RELEASE,), _state_after, _read_models)
+SECRETS = GoldenService(
+    "secrets", EVENT_TYPES, (FIRST_RELEASE, Scenario("refused-calls", REFUSED_CALLS)), _state_after, _read_models
+)

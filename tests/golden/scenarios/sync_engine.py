@@ -40,7 +40,7 @@ from services.sync_engine.runs.read_model import RunsProjection, run_record, run
 from services.sync_engine.runs.run import RunRecord
 from services.sync_engine.staging.read_model import StagingProjection, staged_runs_in
 from services.sync_engine.staging.staged_run import StagedRun
-from tests.golden.scenario import LOG_COPIES, Fact, GoldenService, Json, Scenario
+from tests.golden.scenario import LOG_COPIES, REFUSED_CALLS, Fact, GoldenService, Json, Scenario
 
 _RUN = "CONFOCAL_01/Cortex Q3 Pilot/Runs/Run_2026-04-17T14-32"
 _CARRIED, _REFUSED = "019d9c00-0000-7000-8000-000000000001", "019d9c00-0000-7000-8000-000000000002"
@@ -380,6 +380,8 @@ STAGING = Scenario(
         )
     ),
 )
+REFUSED = Scenario("refused-calls", REFUSED_CALLS)
+
 SYNC_ENGINE = GoldenService(
-    "sync_engine", EVENT_TYPES, (FIRST_RELEASE, PROOF_KEPT, TARGETS, STAGING), _state_after, _read_models
+    "sync_engine", EVENT_TYPES, (FIRST_RELEASE, PROOF_KEPT, TARGETS, STAGING, REFUSED), _state_after, _read_models
 )
