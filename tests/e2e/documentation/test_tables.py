@@ -28,9 +28,9 @@ from libs.event_log.checkpoint import Checkpoint, sign, to_line
 from libs.event_log.hash_chain import LAYOUT
 from libs.event_log.published import publish_event_log
 from libs.run_tree.ingest_record import StagingState
-from libs.service_kit.config import load_configuration
+from libs.service_kit.config import ConfigurationError, load_configuration
 from libs.service_kit.errors import LabferryError
-from libs.service_kit.identity import ADMINS, OPERATORS, READERS
+from libs.service_kit.identity import ADMINS, OPERATORS, READERS, Caller, Role
 from libs.service_kit.server import PublishedService
 from services.lims_gateway.projects import errors as lims_errors
 from services.lims_gateway.projects import servicer as lims_servicer
@@ -152,7 +152,7 @@ def _published() -> Sequence[PublishedService]:
 
 
 def test_the_configuration_and_its_overrides(tmp_path: Path) -> None:
-    example, _ = CLUSTER.blocks("yaml")
+    example, *_ = CLUSTER.blocks("yaml")
     path = tmp_path / "labferry.yaml"
     path.write_text(example, encoding="utf-8")
     assert load_configuration(path, {}).settings.equipment[0].id == "CONFOCAL_01"
@@ -165,12 +165,27 @@ def test_the_configuration_and_its_overrides(tmp_path: Path) -> None:
 
 
 def test_the_configuration_of_engines_that_share_a_log(tmp_path: Path) -> None:
-    one, shared = (yaml.safe_load(block) for block in CLUSTER.blocks("yaml"))
+    one, _, shared = (yaml.safe_load(block) for block in CLUSTER.blocks("yaml"))
     path = tmp_path / "labferry.yaml"
     path.write_text(yaml.safe_dump({**one, **shared}), encoding="utf-8")
     settings = load_configuration(path, {}).settings
     assert settings.blobs_of("sync_engine") == Path("/mnt/labferry-evidence/sync_engine")
     assert settings.transfer.lease_seconds == 30
+
+
+def test_the_configuration_beyond_one_machine(tmp_path: Path) -> None:
+    one, beyond, _ = (yaml.safe_load(block) for block in CLUSTER.blocks("yaml"))
+    path = tmp_path / "labferry.yaml"
+    path.write_text(yaml.safe_dump({**one, **beyond}), encoding="utf-8")
+    settings = load_configuration(path, {}).settings
+    assert settings.tls is not None
+    callers = settings.tls.callers_by_name()
+    assert callers["monitoring.lab"] == Caller("monitoring", frozenset({Role.VIEWER}))
+    assert settings.reached_at("sync_engine") == "sync.lab:7403"
+    del beyond["tls"]
+    path.write_text(yaml.safe_dump({**one, **beyond}), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="never travel in plaintext"):
+        load_configuration(path, {})
 
 
 def test_what_the_targets_do_whose_commands_are_tested_elsewhere() -> None:
