@@ -73,8 +73,7 @@ async def test_a_damaged_cache_is_set_aside_and_tells_no_news_again(new_site: Si
     assert [e.type for e in await site.gateway.events()] == told
 
 
-async def test_rows_that_lack_fields_are_skipped_and_counted(new_site: Site) -> None:
-    site = new_site
+async def test_rows_that_lack_fields_are_skipped_and_counted(site: Site) -> None:
     good = ROWS[0]
     bad = [
         {k: v for k, v in good.items() if k != "uid"},
@@ -88,13 +87,12 @@ async def test_rows_that_lack_fields_are_skipped_and_counted(new_site: Site) -> 
         None,
     ]
     await site.lims.serve([good, *bad])
-    answer = await (await site.gateway.lims()).ListProjects(pb.ListProjectsRequest())
+    answer = await (await site.gateway.lims()).ListProjects(pb.ListProjectsRequest(refresh=True))
     assert [p.name for p in answer.projects] == [good["name"]]
     assert answer.skipped_rows == len(bad)
 
 
-async def test_vanished_and_renumbered_projects_leave_no_ghost(new_site: Site) -> None:
-    site = new_site
+async def test_vanished_and_renumbered_projects_leave_no_ghost(site: Site) -> None:
     stub = await site.gateway.lims()
     await stub.ListProjects(pb.ListProjectsRequest())
     await site.lims.serve([{**ROWS[0], "short_id": ROWS[1]["short_id"]}])
@@ -108,6 +106,7 @@ async def test_vanished_and_renumbered_projects_leave_no_ghost(new_site: Site) -
     assert (list(empty.projects), empty.source) == ([], pb.SOURCE_LIVE)
 
 
+@pytest.mark.slow
 async def test_slow_answers_and_slow_bodies_time_out_and_hold_up_nobody_else(new_site: Site) -> None:
     """Both at once, since each takes the whole time limit: a LIMS that says nothing, and one whose body never ends."""
     site = new_site
@@ -130,7 +129,7 @@ async def test_slow_answers_and_slow_bodies_time_out_and_hold_up_nobody_else(new
 
 
 async def test_ten_thousand_projects_and_half_of_a_huge_answer(site: Site) -> None:
-    stub = await site.restart_gateway()
+    stub = await site.gateway.lims()
     await site.lims.serve(make_rows(10_000))
     assert (await stub.RefreshProjects(pb.RefreshProjectsRequest())).count == 10_000
     request, uids = pb.ListProjectsRequest(page_size=1000), list[str]()

@@ -17,13 +17,14 @@ async def shared_site() -> AsyncIterator[Site]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def site(shared_site: Site) -> AsyncIterator[Site]:
-    """Everything up, and a LIMS that behaves. What the gateway knows is left from the tests before."""
-    await shared_site.lims.begin_anew()
+    """Everything up: a LIMS that behaves and knows nobody yet, and a gateway that has just read its projects."""
+    await shared_site.begin_anew()
     yield shared_site
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def new_site(site: Site) -> AsyncIterator[Site]:
+async def new_site(shared_site: Site) -> AsyncIterator[Site]:
     """As `site`, with a gateway that knows nothing yet."""
-    await site.restart_gateway()
-    yield site
+    await shared_site.lims.begin_anew()
+    await shared_site.restart_gateway()
+    yield shared_site

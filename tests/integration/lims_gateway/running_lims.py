@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from cli.demo.lims_projects import make_rows
+from labferry.lims.v1 import lims_service_pb2 as lims_pb
 from labferry.secrets.v1 import secrets_service_pb2 as secrets_pb
 from tests.integration.secrets.running_service import START_SECONDS, Lab, RunningService, new_lab, running, start
 
@@ -110,6 +111,21 @@ class Site:
         self.gateway = await start(self.lab, "lims_gateway")
         return await self.gateway.lims()
 
+    async def until_logged(self, text: str) -> None:
+        """Lines are written at the end of a turn: an answer may be there a little earlier."""
+        async with asyncio.timeout(60):
+            while text not in self.gateway_log():
+                await asyncio.sleep(0.02)
+
+    async def begin_anew(self) -> None:
+        """A LIMS that behaves, and a gateway that knows its projects and nothing else about it."""
+        await self.lims.begin_anew()
+        if self.gateway.process.returncode is not None or self.lab.settings["lims"] != _settings_of(self.lims):
+            await self.restart_gateway()
+        stub = await self.gateway.lims()
+        await stub.RefreshProjects(lims_pb.RefreshProjectsRequest())
+        await self.lims.begin_anew()
+
     async def _end_gateway(self) -> None:
         await self.gateway.resources.aclose()
         if self.gateway.process.returncode is None:
@@ -135,13 +151,6 @@ async def running_site() -> AsyncIterator[Site]:
                 yield site
             finally:
                 await site.close()
-
-
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
-    """Looks again until the condition holds; TimeoutError when it never does."""
-    async with asyncio.timeout(seconds):
-        while not await condition():
-            await asyncio.sleep(0.02)
 
 
 ROWS = make_rows(12)

@@ -6,7 +6,6 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import pytest
 import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,15 +42,14 @@ def steps_of(path: Path, id_: str) -> int:
     return steps
 
 
-@pytest.mark.parametrize("id_", ["uid-7", "PROJ-7"])
-async def test_a_lookup_costs_the_same_however_many_there_are(tmp_path: Path, id_: str) -> None:
+async def test_a_lookup_costs_the_same_however_many_there_are(tmp_path: Path) -> None:
     costs = []
     for count in (10, 100_000):
         path = tmp_path / f"{count}.sqlite3"
         await (await filled(path, made(count))).close()
-        costs.append(steps_of(path, id_))
+        costs.append((steps_of(path, "uid-7"), steps_of(path, "PROJ-7")))
         with closing(sqlite3.connect(path)) as connection:
-            plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {FIND}", (HERE, id_))]
+            plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {FIND}", (HERE, "uid-7"))]
         assert sum("SEARCH project USING INDEX" in line for line in plan) == 2, plan
         assert not any("SCAN project" in line for line in plan), plan
     assert costs[0] == costs[1]

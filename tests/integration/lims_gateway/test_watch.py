@@ -77,24 +77,23 @@ async def test_additions_changes_and_removals_are_told_with_old_and_new(site: Si
     assert again == told[3:]
 
 
-async def test_a_row_that_broke_is_not_a_project_that_is_gone(new_site: Site) -> None:
-    stub = await new_site.gateway.lims()
+async def test_a_row_that_broke_is_not_a_project_that_is_gone(site: Site) -> None:
+    stub = await site.gateway.lims()
     await stub.RefreshProjects(pb.RefreshProjectsRequest())
-    events = len(await new_site.gateway.events())
-    await new_site.lims.serve([{**ROWS[0], "owner": None}, *ROWS[1:]])
+    events = len(await site.gateway.events())
+    await site.lims.serve([{**ROWS[0], "owner": None}, *ROWS[1:]])
     assert (await stub.RefreshProjects(pb.RefreshProjectsRequest())).skipped_rows == 1
-    assert len(await new_site.gateway.events()) == events
+    assert len(await site.gateway.events()) == events
 
 
-async def test_the_end_of_the_service_is_a_clean_end(new_site: Site) -> None:
-    stub = await new_site.gateway.lims()
+async def test_the_end_of_the_service_is_a_clean_end(site: Site) -> None:
+    stub = await site.gateway.lims()
     await stub.RefreshProjects(pb.RefreshProjectsRequest())
     call = stub.WatchProjects(pb.WatchProjectsRequest())
     await until_in_step(call)
-    ending = asyncio.ensure_future(new_site.gateway.stop())
+    ending = asyncio.ensure_future(site.gateway.stop())
     assert await refusal(call.read()) == (grpc.StatusCode.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE")
     assert await ending == 0
-    await new_site.restart_gateway()
 
 
 async def test_wrong_requests_and_foreign_tokens(site: Site) -> None:
@@ -129,9 +128,6 @@ async def test_a_cache_is_refreshed_before_it_expires_without_being_asked(site: 
     after = await stub.ListProjects(pb.ListProjectsRequest())
     assert after.source == pb.SOURCE_CACHE
     assert after.freshness_time.ToNanoseconds() > first.freshness_time.ToNanoseconds()
-    async with asyncio.timeout(60):
-        while "lims_not_refreshed" not in site.gateway_log():
-            await asyncio.sleep(0.05)
+    await site.until_logged("lims_not_refreshed")
     kept = await stub.ListProjects(pb.ListProjectsRequest())
     assert len(kept.projects) == len(ROWS)
-    await site.restart_gateway()

@@ -59,8 +59,8 @@ async def test_the_password_stays_out_of_everything(new_site: Site) -> None:
         assert PASSPHRASE.encode() not in data, place
 
 
-async def test_reflection_health_and_identity(new_site: Site) -> None:
-    site = new_site
+async def test_reflection_health_and_identity(site: Site) -> None:
+    before = len(await site.gateway.events())
     channel = await site.gateway.channel(None)
     for version in ("v1", "v1alpha"):
         reflect = channel.stream_stream(
@@ -78,7 +78,7 @@ async def test_reflection_health_and_identity(new_site: Site) -> None:
     assert await refusal(stub.ListProjects(pb.ListProjectsRequest())) == unauthenticated
     unknown = stub.CheckHealth(pb.CheckHealthRequest(), metadata=(("authorization", "Bearer x"),))
     assert await refusal(unknown) == unauthenticated
-    assert [e.type for e in await site.gateway.events()] == ["log.store_created.v1"]
+    assert len(await site.gateway.events()) == before
 
 
 @pytest.mark.parametrize(
