@@ -52,7 +52,9 @@ class _RuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rule.ValueType],
     RULE_UNREADABLE_CREATION_JSON: _Rule.ValueType  # 15
     """Soft: creation.json is there and can't be used."""
     RULE_UNREADABLE_FOLDER: _Rule.ValueType  # 16
-    """Soft: the system refuses to read a folder, or a file that was to be looked into."""
+    """Soft: the system refuses to read a folder, or a file that was to be looked into; or a cache file above the runs can't be
+    used.
+    """
     RULE_NAS_SYNC_FAILED: _Rule.ValueType  # 17
     """Soft: a job of the run failed."""
     RULE_NAS_SYNC_WAITING: _Rule.ValueType  # 18
@@ -100,7 +102,9 @@ RULE_UNSAFE_PROJECT_NAME: Rule.ValueType  # 14
 RULE_UNREADABLE_CREATION_JSON: Rule.ValueType  # 15
 """Soft: creation.json is there and can't be used."""
 RULE_UNREADABLE_FOLDER: Rule.ValueType  # 16
-"""Soft: the system refuses to read a folder, or a file that was to be looked into."""
+"""Soft: the system refuses to read a folder, or a file that was to be looked into; or a cache file above the runs can't be
+used.
+"""
 RULE_NAS_SYNC_FAILED: Rule.ValueType  # 17
 """Soft: a job of the run failed."""
 RULE_NAS_SYNC_WAITING: Rule.ValueType  # 18
