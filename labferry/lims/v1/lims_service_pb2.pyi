@@ -646,7 +646,9 @@ class WatchProjectsResponse(_message.Message):
 
     @_builtins.property
     def in_step(self) -> Global___ProjectsInStep:
-        """Sent for each LIMS once at the beginning, and behind the changes of each refresh."""
+        """Sent for each LIMS once at the beginning, and behind the changes of each refresh. With a resume_token at the
+        beginning only for a LIMS that was never read.
+        """
 
     def __init__(
         self,

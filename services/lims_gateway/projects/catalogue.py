@@ -22,6 +22,7 @@ from services.lims_gateway.projects.catalogue_format import (
 from services.lims_gateway.projects.project import ProjectRows
 
 _SHARE_SECONDS = 30.0
+_CLOSE_SECONDS = 5.0
 _READABLE_BY_ALL = 0o644
 
 
@@ -72,8 +73,10 @@ class CatalogueFile:
         return None
 
     async def close(self) -> None:
-        """Waits for a write that is under way, as long as a share may take."""
+        """Lets a write that is under way end, unless the share hangs: the next refresh writes it again."""
         if self._writing is not None:
+            await asyncio.wait({self._writing}, timeout=_CLOSE_SECONDS)
+            self._writing.cancel()
             await asyncio.wait({self._writing})
 
     async def _write_offered(self) -> None:

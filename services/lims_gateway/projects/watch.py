@@ -62,9 +62,8 @@ class ProjectWatch:
         with ExitStack() as following:
             for directory in directories:
                 following.enter_context(directory.followed())
-            if not token:
-                for step in self._beginning(directories, after):
-                    yield step
+            for step in self._since(directories, token) if token else self._beginning(directories, after):
+                yield step
             async with aclosing(subscription.steps(self._draining)) as steps:
                 async for events in steps:
                     if not isinstance(events, EventsStep):
@@ -88,6 +87,11 @@ class ProjectWatch:
                 yield WatchStep(facts.LimsProjectAdded(endpoint=endpoint, project=project), "")
             complete = number == len(known)
             yield WatchStep(InStep(endpoint, read_ns), self._token(position) if complete else "")
+
+    def _since(self, directories: Sequence[Directory], token: str) -> Iterator[WatchStep]:
+        """A LIMS that was configured since the token was given out, and couldn't be read yet, would never be told."""
+        unread = [d.base for d in directories if self._history.known.read_ns(d.base) is None]
+        return (WatchStep(InStep(endpoint, None), token) for endpoint in unread)
 
     def _token(self, position: int) -> str:
         return base64.urlsafe_b64encode(f"{self._store.store_id}:{position}".encode()).decode()

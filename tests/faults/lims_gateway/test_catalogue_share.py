@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 
 from labferry.lims.v1 import lims_service_pb2 as pb
 from libs.service_kit.work_threads import WorkThreads
+from services.lims_gateway.projects import catalogue
 from services.lims_gateway.projects.catalogue import CatalogueFile
 from services.lims_gateway.projects.project import Project, ProjectRows, ProjectStatus
 from tests.integration.lims_gateway.running_lims import ROWS, Site
@@ -72,15 +73,37 @@ async def test_a_share_that_is_full_read_only_or_gone_keeps_what_it_had(share: P
     assert [line["problem"] for line in read_only] == ["Read-only file system"]
     assert [p.name for p in share.iterdir()] == [path.name]
     assert path.read_bytes() == good
-    catalogue = await file.read()
-    assert catalogue is not None
-    assert len(catalogue.rows.projects) == 3
+    kept = await file.read()
+    assert kept is not None
+    assert len(kept.rows.projects) == 3
 
     gone = CatalogueFile(share / "gone" / path.name, ENDPOINT, "station-1", threads, structlog.get_logger())
     assert [line["problem"] for line in await written(gone, produced(3))] == ["No such file or directory"]
     with capture_logs() as lines:
         assert await gone.read() is None
     assert [line["problem"] for line in lines] == ["it is missing"]
+
+
+async def test_a_share_that_hangs_holds_up_nobody(
+    tmp_path: Path, threads: WorkThreads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe that nobody reads is as silent as a dead share."""
+    monkeypatch.setattr(catalogue, "_SHARE_SECONDS", 0.2)
+    monkeypatch.setattr(catalogue, "_replace", lambda path, content: path.open("wb"))
+    monkeypatch.setattr(catalogue, "read_plain_file", lambda path: path.read_bytes())
+    written_to, read_from = (
+        CatalogueFile(tmp_path / name, ENDPOINT, "station-1", threads, structlog.get_logger()) for name in "ab"
+    )
+    for name in "ab":
+        os.mkfifo(tmp_path / name)
+    lines = await written(written_to, produced(3))
+    with capture_logs() as more:
+        assert await read_from.read() is None
+    silent = "the share does not answer within 0.2 seconds"
+    assert [(line["event"], line["problem"]) for line in (*lines, *more)] == [
+        ("catalogue_not_written", silent),
+        ("catalogue_not_read", silent),
+    ]
 
 
 async def test_a_leftover_of_another_producer_with_our_process_id_is_left_alone(

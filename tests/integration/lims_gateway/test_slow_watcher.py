@@ -17,7 +17,8 @@ from libs.event_log.errors import as_labferry_error
 from libs.event_log.memory_store import MemoryEventStore
 from libs.service_kit import call
 from libs.service_kit.call_log import CallLog
-from libs.service_kit.identity import OPERATOR_TOKEN_FILE, ensure_identities
+from libs.service_kit.identities import ensure_identities
+from libs.service_kit.identity import OPERATOR_TOKEN_FILE
 from libs.service_kit.server import ServiceServer
 from libs.service_kit.settings import LoggingSettings
 from services.lims_gateway.projects import servicer

@@ -77,6 +77,17 @@ async def test_additions_changes_and_removals_are_told_with_old_and_new(site: Si
     assert again == told[3:]
 
 
+async def test_who_resumes_hears_of_a_lims_that_could_not_be_read_yet(site: Site) -> None:
+    stub = await site.gateway.lims()
+    token = (await until_in_step(stub.WatchProjects(pb.WatchProjectsRequest())))[-1].resume_token
+    another = {"endpoint": "http://lims.invalid", "email": "ops@lab.example"}
+    stub = await site.restart_gateway({"others": [another]}, forget=False)
+    told = await read(stub.WatchProjects(pb.WatchProjectsRequest(every_endpoint=True, resume_token=token)))
+    assert (told.endpoint, told.WhichOneof("update")) == ("http://lims.invalid", "in_step")
+    assert not told.in_step.HasField("read_time")
+    assert told.resume_token == token
+
+
 async def test_a_row_that_broke_is_not_a_project_that_is_gone(site: Site) -> None:
     stub = await site.gateway.lims()
     await stub.RefreshProjects(pb.RefreshProjectsRequest())
