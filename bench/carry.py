@@ -39,7 +39,7 @@ class CarrySpec(msgspec.Struct, frozen=True):
 
 class Carried(msgspec.Struct, frozen=True):
     """Seconds of the whole, of the copy and of the verification; processor seconds of this process and of its tools;
-    peak memory in MiB of this process and of the largest tool."""
+    peak memory in MiB of this process and of the largest tool, which counts what this process had when it began it."""
 
     files: int
     seconds: float
@@ -104,9 +104,15 @@ def carry(spec: CarrySpec) -> Carried:
         copy_s=copied_at - began,
         verify_s=ended - copied_at,
         cpu_s=own.ru_utime + own.ru_stime + tools.ru_utime + tools.ru_stime,
-        peak_mib=own.ru_maxrss / 1024,
+        peak_mib=_peak_mib(),
         tool_peak_mib=tools.ru_maxrss / 1024,
     )
+
+
+def _peak_mib() -> float:
+    """By the kernel's count for this program alone: `ru_maxrss` begins with what the process that started it had."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 if __name__ == "__main__":

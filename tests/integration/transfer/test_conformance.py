@@ -37,6 +37,10 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 
 class TestRsyncSsh(TransportConformance, BandwidthConformance):
+    several_batches = 90
+    small_files = 200
+    large_bytes = 20 << 20
+
     @pytest.fixture(autouse=True)
     def _far_host(self, sshd: Sshd) -> None:
         self.access = sshd.access
@@ -50,7 +54,9 @@ class RcloneConformance(TransportConformance):
     """`config` is what stands in rclone's configuration for the remote; `{port}` is that of the server."""
 
     config: str
-    several_batches = 250
+    several_batches = 90
+    small_files = 200
+    large_bytes = 20 << 20
     keeps = frozenset({"empty folders"})
     mtime_step_ns = 1_000_000_000
 
@@ -116,8 +122,6 @@ class TestRcloneWebdav(RcloneConformance):
     """Every file is downloaded and hashed."""
 
     small_files = 100
-    several_batches = 60
-    large_bytes = 30 << 20
     config = "type = webdav\nurl = http://127.0.0.1:{port}\nvendor = rclone\npacer_min_sleep = 1ms\n"
     # Its server looks a name up in either Unicode form, and by its own look-alikes of control characters.
     names = tuple(n for n in utf8_names(bytes((*range(1, 32), 127))) if n != "e\u0301.tif".encode())
@@ -132,8 +136,6 @@ class TestRcloneS3(RcloneConformance):
     """A PUT is atomic; there are no folders."""
 
     small_files = 100
-    several_batches = 60
-    large_bytes = 30 << 20
     config = (
         "type = s3\nprovider = Rclone\nendpoint = http://127.0.0.1:{port}\nuse_multipart_uploads = false\n"
         "access_key_id = someone\nsecret_access_key = something\n"
@@ -154,8 +156,6 @@ class TestRcloneSamba(RcloneConformance):
     """Every file is downloaded and hashed."""
 
     small_files = 100
-    several_batches = 60
-    large_bytes = 30 << 20
     config = "type = smb\nhost = 127.0.0.1\nport = {port}\nuser = guest\n"
     # One name there in either case, so two Unicode forms of it are too near as well.
     names = tuple(
