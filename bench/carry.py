@@ -22,7 +22,8 @@ from services.sync_engine.transfer.rsync_far import RsyncPlace
 from services.sync_engine.transfer.source_tree import scan_run
 from services.sync_engine.transfer.ssh_session import SshAccess
 from services.sync_engine.transfer.tools import RCLONE, RSYNC, SSH, Toolbox
-from services.sync_engine.transfer.transport import CopiedFile, ProgressPhase, TransferControl, Transport
+from services.sync_engine.transfer.transfer_control import TransferControl
+from services.sync_engine.transfer.transport import CopiedFile, ProgressPhase, Transport
 
 _MAX_STREAM_BYTES = 1 << 40
 

@@ -21,7 +21,8 @@ from pathlib import Path, PurePosixPath
 from bench.table import Better, Row, Sample
 from services.sync_engine.transfer.mounted import MountedTransport
 from services.sync_engine.transfer.source_tree import scan_run
-from services.sync_engine.transfer.transport import CopiedFile, ProgressPhase, TransferControl
+from services.sync_engine.transfer.transfer_control import TransferControl
+from services.sync_engine.transfer.transport import CopiedFile, ProgressPhase
 
 FILES = 5_000
 FILE_BYTES = 20 * 1024

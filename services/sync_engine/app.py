@@ -79,7 +79,7 @@ from services.sync_engine.staging.opened import staging
 from services.sync_engine.staging.read_model import StagingProjection
 from services.sync_engine.staging.steps import StagingSteps
 from services.sync_engine.targets.keeper import TargetKeeper
-from services.sync_engine.transfer.transport import StopReason
+from services.sync_engine.transfer.transfer_control import StopReason
 from services.sync_engine.validation import servicer as problems_servicer
 from services.sync_engine.validation.presync_gate import PreSyncGate
 from services.sync_engine.validation.problem_watch import ProblemWatch

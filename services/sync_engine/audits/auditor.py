@@ -16,12 +16,8 @@ from services.sync_engine.audits.reading import CopyReading
 from services.sync_engine.jobs.job import PROVEN_STATES
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.destination import Destination
-from services.sync_engine.transfer.transport import (
-    StopReason,
-    TransferControl,
-    TransferError,
-    TransferStoppedError,
-)
+from services.sync_engine.transfer.transfer_control import StopReason, TransferControl, TransferStoppedError
+from services.sync_engine.transfer.transport import TransferError
 
 _MOST_SLEEP = 3600.0
 """The clock on the wall may be set meanwhile: the read model is asked this often at least."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from services.sync_engine.transfer.bandwidth import BandwidthBrake
-from services.sync_engine.transfer.transport import Progress, ProgressPhase, TransferControl
+from services.sync_engine.transfer.transfer_control import TransferControl
+from services.sync_engine.transfer.transport import Progress, ProgressPhase
 
 
 class BrakedProgress:

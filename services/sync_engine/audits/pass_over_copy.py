@@ -8,12 +8,8 @@ from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.verify_step import Occasion, Verification, inconclusive, verify_destination
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.destination import Destination
-from services.sync_engine.transfer.transport import (
-    Progress,
-    TransferControl,
-    TransferError,
-    VerifyOutcome,
-)
+from services.sync_engine.transfer.transfer_control import TransferControl
+from services.sync_engine.transfer.transport import Progress, TransferError, VerifyOutcome
 
 
 async def pass_over_copy(

@@ -30,10 +30,10 @@ from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.receipts.queries import ProofQueries
 from services.sync_engine.transfer.bandwidth import BandwidthBrake
 from services.sync_engine.transfer.destination import Destination
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     FailureKind,
-    TransferControl,
     TransferError,
     VerifyOutcome,
 )

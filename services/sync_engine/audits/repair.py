@@ -17,12 +17,12 @@ from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.source_tree import scan_run
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     EntryKind,
     Progress,
     SourceEntry,
-    TransferControl,
     TransferError,
     VerifyOutcome,
 )

@@ -33,7 +33,7 @@ from services.sync_engine.jobs.verify_step import Occasion
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.transfer.destination import Destination
-from services.sync_engine.transfer.transport import TransferControl
+from services.sync_engine.transfer.transfer_control import TransferControl
 
 _TRIES = 3
 _NOT_YET = Interlock(InterlockName.FRESH_READ_BACK, False, "every copy is read back once all the others hold")

@@ -13,6 +13,7 @@ from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.runs.run import AcceptedChange
 from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.source_tree import difference, scan_run
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     DifferingFile,
@@ -21,7 +22,6 @@ from services.sync_engine.transfer.transport import (
     Progress,
     ProgressPhase,
     SourceEntry,
-    TransferControl,
     TransferError,
     Transport,
 )

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from libs.event_log.store import EventStoreError
 from services.sync_engine.jobs.workbench import Workbench
-from services.sync_engine.transfer.transport import StopReason, TransferControl
+from services.sync_engine.transfer.transfer_control import StopReason, TransferControl
 from services.sync_engine.validation.presync_gate import GateView
 
 _LOOK_SECONDS = 15.0

@@ -9,13 +9,8 @@ from labferry.events.v1 import job_events_pb2 as events
 from services.sync_engine.jobs.file_list import encode_copied
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.workbench import Workbench
-from services.sync_engine.transfer.transport import (
-    CopiedFile,
-    FailureKind,
-    StopReason,
-    TransferError,
-    TransferStoppedError,
-)
+from services.sync_engine.transfer.transfer_control import StopReason, TransferStoppedError
+from services.sync_engine.transfer.transport import CopiedFile, FailureKind, TransferError
 
 
 class LandingJournal:

@@ -20,7 +20,8 @@ from services.sync_engine.jobs.transfer_step import TransferStep
 from services.sync_engine.jobs.verify_step import VerifyStep
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
-from services.sync_engine.transfer.transport import FailureKind, StopReason
+from services.sync_engine.transfer.transfer_control import StopReason
+from services.sync_engine.transfer.transport import FailureKind
 
 
 class Runner:

@@ -23,14 +23,12 @@ from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.runs.run import AcceptedChange
 from services.sync_engine.runs.verified_tree import ChangesSince, what_changed_since
 from services.sync_engine.transfer.destination import Destination
+from services.sync_engine.transfer.transfer_control import StopReason, TransferControl, TransferStoppedError
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     EntryKind,
     FailureKind,
-    StopReason,
-    TransferControl,
     TransferError,
-    TransferStoppedError,
 )
 from services.sync_engine.validation.presync_gate import GateView, refusal
 from services.sync_engine.validation.walk import WalkError

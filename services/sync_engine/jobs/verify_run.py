@@ -24,7 +24,8 @@ from services.sync_engine.jobs.verify_step import (
 )
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.destination import Destination
-from services.sync_engine.transfer.transport import StopReason, TransferControl, TransferError
+from services.sync_engine.transfer.transfer_control import StopReason, TransferControl
+from services.sync_engine.transfer.transport import TransferError
 
 
 class VerifyRun:

@@ -19,14 +19,13 @@ from services.sync_engine.jobs.retry import after_failure
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.destination import Destination
+from services.sync_engine.transfer.transfer_control import TransferControl, TransferStoppedError
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     EvidenceGrade,
     FailureKind,
     Progress,
-    TransferControl,
     TransferError,
-    TransferStoppedError,
     VerifyOutcome,
 )
 

@@ -9,13 +9,8 @@ from typing import TypeVar
 
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.jobs.progress import JobProgressMeter
-from services.sync_engine.transfer.transport import (
-    FailureKind,
-    StopReason,
-    TransferControl,
-    TransferError,
-    TransferStoppedError,
-)
+from services.sync_engine.transfer.transfer_control import StopReason, TransferControl, TransferStoppedError
+from services.sync_engine.transfer.transport import FailureKind, TransferError
 
 T = TypeVar("T")
 

@@ -29,14 +29,13 @@ from services.sync_engine.runs.run_kinds import RUN_KINDS
 from services.sync_engine.transfer.libc import rename_noreplace
 from services.sync_engine.transfer.mounted import MountedTransport
 from services.sync_engine.transfer.source_tree import difference, scan_run
+from services.sync_engine.transfer.transfer_control import StopReason, TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     EntryKind,
     FailureKind,
     ProgressPhase,
     SourceEntry,
-    StopReason,
-    TransferControl,
     TransferError,
 )
 

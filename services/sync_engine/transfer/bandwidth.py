@@ -10,7 +10,7 @@ from datetime import datetime
 from datetime import time as time_of_day
 from typing import Final
 
-from services.sync_engine.transfer.transport import TransferControl
+from services.sync_engine.transfer.transfer_control import TransferControl
 
 _KIB: Final = 1024
 # A limit that begins or ends takes effect within this time, and no burst is longer.

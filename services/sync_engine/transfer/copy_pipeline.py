@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from services.sync_engine.transfer.file_copy import LARGE_BYTES, ChunkOutcome, FileCopier, WholeFile
 from services.sync_engine.transfer.landing import Landing
 from services.sync_engine.transfer.system_error import shown
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     FailureKind,
     SourceEntry,
-    TransferControl,
     TransferError,
 )
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.sync_engine.transfer.tools import Toolbox
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     EntryKind,
     SealedFile,
     SourceEntry,
     TargetTraits,
-    TransferControl,
     TransferError,
 )
 

@@ -18,13 +18,13 @@ from services.sync_engine.transfer.incoming import IncomingFolder
 from services.sync_engine.transfer.libc import start_writeback
 from services.sync_engine.transfer.source_file import SourceFiles, copied_from
 from services.sync_engine.transfer.system_error import destination_error, source_changed, source_error
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     EntryKind,
     FailureKind,
     Progress,
     SourceEntry,
-    TransferControl,
     TransferError,
 )
 

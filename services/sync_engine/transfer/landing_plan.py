@@ -16,7 +16,8 @@ from services.sync_engine.transfer.present import (
     names_present,
 )
 from services.sync_engine.transfer.source_file import SourceFiles, copied_from
-from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SourceEntry, TransferControl
+from services.sync_engine.transfer.transfer_control import TransferControl
+from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SourceEntry
 
 
 @dataclass(frozen=True, slots=True)

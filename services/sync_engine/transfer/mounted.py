@@ -24,6 +24,7 @@ from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.superseded import set_aside
 from services.sync_engine.transfer.system_error import destination_error
 from services.sync_engine.transfer.target_probe import probe_target
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     EntryKind,
@@ -33,7 +34,6 @@ from services.sync_engine.transfer.transport import (
     SealedFile,
     SourceEntry,
     TargetTraits,
-    TransferControl,
     TransferError,
     VerifyOutcome,
 )

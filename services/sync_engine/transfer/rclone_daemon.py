@@ -19,7 +19,8 @@ from services.sync_engine.transfer.private_folder import private_folder, write_p
 from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
 from services.sync_engine.transfer.tool_failures import tool_failure
 from services.sync_engine.transfer.tool_process import LOOK_SECONDS, ToolProcess, find_tool, tool_environment
-from services.sync_engine.transfer.transport import FailureKind, TransferControl, TransferError
+from services.sync_engine.transfer.transfer_control import TransferControl
+from services.sync_engine.transfer.transport import FailureKind, TransferError
 
 T = TypeVar("T")
 R = TypeVar("R")

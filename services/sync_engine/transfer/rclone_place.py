@@ -10,7 +10,8 @@ from services.sync_engine.transfer.rclone_daemon import open_rclone
 from services.sync_engine.transfer.rclone_far import RcloneFar
 from services.sync_engine.transfer.rclone_remote import RcloneRemote
 from services.sync_engine.transfer.tools import Toolbox
-from services.sync_engine.transfer.transport import FailureKind, TransferControl, TransferError
+from services.sync_engine.transfer.transfer_control import TransferControl
+from services.sync_engine.transfer.transport import FailureKind, TransferError
 
 
 class RclonePlace:

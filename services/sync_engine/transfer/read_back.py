@@ -15,6 +15,7 @@ from services.sync_engine.transfer.block_stream import Streamed
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.present import names_present
 from services.sync_engine.transfer.system_error import destination_error
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     EntryKind,
@@ -22,7 +23,6 @@ from services.sync_engine.transfer.transport import (
     FileEvidence,
     Progress,
     ProgressPhase,
-    TransferControl,
     VerifyOutcome,
 )
 from services.sync_engine.transfer.uncached_read import NotAFileError, hash_opened, open_uncached, reading_note

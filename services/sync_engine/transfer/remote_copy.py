@@ -15,11 +15,11 @@ from services.sync_engine.transfer.file_copy import LOCAL_FAILURES
 from services.sync_engine.transfer.present import Different, differing_error
 from services.sync_engine.transfer.remote_plan import present_digests
 from services.sync_engine.transfer.source_file import SourceFiles, copied_from
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     Progress,
     SourceEntry,
-    TransferControl,
     TransferError,
 )
 

@@ -9,7 +9,8 @@ from services.sync_engine.transfer.far_side import FarName, FarSide
 from services.sync_engine.transfer.landing_plan import LandingPlan
 from services.sync_engine.transfer.present import Different, differing_error
 from services.sync_engine.transfer.source_file import SourceFiles, copied_from
-from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SourceEntry, TransferControl
+from services.sync_engine.transfer.transfer_control import TransferControl
+from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SourceEntry
 
 
 def plan_remote(

@@ -21,6 +21,7 @@ from services.sync_engine.transfer.sealing import folder_of_sealed
 from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.superseded import SUPERSEDED
 from services.sync_engine.transfer.system_error import shown
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     EntryKind,
@@ -30,7 +31,6 @@ from services.sync_engine.transfer.transport import (
     SealedFile,
     SourceEntry,
     TargetTraits,
-    TransferControl,
     TransferError,
     VerifyOutcome,
 )

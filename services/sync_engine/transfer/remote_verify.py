@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from libs.run_tree.manifest import is_changing_file
 from libs.run_tree.run_path import leads_into_run
 from services.sync_engine.transfer.far_side import FarSide
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     EntryKind,
@@ -15,7 +16,6 @@ from services.sync_engine.transfer.transport import (
     FileEvidence,
     Progress,
     ProgressPhase,
-    TransferControl,
     VerifyOutcome,
 )
 

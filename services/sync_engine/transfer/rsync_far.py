@@ -21,6 +21,7 @@ from services.sync_engine.transfer.ssh_session import SshAccess, SshSession, ope
 from services.sync_engine.transfer.tool_failures import tool_failure
 from services.sync_engine.transfer.tool_process import find_tool
 from services.sync_engine.transfer.tools import Toolbox
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     EntryKind,
@@ -28,7 +29,6 @@ from services.sync_engine.transfer.transport import (
     SealedFile,
     SourceEntry,
     TargetTraits,
-    TransferControl,
     TransferError,
 )
 

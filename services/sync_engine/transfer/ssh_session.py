@@ -22,7 +22,8 @@ from services.sync_engine.transfer.tool_process import (
     run_tool,
     tool_environment,
 )
-from services.sync_engine.transfer.transport import FailureKind, TransferControl, TransferError
+from services.sync_engine.transfer.transfer_control import TransferControl
+from services.sync_engine.transfer.transport import FailureKind, TransferError
 
 FAR = "far"
 """What the host is called in the configuration that ssh gets."""

@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import IO, Self
 
 from libs.service_kit import parent
-from services.sync_engine.transfer.transport import FailureKind, TransferControl, TransferError
+from services.sync_engine.transfer.transfer_control import TransferControl
+from services.sync_engine.transfer.transport import FailureKind, TransferError
 
 LOOK_SECONDS = 0.2
 """How often a waiting thread looks whether it is to end."""

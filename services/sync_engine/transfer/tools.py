@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.sync_engine.transfer.tool_process import find_tool, run_tool, tool_environment
-from services.sync_engine.transfer.transport import FailureKind, TransferControl, TransferError
+from services.sync_engine.transfer.transfer_control import TransferControl
+from services.sync_engine.transfer.transport import FailureKind, TransferError
 
 _ANSWER_SECONDS = 20.0
 _MOST_CHARACTERS = 200

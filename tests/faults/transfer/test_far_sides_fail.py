@@ -21,12 +21,8 @@ from services.sync_engine.transfer.remote_transport import RemoteTransport
 from services.sync_engine.transfer.rsync_far import RsyncPlace
 from services.sync_engine.transfer.ssh_session import SshAccess
 from services.sync_engine.transfer.tools import RCLONE, RSYNC, SSH, Toolbox
-from services.sync_engine.transfer.transport import (
-    FailureKind,
-    StopReason,
-    TransferError,
-    TransferStoppedError,
-)
+from services.sync_engine.transfer.transfer_control import StopReason, TransferStoppedError
+from services.sync_engine.transfer.transport import FailureKind, TransferError
 from tests.integration.transfer.carrying import TARGET, Carrying, tree, write
 from tests.integration.transfer.conforming import children_of_this_process
 from tests.integration.transfer.far_servers import Sshd, free_port, make_key, running_sshd

@@ -9,7 +9,7 @@ import pytest
 from services.sync_engine.transfer import rclone_daemon
 from services.sync_engine.transfer.bandwidth import UNLIMITED
 from services.sync_engine.transfer.rclone_daemon import open_rclone
-from services.sync_engine.transfer.transport import TransferControl
+from services.sync_engine.transfer.transfer_control import TransferControl
 
 
 def test_a_connection_that_rclone_closed_is_not_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

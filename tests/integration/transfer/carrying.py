@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from services.sync_engine.transfer.source_tree import scan_run
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     ProgressPhase,
-    TransferControl,
     Transport,
     VerifyOutcome,
 )

@@ -7,11 +7,7 @@ import os
 import pytest
 
 from services.sync_engine.transfer.incoming import INCOMING
-from services.sync_engine.transfer.transport import (
-    StopReason,
-    TransferControl,
-    TransferStoppedError,
-)
+from services.sync_engine.transfer.transfer_control import StopReason, TransferControl, TransferStoppedError
 from tests.integration.transfer.carrying import Carrying, tree, write
 from tests.integration.transfer.conforming import Conforming
 

@@ -13,15 +13,13 @@ import pytest
 
 from services.sync_engine.transfer.block_stream import BLOCK_BYTES
 from services.sync_engine.transfer.incoming import INCOMING, incoming_folder
+from services.sync_engine.transfer.transfer_control import StopReason, TransferControl, TransferStoppedError
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     EntryKind,
     FailureKind,
     ProgressPhase,
-    StopReason,
-    TransferControl,
     TransferError,
-    TransferStoppedError,
 )
 from tests.integration.transfer.carrying import HOSTILE_NAMES, TARGET, Carrying, tree, write
 

@@ -15,13 +15,12 @@ import pytest
 
 from services.sync_engine.transfer.block_stream import BLOCK_BYTES
 from services.sync_engine.transfer.mounted import MountedTransport
+from services.sync_engine.transfer.transfer_control import StopReason, TransferStoppedError
 from services.sync_engine.transfer.transport import (
     EntryKind,
     EvidenceGrade,
     FailureKind,
-    StopReason,
     TransferError,
-    TransferStoppedError,
 )
 from services.sync_engine.transfer.uncached_read import hash_uncached
 from tests.integration.transfer.carrying import TARGET, Carrying, write

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from services.sync_engine.transfer.bandwidth import Bandwidth, BandwidthBrake, BandwidthWindow
-from services.sync_engine.transfer.transport import StopReason, TransferControl, TransferStoppedError
+from services.sync_engine.transfer.transfer_control import StopReason, TransferControl, TransferStoppedError
 
 BERLIN = ZoneInfo("Europe/Berlin")
 WORKDAYS = frozenset(range(5))
