@@ -1,4 +1,4 @@
-"""labferry secret: status, initialize, unseal, seal, set, list, delete."""
+"""labferry secret: status, initialize, unseal, change-passphrase, seal, set, list, delete."""
 
 from __future__ import annotations
 
@@ -78,6 +78,24 @@ def unseal(
         async with connection.channel(ServiceName.SECRETS) as channel:
             stub = secrets_service_pb2_grpc.SecretsServiceStub(channel)
             _print_status(await stub.Unseal(request), output)
+
+    run_command(work())
+
+
+@app.command("change-passphrase", epilog="Example: labferry secret change-passphrase")
+def change_passphrase(
+    output: OutputOption = OutputFormat.TABLE, config: ConfigOption = None, token_file: TokenOption = None
+) -> None:
+    """Encrypt the file anew under another passphrase. Both are asked for, or read from two lines of standard input."""
+
+    async def work() -> None:
+        connection = connect(config, token_file)
+        old, new = _hidden("Present passphrase"), _hidden("New passphrase", confirm=True)
+        request = secrets_service_pb2.ChangePassphraseRequest(old=old, new=new)
+        async with connection.channel(ServiceName.SECRETS) as channel:
+            stub = secrets_service_pb2_grpc.SecretsServiceStub(channel)
+            _print_status(await stub.ChangePassphrase(request), output)
+        note("if secrets.passphrase_file is configured, put the new one there")
 
     run_command(work())
 

@@ -96,10 +96,11 @@ class UnavailableError(LabferryError):
         self.retry_after = retry_after
 
     def details(self) -> Sequence[error_details_pb2.RetryInfo]:
-        return (_retry_info(self.retry_after),)
+        return (retry_info(self.retry_after),)
 
 
-def _retry_info(after: timedelta) -> error_details_pb2.RetryInfo:
+def retry_info(after: timedelta) -> error_details_pb2.RetryInfo:
+    """When to try again, as a detail of a status."""
     delay = duration_pb2.Duration()
     delay.FromTimedelta(after)
     return error_details_pb2.RetryInfo(retry_delay=delay)
@@ -131,7 +132,7 @@ class TooManyRefusalsError(LabferryError):
         self.retry_after = retry_after
 
     def details(self) -> Sequence[error_details_pb2.RetryInfo]:
-        return (_retry_info(self.retry_after),)
+        return (retry_info(self.retry_after),)
 
 
 class DataLossError(LabferryError):

@@ -49,7 +49,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         file = EncryptedFile(
             _file_path(settings, environment.settings.state_dir), KeyCheck(environment.state_dir / "key_check")
         )
-        vault = Vault(file, keyring, audit, LogNames(store), health.changed)
+        vault = Vault(file, keyring, audit, LogNames(store), health.changed, await audit.attempts_so_far())
         try:
             await unseal_at_start(vault, audit, settings.passphrase_file, environment.logger)
             yield Composition(

@@ -10,13 +10,22 @@ from google.protobuf.message import Message
 from labferry.events.v1 import secret_events_pb2 as facts
 from libs.event_log.store import EventStore, Expected, StreamAppend
 from libs.service_kit.identity import Role
-from services.secrets.events import EVENT_TYPES, STORE_INITIALIZED, STORE_STREAM, STORE_UNSEALED
+from services.secrets.events import (
+    EVENT_TYPES,
+    PASSPHRASE_CHANGED,
+    STORE_INITIALIZED,
+    STORE_STREAM,
+    STORE_UNSEALED,
+    UNSEAL_REFUSED,
+)
+from services.secrets.passphrase_attempts import PassphraseAttempts
 from services.secrets.secret_id import SecretId
 
 
 class PassphraseSource(StrEnum):
     CALL = "call"
     FILE = "file"
+    CHANGE = "change"
 
 
 class ReadRefusal(StrEnum):
@@ -63,6 +72,18 @@ class Audit:
 
     async def unseal_refused(self, by: Asker, source: PassphraseSource) -> None:
         await self._append(STORE_STREAM, facts.SecretUnsealRefused(source=source), by)
+
+    async def passphrase_changed(self, by: Asker) -> None:
+        await self._append(STORE_STREAM, facts.SecretPassphraseChanged(), by)
+
+    async def attempts_so_far(self) -> PassphraseAttempts:
+        """The wrong passphrases that this log tells of."""
+        attempts = PassphraseAttempts()
+        types = (STORE_INITIALIZED, STORE_UNSEALED, PASSPHRASE_CHANGED, UNSEAL_REFUSED)
+        async for page in self._store.read(stream=STORE_STREAM, types=types):
+            for event in page:
+                attempts.apply(event)
+        return attempts
 
     async def names_listed(self, by: Asker, service: str) -> None:
         await self._append(STORE_STREAM, facts.SecretNamesListed(service=service), by)

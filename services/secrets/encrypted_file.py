@@ -143,6 +143,10 @@ class EncryptedFile:
             entries.pop(name, None)
         return await asyncio.to_thread(self._stage, entries, bytearray(opened.key), opened.salt, opened.signature)
 
+    async def stage_anew(self, opened: OpenFile, passphrase: SecretText) -> StagedWrite:
+        """What was opened, under a key of its own that another passphrase makes."""
+        return await asyncio.to_thread(self._stage_anew, opened, passphrase)
+
     async def commit(self, staged: StagedWrite) -> None:
         """FileChangedError when another program wrote since; AlreadyInitializedError when a first file has company."""
         self.become(await asyncio.to_thread(self._commit, staged))
@@ -220,16 +224,20 @@ class EncryptedFile:
             raise self._unusable(error) from error
         return StagedWrite(temporary, base, salt, key, entries)
 
+    def _stage_anew(self, opened: OpenFile, passphrase: SecretText) -> StagedWrite:
+        salt = file_format.new_salt()
+        return self._stage(opened.entries, file_format.derive_key(passphrase, salt), salt, opened.signature)
+
     def _commit(self, staged: StagedWrite) -> OpenFile:
         try:
             written = staged.temporary.lstat()
             if staged.base is None:
                 private_file.place_new(staged.temporary, self.path)
-                self._key_check.remember(staged.key, staged.salt)
             else:
                 if private_file.signature_of(self.path) != staged.base:
                     raise FileChangedError(f"{self.path} changed while it was being rewritten")
                 private_file.replace_with(staged.temporary, self.path)
+            self._key_check.remember(staged.key, staged.salt)
             signature = private_file.signature_of(self.path)
         except FileExistsError:
             raise AlreadyInitializedError(self.path) from None

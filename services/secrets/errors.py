@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import grpc
+from google.rpc import error_details_pb2
 
 from labferry.secrets.v1 import error_reason_pb2 as reasons
-from libs.service_kit.errors import LabferryError, Reason, UnavailableError
+from libs.service_kit.errors import LabferryError, Reason, UnavailableError, retry_info
 from services.secrets.secret_id import SecretId
 
 DOMAIN = "secrets.labferry"
@@ -34,6 +36,20 @@ class WrongPassphraseError(LabferryError):
 
     def __init__(self) -> None:
         super().__init__("the passphrase does not open the encrypted file")
+
+
+class TooManyAttemptsError(LabferryError):
+    """Too soon after wrong passphrases; nothing was tried."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = _reason(reasons.ERROR_REASON_TOO_MANY_ATTEMPTS)
+
+    def __init__(self, wait: timedelta) -> None:
+        super().__init__(f"passphrases were wrong; the next one is looked at in {wait.total_seconds():.0f} s")
+        self.wait = wait
+
+    def details(self) -> Sequence[error_details_pb2.RetryInfo]:
+        return (retry_info(self.wait),)
 
 
 class StoreDamagedError(LabferryError):

@@ -65,29 +65,29 @@ def list_request(request: pb.ListSecretsRequest) -> str:
     return service
 
 
-def new_passphrase(text: str) -> SecretText:
+def new_passphrase(text: str, field: str = "passphrase") -> SecretText:
     """A passphrase for a new file: not too short to be one."""
     wrong: list[FieldViolation] = []
     if len(text) < MIN_PASSPHRASE_CHARACTERS:
-        wrong.append(FieldViolation("passphrase", f"must have at least {MIN_PASSPHRASE_CHARACTERS} characters"))
-    _check_length(text, wrong)
+        wrong.append(FieldViolation(field, f"must have at least {MIN_PASSPHRASE_CHARACTERS} characters"))
+    _check_length(text, field, wrong)
     _refuse(wrong)
     return SecretText(text)
 
 
-def passphrase(text: str) -> SecretText:
+def passphrase(text: str, field: str = "passphrase") -> SecretText:
     """A passphrase of an existing file: another program may have allowed a short one."""
     wrong: list[FieldViolation] = []
     if not text:
-        wrong.append(FieldViolation("passphrase", "is required"))
-    _check_length(text, wrong)
+        wrong.append(FieldViolation(field, "is required"))
+    _check_length(text, field, wrong)
     _refuse(wrong)
     return SecretText(text)
 
 
-def _check_length(text: str, wrong: list[FieldViolation]) -> None:
+def _check_length(text: str, field: str, wrong: list[FieldViolation]) -> None:
     if len(text.encode()) > MAX_PASSPHRASE_BYTES:
-        wrong.append(FieldViolation("passphrase", f"must have at most {MAX_PASSPHRASE_BYTES} bytes"))
+        wrong.append(FieldViolation(field, f"must have at most {MAX_PASSPHRASE_BYTES} bytes"))
 
 
 def _secret_id(service: str, username: str, wrong: list[FieldViolation]) -> SecretId:

@@ -31,6 +31,7 @@ ROLES = {
     "GetStatus": READERS,
     "Initialize": OPERATORS,
     "Unseal": OPERATORS,
+    "ChangePassphrase": OPERATORS,
     "Seal": OPERATORS,
     # Whoever is known may ask; access.py decides, so that each refusal is an event.
     "GetSecret": READERS,
@@ -58,6 +59,11 @@ class SecretsServicer(pb_grpc.SecretsServiceServicer):
 
     async def Unseal(self, request: pb.UnsealRequest, context: Context) -> pb.GetStatusResponse:
         await self._vault.unseal(requests.passphrase(request.passphrase), PassphraseSource.CALL, _asker())
+        return self._status()
+
+    async def ChangePassphrase(self, request: pb.ChangePassphraseRequest, context: Context) -> pb.GetStatusResponse:
+        old, new = requests.passphrase(request.old, "old"), requests.new_passphrase(request.new, "new")
+        await self._vault.change_passphrase(old, new, _asker())
         return self._status()
 
     async def Seal(self, request: pb.SealRequest, context: Context) -> pb.GetStatusResponse:

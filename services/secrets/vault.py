@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from libs.service_kit.errors import FieldViolation, InvalidRequestError, Labferr
 from libs.service_kit.settings import SecretsBackend
 from services.secrets.access import may_read
 from services.secrets.audit import SERVICE_ITSELF, Asker, Audit, FailedChange, PassphraseSource, ReadRefusal
-from services.secrets.encrypted_file import EncryptedFile, FileChangedError, FileReplacedError
+from services.secrets.encrypted_file import EncryptedFile, FileChangedError, FileReplacedError, OpenFile
 from services.secrets.errors import (
     AlreadyInitializedError,
     NotInitializedError,
@@ -25,10 +26,12 @@ from services.secrets.errors import (
     SecretNotAllowedError,
     SecretNotFoundError,
     StoreUnusableError,
+    TooManyAttemptsError,
     WrongPassphraseError,
 )
 from services.secrets.names import KnownName, LogNames, merge_names
 from services.secrets.os_keyring import OsKeyring
+from services.secrets.passphrase_attempts import PassphraseAttempts
 from services.secrets.secret_id import DEFAULT_SERVICE, SecretId
 from services.secrets.secret_text import SecretText
 
@@ -60,12 +63,16 @@ class Vault:
         audit: Audit,
         names: LogNames,
         on_seal_change: Callable[[bool], None],
+        attempts: PassphraseAttempts,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._file = file
         self._keyring = keyring
         self._audit = audit
         self._names = names
         self._on_seal_change = on_seal_change
+        self._attempts = attempts
+        self._clock = clock
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
 
@@ -142,6 +149,10 @@ class Vault:
         Errors: WrongPassphraseError (recorded), NotInitializedError, and those of an unusable file.
         """
         await self._to_the_end(self._unseal(passphrase, source, by))
+
+    async def change_passphrase(self, old: SecretText, new: SecretText, by: Asker) -> None:
+        """Encrypts the file anew, whole or not at all. Errors as `unseal`."""
+        await self._to_the_end(self._change_passphrase(old, new, by))
 
     async def seal(self, by: Asker) -> None:
         """Forgets key and values. Nothing happens when it is sealed."""
@@ -264,15 +275,39 @@ class Vault:
         self._on_seal_change(self.sealed)
 
     async def _unseal(self, passphrase: SecretText, source: PassphraseSource, by: Asker) -> None:
-        try:
-            opened = await self._file.try_passphrase(passphrase)
-        except WrongPassphraseError:
-            await self._audit.unseal_refused(by, source)
-            raise
+        opened = await self._opened(passphrase, source, by)
         if self._file.sealed:
             await self._audit.store_unsealed(by, source)
         self._file.become(opened)
         self._on_seal_change(self.sealed)
+
+    async def _opened(self, passphrase: SecretText, source: PassphraseSource, by: Asker) -> OpenFile:
+        """Errors as `unseal`; TooManyAttemptsError too soon after wrong ones."""
+        wait = self._attempts.wait(self._clock())
+        if wait:
+            raise TooManyAttemptsError(wait)
+        try:
+            opened = await self._file.try_passphrase(passphrase)
+        except WrongPassphraseError:
+            await self._audit.unseal_refused(by, source)
+            self._attempts.wrong(self._clock())
+            raise
+        self._attempts.right()
+        return opened
+
+    async def _change_passphrase(self, old: SecretText, new: SecretText, by: Asker) -> None:
+        was_sealed = self._file.sealed
+        opened = await self._opened(old, PassphraseSource.CHANGE, by)
+        staged = await self._file.stage_anew(opened, new)
+        try:
+            await self._audit.passphrase_changed(by)
+            await self._file.commit(staged)
+        except FileChangedError as error:
+            raise StoreUnusableError(self._file.path, "another program rewrote it meanwhile; try again") from error
+        finally:
+            await self._file.discard(staged)
+            if was_sealed:
+                self._file.seal()
 
     async def _seal(self, by: Asker) -> None:
         if self._file.sealed:

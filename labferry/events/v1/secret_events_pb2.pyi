@@ -78,6 +78,23 @@ class SecretStoreSealed(_message.Message):
 Global___SecretStoreSealed: _TypeAlias = SecretStoreSealed  # noqa: Y015
 
 @_typing.final
+class SecretPassphraseChanged(_message.Message):
+    """secrets.passphrase_changed.v1: the file is about to be encrypted anew under another passphrase. Stream "secrets-store"."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretPassphraseChanged: _TypeAlias = SecretPassphraseChanged  # noqa: Y015
+
+@_typing.final
 class SecretUnsealRefused(_message.Message):
     """secrets.unseal_refused.v1: a passphrase was wrong. Stream "secrets-store"."""
 
@@ -85,7 +102,7 @@ class SecretUnsealRefused(_message.Message):
 
     SOURCE_FIELD_NUMBER: _builtins.int
     source: _builtins.str
-    """Where the passphrase came from: "call", "file" or "prompt"."""
+    """Where the passphrase came from: "call", "file", "prompt", or "change" for the present one when it was to be changed."""
     def __init__(
         self,
         *,

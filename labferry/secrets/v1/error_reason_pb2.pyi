@@ -44,6 +44,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the file has a version that this release can't read. Metadata: path, version."""
     ERROR_REASON_KEYRING_UNAVAILABLE: _ErrorReason.ValueType  # 10
     """UNAVAILABLE: the OS keyring does not answer."""
+    ERROR_REASON_TOO_MANY_ATTEMPTS: _ErrorReason.ValueType  # 11
+    """RESOURCE_EXHAUSTED: too soon after wrong passphrases; nothing was tried. RetryInfo says when."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of SecretsService, in google.rpc.ErrorInfo.reason without the prefix, domain "secrets.labferry"."""
@@ -70,4 +72,6 @@ ERROR_REASON_UNKNOWN_VERSION: ErrorReason.ValueType  # 9
 """FAILED_PRECONDITION: the file has a version that this release can't read. Metadata: path, version."""
 ERROR_REASON_KEYRING_UNAVAILABLE: ErrorReason.ValueType  # 10
 """UNAVAILABLE: the OS keyring does not answer."""
+ERROR_REASON_TOO_MANY_ATTEMPTS: ErrorReason.ValueType  # 11
+"""RESOURCE_EXHAUSTED: too soon after wrong passphrases; nothing was tried. RetryInfo says when."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

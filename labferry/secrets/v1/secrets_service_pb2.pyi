@@ -140,6 +140,32 @@ class UnsealRequest(_message.Message):
 Global___UnsealRequest: _TypeAlias = UnsealRequest  # noqa: Y015
 
 @_typing.final
+class ChangePassphraseRequest(_message.Message):
+    """The passphrase of the file, and the one that it is to have."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OLD_FIELD_NUMBER: _builtins.int
+    NEW_FIELD_NUMBER: _builtins.int
+    old: _builtins.str
+    """The present one. Never logged."""
+    new: _builtins.str
+    """At least 8 characters. Never logged."""
+    def __init__(
+        self,
+        *,
+        old: _builtins.str = ...,
+        new: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["new", b"new", "old", b"old"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangePassphraseRequest: _TypeAlias = ChangePassphraseRequest  # noqa: Y015
+
+@_typing.final
 class SealRequest(_message.Message):
     """Nothing is asked."""
 

@@ -51,6 +51,11 @@ class SecretsServiceStub(object):
                 request_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.UnsealRequest.SerializeToString,
                 response_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.ChangePassphrase = channel.unary_unary(
+                '/labferry.secrets.v1.SecretsService/ChangePassphrase',
+                request_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ChangePassphraseRequest.SerializeToString,
+                response_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.GetStatusResponse.FromString,
+                _registered_method=True)
         self.Seal = channel.unary_unary(
                 '/labferry.secrets.v1.SecretsService/Seal',
                 request_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.SealRequest.SerializeToString,
@@ -98,8 +103,16 @@ class SecretsServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Unseal(self, request, context):
-        """Opens the encrypted file. PERMISSION_DENIED for a wrong passphrase, DATA_LOSS for a damaged file, FAILED_PRECONDITION
+        """Opens the encrypted file. PERMISSION_DENIED for a wrong passphrase, RESOURCE_EXHAUSTED too soon after wrong ones, DATA_LOSS for a damaged file, FAILED_PRECONDITION
         when there is no file or its modes are unsafe. Idempotent. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangePassphrase(self, request, context):
+        """Encrypts the file anew under another passphrase, whole or not at all; a sealed file stays sealed. Errors as Unseal. The
+        passphrase in secrets.passphrase_file is not changed: do that too. Operators.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,6 +170,11 @@ def add_SecretsServiceServicer_to_server(servicer, server):
             'Unseal': grpc.unary_unary_rpc_method_handler(
                     servicer.Unseal,
                     request_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.UnsealRequest.FromString,
+                    response_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'ChangePassphrase': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangePassphrase,
+                    request_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ChangePassphraseRequest.FromString,
                     response_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.GetStatusResponse.SerializeToString,
             ),
             'Seal': grpc.unary_unary_rpc_method_handler(
@@ -267,6 +285,33 @@ class SecretsService(object):
             target,
             '/labferry.secrets.v1.SecretsService/Unseal',
             labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.UnsealRequest.SerializeToString,
+            labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangePassphrase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/labferry.secrets.v1.SecretsService/ChangePassphrase',
+            labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ChangePassphraseRequest.SerializeToString,
             labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.GetStatusResponse.FromString,
             options,
             channel_credentials,

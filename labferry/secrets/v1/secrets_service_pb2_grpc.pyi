@@ -40,8 +40,12 @@ class SecretsServiceStub:
     Initialize: _grpc.UnaryUnaryMultiCallable[_secrets_service_pb2.InitializeRequest, _secrets_service_pb2.GetStatusResponse]
     """Makes the encrypted file and leaves it unsealed. ALREADY_EXISTS when there is one. Operators."""
     Unseal: _grpc.UnaryUnaryMultiCallable[_secrets_service_pb2.UnsealRequest, _secrets_service_pb2.GetStatusResponse]
-    """Opens the encrypted file. PERMISSION_DENIED for a wrong passphrase, DATA_LOSS for a damaged file, FAILED_PRECONDITION
+    """Opens the encrypted file. PERMISSION_DENIED for a wrong passphrase, RESOURCE_EXHAUSTED too soon after wrong ones, DATA_LOSS for a damaged file, FAILED_PRECONDITION
     when there is no file or its modes are unsafe. Idempotent. Operators.
+    """
+    ChangePassphrase: _grpc.UnaryUnaryMultiCallable[_secrets_service_pb2.ChangePassphraseRequest, _secrets_service_pb2.GetStatusResponse]
+    """Encrypts the file anew under another passphrase, whole or not at all; a sealed file stays sealed. Errors as Unseal. The
+    passphrase in secrets.passphrase_file is not changed: do that too. Operators.
     """
     Seal: _grpc.UnaryUnaryMultiCallable[_secrets_service_pb2.SealRequest, _secrets_service_pb2.GetStatusResponse]
     """Forgets the key. Idempotent. Operators."""
@@ -68,8 +72,12 @@ class SecretsServiceAsyncStub(SecretsServiceStub):
     Initialize: _aio.UnaryUnaryMultiCallable[_secrets_service_pb2.InitializeRequest, _secrets_service_pb2.GetStatusResponse]  # type: ignore[assignment]
     """Makes the encrypted file and leaves it unsealed. ALREADY_EXISTS when there is one. Operators."""
     Unseal: _aio.UnaryUnaryMultiCallable[_secrets_service_pb2.UnsealRequest, _secrets_service_pb2.GetStatusResponse]  # type: ignore[assignment]
-    """Opens the encrypted file. PERMISSION_DENIED for a wrong passphrase, DATA_LOSS for a damaged file, FAILED_PRECONDITION
+    """Opens the encrypted file. PERMISSION_DENIED for a wrong passphrase, RESOURCE_EXHAUSTED too soon after wrong ones, DATA_LOSS for a damaged file, FAILED_PRECONDITION
     when there is no file or its modes are unsafe. Idempotent. Operators.
+    """
+    ChangePassphrase: _aio.UnaryUnaryMultiCallable[_secrets_service_pb2.ChangePassphraseRequest, _secrets_service_pb2.GetStatusResponse]  # type: ignore[assignment]
+    """Encrypts the file anew under another passphrase, whole or not at all; a sealed file stays sealed. Errors as Unseal. The
+    passphrase in secrets.passphrase_file is not changed: do that too. Operators.
     """
     Seal: _aio.UnaryUnaryMultiCallable[_secrets_service_pb2.SealRequest, _secrets_service_pb2.GetStatusResponse]  # type: ignore[assignment]
     """Forgets the key. Idempotent. Operators."""
@@ -111,8 +119,18 @@ class SecretsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _secrets_service_pb2.UnsealRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_secrets_service_pb2.GetStatusResponse, _abc.Awaitable[_secrets_service_pb2.GetStatusResponse]]:
-        """Opens the encrypted file. PERMISSION_DENIED for a wrong passphrase, DATA_LOSS for a damaged file, FAILED_PRECONDITION
+        """Opens the encrypted file. PERMISSION_DENIED for a wrong passphrase, RESOURCE_EXHAUSTED too soon after wrong ones, DATA_LOSS for a damaged file, FAILED_PRECONDITION
         when there is no file or its modes are unsafe. Idempotent. Operators.
+        """
+
+    @_abc_1.abstractmethod
+    def ChangePassphrase(
+        self,
+        request: _secrets_service_pb2.ChangePassphraseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_secrets_service_pb2.GetStatusResponse, _abc.Awaitable[_secrets_service_pb2.GetStatusResponse]]:
+        """Encrypts the file anew under another passphrase, whole or not at all; a sealed file stays sealed. Errors as Unseal. The
+        passphrase in secrets.passphrase_file is not changed: do that too. Operators.
         """
 
     @_abc_1.abstractmethod

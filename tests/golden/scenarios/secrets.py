@@ -39,6 +39,16 @@ FIRST_RELEASE = Scenario(
 )
 
 
+PASSPHRASE_CHANGED = Scenario(
+    "passphrase-changed",
+    (
+        Fact(STORE_STREAM, facts.SecretStoreInitialized(backend="encrypted_file")),
+        Fact(STORE_STREAM, facts.SecretUnsealRefused(source="change")),
+        Fact(STORE_STREAM, facts.SecretPassphraseChanged()),
+    ),
+)
+
+
 async def _state_after(store: SqliteEventStore, event: RecordedEvent) -> Json:
     names = NamesSoFar()
     async for page in store.read(upto=event.position):
@@ -52,5 +62,9 @@ async def _read_models(store: SqliteEventStore, folder: Path) -> Mapping[str, Js
 
 
 SECRETS = GoldenService(
-    "secrets", EVENT_TYPES, (FIRST_RELEASE, Scenario("refused-calls", REFUSED_CALLS)), _state_after, _read_models
+    "secrets",
+    EVENT_TYPES,
+    (FIRST_RELEASE, Scenario("refused-calls", REFUSED_CALLS), PASSPHRASE_CHANGED),
+    _state_after,
+    _read_models,
 )
