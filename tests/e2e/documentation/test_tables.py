@@ -196,7 +196,7 @@ def test_what_the_targets_do_whose_commands_are_tested_elsewhere() -> None:
 
 @pytest.mark.parametrize("name", pages())
 def test_commands_that_are_named_in_a_sentence_exist(name: str) -> None:
-    for words in re.findall(r"`labferry ([a-z][a-z ]*)", Page.read(name).text):
+    for words in re.findall(r"`labferry ([a-z][a-z -]*)", Page.read(name).text):
         command: Any = get_command(app)
         for word in words.split():
             if not hasattr(command, "commands"):
