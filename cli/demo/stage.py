@@ -13,12 +13,12 @@ from typing import BinaryIO
 import yaml
 
 from libs.service_kit.identity import ServiceName
-from libs.service_kit.listen_settings import ListenSettings
 
 DEFAULT_FOLDER = Path(".demo")
 EQUIPMENT = "CONFOCAL_01"
 SLOW_EQUIPMENT = "LIGHTSHEET_02"
 _SLOW_MBPS = 800
+_PORTS = {ServiceName.SECRETS: 7401, ServiceName.LIMS_GATEWAY: 7402, ServiceName.SYNC_ENGINE: 7403}
 LIMS_EMAIL = "demo@lab.example"
 
 
@@ -94,9 +94,8 @@ class Stage:
 
 
 def _addresses() -> dict[ServiceName, str]:
-    """The default addresses; another free port where one is taken."""
-    defaults = ListenSettings()
-    return {service: _free(getattr(defaults, service)) for service in ServiceName}
+    """Ports that other programs can call, as the pages do; another free one where one is taken."""
+    return {service: _free(f"127.0.0.1:{port}") for service, port in _PORTS.items()}
 
 
 def _free(address: str) -> str:

@@ -30,9 +30,13 @@ def is_local(address: str) -> bool:
 
 
 class ListenSettings(SettingsBlock):
-    """Where each service listens: "host:port", or "unix:/path". Beyond loopback only with `tls`."""
+    """Where each service listens: "host:port", or "unix:/path". Beyond loopback only with `tls`.
 
-    secrets: str = "127.0.0.1:7401"
+    `secrets` empty: a Unix socket in its state folder. Whoever binds a port first could ask for tokens and passphrases;
+    nobody else can make a socket there.
+    """
+
+    secrets: str = ""
     lims_gateway: str = "127.0.0.1:7402"
     sync_engine: str = "127.0.0.1:7403"
 

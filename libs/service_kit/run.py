@@ -24,7 +24,7 @@ from libs.service_kit.identity import ServiceName
 from libs.service_kit.metrics import CallMetrics, metrics_registry, serving_metrics
 from libs.service_kit.parent import end_with_parent
 from libs.service_kit.refusals import NoteRefusal
-from libs.service_kit.server import AddressInUseError, PublishedService, ServiceServer
+from libs.service_kit.server import CannotListenError, PublishedService, ServiceServer
 from libs.service_kit.settings import Settings
 from libs.service_kit.telemetry import Logger, configure_logging
 from libs.service_kit.transport_security import TlsFilesError, server_credentials
@@ -99,7 +99,7 @@ def run_service(name: ServiceName, compose: Compose, as_labferry_error: AsLabfer
         logger.warning("configuration_notice", notice=notice)
     try:
         uvloop.run(_serve(name, loaded.settings, compose, as_labferry_error, logger, arguments.announce_to))
-    except (AddressInUseError, ServiceStartError, TlsFilesError, OSError) as error:
+    except (CannotListenError, ServiceStartError, TlsFilesError, OSError) as error:
         return _cannot_start(logger, error)
     except Exception as error:
         if as_labferry_error(error) is None:
@@ -144,7 +144,7 @@ async def _serving(
     environment: ServiceEnvironment, composition: Composition, as_labferry_error: AsLabferryError
 ) -> AsyncIterator[str]:
     settings, logger = environment.settings, environment.logger
-    address = getattr(settings.listen, environment.name)
+    address = settings.listens_at(environment.name)
     log = CallLog(settings.logging, environment.name, logger)
     credentials = None
     if settings.tls is not None:

@@ -27,6 +27,7 @@ from libs.service_kit.telemetry import Logger
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _MAX_CONCURRENT_RPCS = 4096
 _MOST_HEALTH_CHECKS = 64
+_LONGEST_SOCKET_PATH = 107
 _OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_time_ms", 60_000),
@@ -36,11 +37,11 @@ _OPTIONS = (
 )
 
 
-class AddressInUseError(Exception):
-    """The address can't be listened on."""
+class CannotListenError(Exception):
+    """Nobody can be served at the address; the message says why."""
 
-    def __init__(self, address: str) -> None:
-        super().__init__(f"can't listen on {address}: it is in use, or this user may not use it")
+    def __init__(self, address: str, why: str = "it is in use, or this user may not use it") -> None:
+        super().__init__(f"can't listen on {address}: {why}")
         self.address = address
 
 
@@ -117,6 +118,8 @@ class ServiceServer:
     async def start(self) -> str:
         """Listens and serves. Returns the address, with the port that the system chose for port 0."""
         if self._address.startswith("unix:"):
+            if len(os.fsencode(self._address)) - len("unix:") > _LONGEST_SOCKET_PATH:
+                raise CannotListenError(self._address, f"a socket's path has {_LONGEST_SOCKET_PATH} bytes at most")
             _clear_stale_socket(Path(self._address.removeprefix("unix:")), self._address)
         port = _listen(self._server, self._address, self._credentials)
         await self._server.start()
@@ -157,11 +160,11 @@ def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCrede
             return server.add_secure_port(address, credentials)
         return server.add_insecure_port(address)
     except RuntimeError as error:
-        raise AddressInUseError(address) from error
+        raise CannotListenError(address) from error
 
 
 def _clear_stale_socket(path: Path, address: str) -> None:
-    """Removes a socket that nobody listens on any more. AddressInUseError when somebody does."""
+    """Removes a socket that nobody listens on any more. CannotListenError when somebody does."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return
@@ -172,5 +175,5 @@ def _clear_stale_socket(path: Path, address: str) -> None:
             path.unlink()
             return
         except OSError as error:
-            raise AddressInUseError(address) from error
-    raise AddressInUseError(address)
+            raise CannotListenError(address) from error
+    raise CannotListenError(address)

@@ -199,14 +199,18 @@ class Settings(SettingsBlock):
     def reached_at(self, service: str) -> str:
         """The address at which a service is called."""
         connect: str | None = getattr(self.connect, service)
+        return connect or self.listens_at(service)
+
+    def listens_at(self, service: str) -> str:
+        """The address at which a service listens."""
         listen: str = getattr(self.listen, service)
-        return connect or listen
+        return listen or f"unix:{self.state_dir / service / f'{service}.sock'}"
 
     @model_validator(mode="after")
     def _never_in_plaintext_beyond_this_machine(self) -> Self:
         if self.tls is None:
             for service in ("secrets", "lims_gateway", "sync_engine"):
-                for key, address in (("listen", getattr(self.listen, service)), ("connect", self.reached_at(service))):
+                for key, address in (("listen", self.listens_at(service)), ("connect", self.reached_at(service))):
                     if not is_local(address):
                         raise ValueError(
                             f"{key}.{service} must be a loopback address or a Unix socket while there is no tls:"

@@ -198,3 +198,13 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
         load_configuration(tmp_path / "x.yaml", {})
     with pytest.raises(ConfigurationError, match="mapping"):
         load_configuration(_write(tmp_path, "- 1\n"), {})
+
+
+def test_the_secrets_listen_on_a_socket_of_their_own_unless_told_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "labferry.yaml"
+    path.write_text("state_dir: /var/lib/labferry\n", encoding="utf-8")
+    settings = load_configuration(path, {}).settings
+    assert settings.listens_at("secrets") == "unix:/var/lib/labferry/secrets/secrets.sock"
+    assert settings.reached_at("secrets") == settings.listens_at("secrets")
+    path.write_text('state_dir: /x\nlisten: {secrets: "127.0.0.1:7401"}\n', encoding="utf-8")
+    assert load_configuration(path, {}).settings.listens_at("secrets") == "127.0.0.1:7401"
