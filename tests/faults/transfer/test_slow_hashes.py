@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,8 +24,7 @@ from tests.integration.transfer.far_servers import Sshd
 __all__ = ["open_with", "sshd"]
 
 STALL = 2.5
-# Sparse, and read in full: coreutils' sha256sum, with 0.36 GB/s, needs longer than a stall.
-HUGE = 1 << 30
+SAMPLE = 64 << 20
 
 
 @pytest.fixture
@@ -33,8 +34,13 @@ def carrying(tmp_path: Path, sshd: Sshd, open_with: Opening) -> Iterator[Carryin
     destination.mkdir()
     carrying = Carrying(source, destination, open_with(sshd.access, destination))
     carrying.run.mkdir(parents=True)
-    with open(carrying.run / "huge", "wb") as huge:
-        huge.truncate(HUGE)
+    huge = carrying.run / "huge"
+    # Sparse, and read in full: so large that this machine hashes it for about two stalls.
+    huge.touch()
+    os.truncate(huge, SAMPLE)
+    began = time.monotonic()
+    subprocess.run(["sha256sum", huge], stdout=subprocess.DEVNULL, check=True)
+    os.truncate(huge, round(SAMPLE * 2 * STALL / (time.monotonic() - began)))
     yield carrying
 
 
@@ -48,7 +54,7 @@ async def watched(carrying: Carrying, work: Callable[[], VerifyOutcome]) -> Veri
 
 
 def verify(carrying: Carrying) -> Callable[[], VerifyOutcome]:
-    expected = [CopiedFile(b"huge", HUGE, 0, 0, 0, "0" * 64)]
+    expected = [CopiedFile(b"huge", (carrying.run / "huge").stat().st_size, 0, 0, 0, "0" * 64)]
     return lambda: carrying.verify(expected)
 
 

@@ -39,7 +39,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 class TestRsyncSsh(TransportConformance, BandwidthConformance):
     several_batches = 90
     small_files = 200
-    large_bytes = 20 << 20
+    large_bytes = 5 << 20
 
     @pytest.fixture(autouse=True)
     def _far_host(self, sshd: Sshd) -> None:
@@ -56,7 +56,7 @@ class RcloneConformance(TransportConformance):
     config: str
     several_batches = 90
     small_files = 200
-    large_bytes = 20 << 20
+    large_bytes = 5 << 20
     keeps = frozenset({"empty folders"})
     mtime_step_ns = 1_000_000_000
 

@@ -18,8 +18,8 @@ from bench.carry import Carried, CarrySpec
 from tests.integration.transfer.far_servers import Sshd, running_sshd
 
 FULL = bool(os.environ.get("LABFERRY_FULL_SIZES"))
-MANY = {"mounted": 15_000, "rclone": 2_000, "rsync_ssh": 5_000}
-LARGE_BYTES = (4 if FULL else 2) << 30
+MANY = {"mounted": 10_000, "rclone": 1_200, "rsync_ssh": 3_000}
+LARGE_BYTES = (4 << 30) if FULL else (5 << 28)
 # What a file costs in memory, beside what a process needs at all: its name, size and hash, and never its content.
 MOST_BYTES_A_FILE = 4096
 MOST_MIB = 150
