@@ -9,8 +9,9 @@ from typing import Any
 import grpc
 from grpc.aio import Channel, ClientCallDetails, UnaryStreamClientInterceptor, UnaryUnaryClientInterceptor
 
+from libs.service_kit.renewed_channel import RenewedChannel
 from libs.service_kit.tls_settings import TlsSettings
-from libs.service_kit.transport_security import caller_credentials
+from libs.service_kit.transport_security import TlsFilesWatch, ca_credentials, certificate_credentials
 
 _OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
@@ -80,4 +81,11 @@ def open_channel(address: str, token: Callable[[], str] | None, tls: TlsSettings
     options = list(_OPTIONS)
     if tls is None or address.startswith("unix:"):
         return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)
-    return grpc.aio.secure_channel(address, caller_credentials(tls), options=options, interceptors=interceptors)
+
+    def opened(credentials: grpc.ChannelCredentials) -> Channel:
+        return grpc.aio.secure_channel(address, credentials, options=options, interceptors=interceptors)
+
+    if tls.client_ca is None:
+        return opened(ca_credentials(tls))
+    watch = TlsFilesWatch(tls, lambda _: None)
+    return RenewedChannel(lambda: opened(certificate_credentials(watch.present)), lambda: watch.renewed() is not None)

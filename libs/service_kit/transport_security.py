@@ -110,10 +110,11 @@ def server_credentials(settings: TlsSettings, on_problem: Callable[[str], None])
     )
 
 
-def caller_credentials(settings: TlsSettings) -> grpc.ChannelCredentials:
-    """Trusts what `ca` signed; proves itself by its own certificate where callers' certificates are asked for.
-    TlsFilesError."""
-    if settings.client_ca is None:
-        return grpc.ssl_channel_credentials(_bytes(settings.ca))
-    files = _read(settings)
+def ca_credentials(settings: TlsSettings) -> grpc.ChannelCredentials:
+    """Trusts what `ca` signed, and proves nothing by itself. TlsFilesError."""
+    return grpc.ssl_channel_credentials(_bytes(settings.ca))
+
+
+def certificate_credentials(files: TlsFiles) -> grpc.ChannelCredentials:
+    """Trusts what `ca` signed, and proves itself by its own certificate."""
     return grpc.ssl_channel_credentials(files.ca, files.key, files.certificate)

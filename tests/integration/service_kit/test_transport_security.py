@@ -156,6 +156,16 @@ async def test_a_renewed_certificate_is_taken_without_a_restart(lab: Lab) -> Non
         assert (await after.GetStatus(pb.GetStatusRequest())).initialized
 
 
+async def test_a_caller_takes_its_renewed_certificate_up_with_its_next_call(lab: Lab) -> None:
+    async with running(lab, "secrets") as service:
+        tls = with_certificate(lab, "stranger.lab")
+        caller = await stub(service, tls)
+        assert await status_code(caller.GetStatus(pb.GetStatusRequest())) is grpc.StatusCode.UNAUTHENTICATED
+        issue(lab.folder / "ca", ["monitoring.lab"], DAY, tls.certificate.parent)
+        assert (await caller.GetStatus(pb.GetStatusRequest())).initialized
+        assert await status_code(caller.Seal(pb.SealRequest())) is grpc.StatusCode.PERMISSION_DENIED
+
+
 async def test_tokens_alone_where_no_callers_certificates_are_asked_for(lab: Lab) -> None:
     del lab.settings["tls"]["client_ca"]
     async with running(lab, "secrets") as service:
