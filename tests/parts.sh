@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the Debian packages whose programs the tests talk to: rsync, sshd and ssh, Samba, faketime, and what makes and
-# mounts small filesystems. Quick when none is missing. Nothing that is installed is started.
+# Installs the Debian packages whose programs the tests talk to: rsync, sshd and ssh, Samba, faketime, a session bus with
+# GNOME's keyring, and what makes and mounts small filesystems. Quick when none is missing. Nothing that is installed is started.
 set -eu
 PATH="$PATH:/usr/sbin:/sbin"
 
@@ -14,6 +14,8 @@ need ssh-keygen openssh-client
 need sshd openssh-server
 need smbd samba
 need faketime faketime
+need dbus-daemon dbus
+need gnome-keyring-daemon gnome-keyring
 need mkfs.ext4 e2fsprogs
 need fsfreeze util-linux
 need mount mount

@@ -6,14 +6,21 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from services.secrets.errors import KeyringUnavailableError
 from services.secrets.secret_id import DEFAULT_SERVICE, PROBE_USERNAME, SecretId
 from services.secrets.secret_text import SecretText
 
+if TYPE_CHECKING:
+    from keyring.backend import KeyringBackend
+
 _TIMEOUT_SECONDS = 10.0
 _PROBE_VALUE = "ok"
+_PROBLEMS = {
+    "KeyringLocked": "it is locked, and nobody unlocked it",
+    "NoKeyringError": "there is none",
+}
 
 T = TypeVar("T")
 
@@ -39,18 +46,14 @@ class OsKeyring:
 
     async def get(self, secret: SecretId) -> SecretText | None:
         def read() -> SecretText | None:
-            import keyring
-
-            text = keyring.get_password(secret.service, secret.username)
+            text = _backend().get_password(secret.service, secret.username)
             return None if text is None else SecretText(text)
 
         return await self._call(read)
 
     async def set(self, secret: SecretId, value: SecretText) -> None:
         def write() -> None:
-            import keyring
-
-            keyring.set_password(secret.service, secret.username, value.reveal())
+            _backend().set_password(secret.service, secret.username, value.reveal())
 
         await self._call(write)
 
@@ -58,16 +61,16 @@ class OsKeyring:
         """Whether there was one."""
 
         def remove() -> bool:
-            import keyring
-            import keyring.errors
+            from keyring.errors import PasswordDeleteError
 
-            if keyring.get_password(secret.service, secret.username) is None:
+            backend = _backend()
+            if backend.get_password(secret.service, secret.username) is None:
                 return False
             try:
-                keyring.delete_password(secret.service, secret.username)
-            except keyring.errors.PasswordDeleteError:
+                backend.delete_password(secret.service, secret.username)
+            except PasswordDeleteError:
                 # Removed by another program in between; anything else is a failure.
-                if keyring.get_password(secret.service, secret.username) is not None:
+                if backend.get_password(secret.service, secret.username) is not None:
                     raise
             return True
 
@@ -95,7 +98,7 @@ def _run(work: Callable[[], T], loop: asyncio.AbstractEventLoop, done: asyncio.F
         result = work()
     except Exception as error:  # noqa: BLE001 -- backends raise whatever their system library raises
         # The class alone: the text of a foreign library could quote what it was given.
-        problem = KeyringUnavailableError(type(error).__name__)
+        problem = KeyringUnavailableError(_PROBLEMS.get(type(error).__name__, type(error).__name__))
         _hand_over(loop, lambda: done.set_exception(problem))
         return
     _hand_over(loop, lambda: done.set_result(result))
@@ -107,10 +110,24 @@ def _hand_over(loop: asyncio.AbstractEventLoop, settle: Callable[[], None]) -> N
         loop.call_soon_threadsafe(settle)
 
 
-def _probe() -> bool:
+def _backend() -> KeyringBackend:
+    """The keyring that the library finds, looked for again while it finds none: a desktop's may start after us."""
     # Imported in the thread: the import looks for backends, and some of them ask the session bus.
-    import keyring
+    from keyring import backend, core
+    from keyring.backends import fail
 
+    found = core.get_keyring()
+    if isinstance(found, fail.Keyring):
+        with suppress(AttributeError):
+            # The library remembers for ever what it found; nothing is remembered where a setting names the backend.
+            backend.get_all_keyring.reset()
+        core.init_backend()
+        found = core.get_keyring()
+    return found
+
+
+def _probe() -> bool:
+    keyring = _backend()
     keyring.set_password(DEFAULT_SERVICE, PROBE_USERNAME, _PROBE_VALUE)
     kept = keyring.get_password(DEFAULT_SERVICE, PROBE_USERNAME) == _PROBE_VALUE
     keyring.delete_password(DEFAULT_SERVICE, PROBE_USERNAME)

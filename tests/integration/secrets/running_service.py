@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,8 @@ from libs.service_kit.channel import open_channel, read_token
 
 START_SECONDS = 60
 PASSPHRASE = "correct horse battery"
+# Nobody's real keyring is to be touched by a test.
+NO_KEYRING = {"PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
 
 
 class ServiceEndedError(Exception):
@@ -144,9 +146,9 @@ class RunningService:
 
 
 @asynccontextmanager
-async def running(lab: Lab, name: str) -> AsyncIterator[RunningService]:
+async def running(lab: Lab, name: str, *, environment: Mapping[str, str] = NO_KEYRING) -> AsyncIterator[RunningService]:
     """A service that serves. ServiceEndedError when it doesn't."""
-    service = await start(lab, name)
+    service = await start(lab, name, environment=environment)
     try:
         yield service
     finally:
@@ -155,16 +157,15 @@ async def running(lab: Lab, name: str) -> AsyncIterator[RunningService]:
             await service.stop()
 
 
-async def start(lab: Lab, name: str, *, module: str = "") -> RunningService:
+async def start(
+    lab: Lab, name: str, *, module: str = "", environment: Mapping[str, str] = NO_KEYRING
+) -> RunningService:
     """Returns once the service says itself that it serves: a stranger might answer at its address.
 
-    `module` is run in the place of the service's own.
+    `module` is run in the place of the service's own. `environment` comes on top of this process's, without what tells
+    of its session.
     """
-    environment = {
-        **{k: v for k, v in os.environ.items() if not k.startswith(("LABFERRY_", "DBUS_"))},
-        # Nobody's real keyring is to be touched by a test.
-        "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
-    }
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("LABFERRY_", "DBUS_"))}
     announced, announce_to = os.pipe()
     with (lab.folder / f"{name}.log").open("ab") as log, open(announced, "rb") as announcement:
         process = await asyncio.create_subprocess_exec(
@@ -173,7 +174,7 @@ async def start(lab: Lab, name: str, *, module: str = "") -> RunningService:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=environment,
+            env={**kept, **environment},
             pass_fds=(announce_to,),
         )
         os.close(announce_to)
