@@ -29,11 +29,13 @@ from libs.service_kit.errors import (
     TooManyRefusalsError,
     UnauthenticatedError,
     to_status,
+    told,
 )
 from libs.service_kit.identities import Identities
 from libs.service_kit.identity import Role, require_role, set_current_caller
 from libs.service_kit.metrics import CallMetrics
 from libs.service_kit.refusals import NoteRefusal, Refusal, RefusalLimit, host_of
+from libs.service_kit.request_decoding import UNREADABLE
 from libs.service_kit.telemetry import Logger
 
 if TYPE_CHECKING:
@@ -87,6 +89,11 @@ async def _within_deadline(work: Awaitable[Any]) -> Any:
         raise
     finally:
         timer.cancel()
+
+
+def _refuse_unreadable(request: Any) -> None:
+    if request is UNREADABLE:
+        raise InvalidRequestError(FieldViolation("request", "its bytes are no message of this method"))
 
 
 async def _send(context: Context, response: Any, responses: AsyncGenerator[Any, None]) -> None:
@@ -207,6 +214,7 @@ class CallGuard:
             actor = ""
             try:
                 actor = self._admit(method, allowed, context)
+                _refuse_unreadable(request)
                 if bounded and context.time_remaining() is None:
                     response = await _within_deadline(behaviour(request, context))
                 else:
@@ -231,6 +239,7 @@ class CallGuard:
             actor = ""
             try:
                 actor = self._admit(method, allowed, context)
+                _refuse_unreadable(request)
                 async with aclosing(behaviour(request, context)) as responses:
                     async for response in responses:
                         await _send(context, response, responses)
@@ -251,7 +260,7 @@ class CallGuard:
 
     async def _refuse(self, method: str, actor: str, context: Context, error: Exception, seconds: float) -> NoReturn:
         refusal = self._refusal(method, error)
-        self._note(method, actor, current_correlation_id(), refusal.code, seconds, refusal.message)
+        self._note(method, actor, current_correlation_id(), refusal.code, seconds, told(refusal))
         await cast(Any, context).abort_with_status(to_status(refusal))
         raise AssertionError("abort_with_status always raises")
 

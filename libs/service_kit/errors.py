@@ -67,9 +67,11 @@ class InvalidRequestError(LabferryError):
 
     def details(self) -> Sequence[error_details_pb2.BadRequest]:
         bad = error_details_pb2.BadRequest()
-        for violation in self.violations[:_MOST_VIOLATIONS]:
-            description = _cut(violation.description, _MOST_METADATA_CHARACTERS)
-            bad.field_violations.add(field=violation.field, description=description)
+        for violation in self.violations:
+            field, description = _cut(violation.field, _MOST_NAME_BYTES), _cut(violation.description, _MOST_VALUE_BYTES)
+            bad.field_violations.add(field=field, description=description)
+            if bad.ByteSize() > _MOST_DETAIL_BYTES:
+                break
         return (bad,)
 
 
@@ -164,24 +166,47 @@ class InternalError(LabferryError):
         )
 
 
-_MOST_MESSAGE_CHARACTERS = 1000
-_MOST_METADATA_CHARACTERS = 300
-_MOST_VIOLATIONS = 20
+_MOST_MESSAGE_BYTES = 2000
+_MOST_VALUE_BYTES = 500
+_MOST_NAME_BYTES = 100
+_MOST_DETAIL_BYTES = 1200
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _cut(text: str, most: int, escape: int = 1) -> str:
+    """As much of a text as takes so many bytes on its way, where each byte beyond printable ASCII takes `escape`.
+
+    A file name that is no UTF-8 may be quoted in it, as surrogates, which can't travel.
+    """
+    text, left = text.encode(errors="replace").decode(), most
+    for index, character in enumerate(text):
+        left -= 1 if " " <= character <= "~" else escape * len(character.encode())
+        if left < 0:
+            return text[: max(0, index - 1)] + "…"
+    return text
+
+
+def told(error: LabferryError) -> str:
+    """The message as callers and the log get it: what a caller sent to be quoted may be long."""
+    return _cut(error.message, _MOST_MESSAGE_BYTES, escape=3)
+
+
+def _told_metadata(error: LabferryError) -> Mapping[str, str]:
+    left, kept = _MOST_DETAIL_BYTES, {}
+    for key, value in error.metadata.items():
+        kept[key] = _cut(str(value), min(_MOST_VALUE_BYTES, left))
+        left = max(0, left - len(kept[key].encode()))
+    return kept
 
 
 def to_status(error: LabferryError) -> grpc.Status:
     """The rich status of a domain error: ErrorInfo first, then its further details.
 
-    It travels in trailing metadata, of which gRPC takes a few KiB: whatever a caller sent to be quoted is cut here.
+    It travels in trailing metadata, of which gRPC takes 8 KiB: beyond that the caller gets gRPC's own error instead.
     """
-    metadata = {key: _cut(str(value), _MOST_METADATA_CHARACTERS) for key, value in error.metadata.items()}
-    info = error_details_pb2.ErrorInfo(reason=error.reason.name, domain=error.reason.domain, metadata=metadata)
-    message = _cut(error.message, _MOST_MESSAGE_CHARACTERS)
-    status = status_pb2.Status(code=code_pb2.Code.Value(error.code.name), message=message)
+    info = error_details_pb2.ErrorInfo(
+        reason=error.reason.name, domain=error.reason.domain, metadata=_told_metadata(error)
+    )
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code.name), message=told(error))
     for detail in (info, *error.details()):
         packed = any_pb2.Any()
         packed.Pack(detail)

@@ -22,6 +22,7 @@ from libs.service_kit.identities import Identities
 from libs.service_kit.identity import Role
 from libs.service_kit.metrics import CallMetrics
 from libs.service_kit.refusals import NoteRefusal
+from libs.service_kit.request_decoding import TolerantDecoding
 from libs.service_kit.telemetry import Logger
 
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
@@ -54,7 +55,7 @@ class PublishedService:
 
     full_name: str
     servicer: Any
-    add_to_server: Callable[[Any, grpc.aio.Server], None]
+    add_to_server: Callable[[Any, Any], None]
     roles: Mapping[str, frozenset[Role]]
     unbounded: frozenset[str] = field(default_factory=frozenset)
 
@@ -96,7 +97,7 @@ class ServiceServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for service in services:
             guarded = guard.guarded(service.full_name, service.servicer, service.roles, service.unbounded)
-            service.add_to_server(guarded, self._server)
+            service.add_to_server(guarded, TolerantDecoding(self._server))
         self._add_reflection()
         self._not_serving: set[str] = set()
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from labferry.sync.v1 import run_pb2
 from libs.event_log.store import RequestKey
 from libs.service_kit.call import current_correlation_id, current_on_behalf_of
 from libs.service_kit.errors import FieldViolation, InvalidRequestError
@@ -103,6 +104,12 @@ class Fields:
         except (ValueError, OverflowError):
             self.wrong(field, "is not a valid time")
             return None
+
+    def as_of(self, value: run_pb2.AsOf) -> None:
+        if value.HasField("time"):
+            self.time(value.time, "as_of.time")
+        elif value.position < 0:
+            self.wrong("as_of.position", "must be 0 or more")
 
 
 def request_key(method: str, request_id: str, request: Message) -> RequestKey | None:

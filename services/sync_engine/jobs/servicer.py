@@ -149,6 +149,7 @@ class SyncServicer(ProofMethods):
     async def GetJob(self, request: sync_service_pb2.GetJobRequest, context: Context) -> job_pb2.Job:
         fields = Fields()
         fields.uuid(request.job_id, "job_id")
+        fields.as_of(request.as_of)
         fields.done()
         if request.HasField("as_of"):
             position = await self._runs.position_of(request.as_of)

@@ -35,6 +35,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
     async def GetRun(self, request: run_service_pb2.GetRunRequest, context: Context) -> run_pb2.Run:
         fields = Fields()
         fields.run(request.run)
+        fields.as_of(request.as_of)
         fields.done()
         return await self._queries.run(request.run, request.as_of if request.HasField("as_of") else None)
 
@@ -107,6 +108,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
     ) -> run_service_pb2.ListOverridesResponse:
         fields = Fields()
         fields.run(request.run)
+        fields.as_of(request.as_of)
         fields.done()
         as_of = request.as_of if request.HasField("as_of") else None
         record, moment = await self._queries.record(request.run, as_of)

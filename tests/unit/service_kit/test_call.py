@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import string
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -18,7 +20,7 @@ from grpc_status import rpc_status
 from libs.service_kit import call
 from libs.service_kit.call_log import CallLog
 from libs.service_kit.channel import open_channel, read_token
-from libs.service_kit.errors import FieldViolation, InvalidRequestError, to_status
+from libs.service_kit.errors import FieldViolation, InvalidRequestError, PermissionDeniedError, to_status
 from libs.service_kit.identities import ensure_identities
 from libs.service_kit.identity import OPERATOR_TOKEN_FILE, READERS, current_caller
 from libs.service_kit.server import PublishedService, ServiceServer
@@ -75,7 +77,7 @@ def _add(servicer: Servicer, server: grpc.aio.Server) -> None:
             request_deserializer=Empty.FromString,
             response_serializer=lambda message: message.SerializeToString(),
         )
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Service", handlers),))
+    server.add_registered_method_handlers("test.Service", handlers)
 
 
 @pytest.fixture
@@ -195,3 +197,21 @@ async def test_identity_and_roles(service: tuple[Servicer, grpc.aio.Channel], tm
 def test_a_method_without_roles_can_not_be_published() -> None:
     with pytest.raises(ValueError, match="roles are given for"):
         PublishedService("test.Service", Servicer(), _add, {"Fine": READERS})
+
+
+@pytest.mark.parametrize("character", ["x", "\n", "é", "\U0001f52c", "\udc80"])
+def test_what_a_caller_gets_quoted_leaves_room_for_the_status(character: str) -> None:
+    long = character * 5_000
+    wrong = InvalidRequestError(*(FieldViolation(long, long) for _ in range(30)))
+    denied = PermissionDeniedError(long, metadata={f"key_{number}": long for number in range(9)})
+    for error in (wrong, denied):
+        status = to_status(error)
+        # In trailing metadata the message is escaped and the details are in base64.
+        message = quote(status.details, safe=string.printable)
+        details = sum(len(value) for _, value in status.trailing_metadata or ()) * 4 // 3
+        assert 0 < len(message) + details < 7_800
+
+
+def test_a_long_path_in_letters_of_another_script_is_quoted_whole() -> None:
+    path = "共焦点顕微鏡" * 25
+    assert to_status(PermissionDeniedError(path)).details == path
