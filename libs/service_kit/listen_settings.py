@@ -75,9 +75,8 @@ class ConnectSettings(SettingsBlock):
         return value
 
 
-class HealthListenSettings(SettingsBlock):
-    """Where each service tells its health and nothing else, in plaintext: "host:port", any address. Absent: nowhere.
-    Kubernetes' own gRPC probes speak no TLS."""
+class SideAddresses(SettingsBlock):
+    """An address of each service beside its own: "host:port". Absent: none."""
 
     secrets: str | None = None
     lims_gateway: str | None = None
@@ -92,29 +91,17 @@ class HealthListenSettings(SettingsBlock):
 
 
 class HealthSettings(SettingsBlock):
-    listen: HealthListenSettings = HealthListenSettings()
+    """Where each service tells its health and nothing else, in plaintext and to any address: Kubernetes' own gRPC probes
+    speak no TLS."""
 
-
-class MetricsListenSettings(SettingsBlock):
-    """Where each service answers GET /metrics: "host:port". Absent: nowhere."""
-
-    secrets: str | None = None
-    lims_gateway: str | None = None
-    sync_engine: str | None = None
-
-    @field_validator("*")
-    @classmethod
-    def _is_address(cls, value: str | None) -> str | None:
-        if value is not None and not _HOST_AND_PORT.fullmatch(value):
-            raise ValueError('must be "host:port"')
-        return value
+    listen: SideAddresses = SideAddresses()
 
 
 class MetricsSettings(SettingsBlock):
-    """Figures for Prometheus, in plaintext and for anybody who reaches the address: so beyond loopback only when
+    """Where each service answers GET /metrics with figures for Prometheus, in plaintext and for anybody who reaches the address: so beyond loopback only when
     `beyond_loopback` says that this is meant."""
 
-    listen: MetricsListenSettings = MetricsListenSettings()
+    listen: SideAddresses = SideAddresses()
     beyond_loopback: bool = False
 
     @model_validator(mode="after")
