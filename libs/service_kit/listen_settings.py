@@ -91,15 +91,14 @@ class SideAddresses(SettingsBlock):
 
 
 class HealthSettings(SettingsBlock):
-    """Where each service tells its health and nothing else, in plaintext and to any address: Kubernetes' own gRPC probes
-    speak no TLS."""
+    """Where each service tells its health and nothing else, in plaintext: Kubernetes' own gRPC probes speak no TLS."""
 
     listen: SideAddresses = SideAddresses()
 
 
 class MetricsSettings(SettingsBlock):
-    """Where each service answers GET /metrics with figures for Prometheus, in plaintext and for anybody who reaches the address: so beyond loopback only when
-    `beyond_loopback` says that this is meant."""
+    """Where each service answers GET /metrics, in plaintext and for anybody who reaches the address: so beyond loopback
+    only when `beyond_loopback` says that this is meant."""
 
     listen: SideAddresses = SideAddresses()
     beyond_loopback: bool = False
