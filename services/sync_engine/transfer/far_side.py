@@ -59,8 +59,8 @@ class FarSide(Protocol):
     def check(self) -> None:
         """Returns when the destination can be written to."""
 
-    def traits(self) -> TargetTraits:
-        """What it does with names; measured at the first call."""
+    def traits(self, folder: bytes) -> TargetTraits:
+        """What it does with names, tried in `folder`, which is the attempt's own and is removed."""
         ...
 
     def free_bytes(self) -> int | None:

@@ -34,7 +34,7 @@ class IncomingFolder:
         self._numbers = itertools.count()
         self._own = threading.local()
         if root.status(self.path) is not None:
-            _remove_tree(root, self.path)
+            remove_tree(root, self.path)
         root.ensure_folder(self.path)
         try:
             self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root.fd)
@@ -50,7 +50,7 @@ class IncomingFolder:
         os.close(self.fd)
         # What ended the attempt is what matters; leftovers are swept by the next one.
         with contextlib.suppress(TransferError):
-            _remove_tree(self._root, self.path)
+            remove_tree(self._root, self.path)
 
     def new_name(self) -> bytes:
         """A name that nothing here has; names of the run never appear here. Any thread may ask."""
@@ -82,10 +82,11 @@ def sweep_incoming(root: DestinationRoot, job_id: str, *, keep_attempt: int | No
     for name in names:
         attempt = own.fullmatch(name)
         if attempt is not None and int(attempt[1]) != keep_attempt:
-            _remove_tree(root, INCOMING + b"/" + name)
+            remove_tree(root, INCOMING + b"/" + name)
 
 
-def _remove_tree(root: DestinationRoot, relative: bytes) -> None:
+def remove_tree(root: DestinationRoot, relative: bytes) -> None:
+    """A folder of the incoming one with all that is in it; none is well. TransferError."""
     try:
         shutil.rmtree(relative, dir_fd=root.fd)
     except FileNotFoundError:

@@ -13,7 +13,7 @@ from services.sync_engine.transfer.bandwidth import UNLIMITED, Bandwidth, Bandwi
 from services.sync_engine.transfer.copy_pipeline import local_failure, run_pipeline
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.file_copy import FileCopier
-from services.sync_engine.transfer.incoming import CHECK_FILE, INCOMING, IncomingFolder, sweep_incoming
+from services.sync_engine.transfer.incoming import CHECK_FILE, INCOMING, IncomingFolder, incoming_folder, sweep_incoming
 from services.sync_engine.transfer.landing import Landing
 from services.sync_engine.transfer.landing_plan import LandingPlan, plan_landing
 from services.sync_engine.transfer.name_plan import refuse_impossible_names
@@ -115,7 +115,7 @@ class MountedTransport:
         files = SourceFiles(os.fsencode(source))
         place = os.fsencode(target)
         with self._opened() as root:
-            refuse_impossible_names(entries, self._target_traits(root))
+            refuse_impossible_names(entries, self._target_traits(root, os.fsencode(incoming_folder(job_id, attempt))))
             plan = plan_landing(root, files, place, entries, landed, control)
             _refuse_if_full(root, plan)
             progress.begin(ProgressPhase.COPYING, len(plan.send), plan.bytes_to_send)
@@ -195,10 +195,10 @@ class MountedTransport:
             yield root
             self._incoming_seen = present or root.status(INCOMING) is not None
 
-    def _target_traits(self, root: DestinationRoot) -> TargetTraits:
+    def _target_traits(self, root: DestinationRoot, folder: bytes) -> TargetTraits:
         with self._traits_lock:
             if self._traits is None:
-                self._traits = probe_target(root)
+                self._traits = probe_target(root, folder)
             return self._traits
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -85,11 +84,10 @@ class RcloneFar:
                 f"{self._remote.name} keeps no modification times; of WebDAV, its vendor must be configured in rclone",
             )
 
-    def traits(self) -> TargetTraits:
+    def traits(self, folder: bytes) -> TargetTraits:
         """As `FarSide.traits`, from what rclone knows of the backend, and what the server does with names."""
         self._refuse_lost_times()
         altered = altered_names(backend_encoding(self._daemon, self._remote.name))
-        folder = INCOMING + b"/probe-" + secrets.token_hex(8).encode("ascii")
         try:
             tried = try_names(self._daemon, self._fs, folder, altered)
         finally:

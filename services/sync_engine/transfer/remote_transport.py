@@ -92,7 +92,7 @@ class RemoteTransport:
         files, place = SourceFiles(os.fsencode(source)), os.fsencode(target)
         incoming = os.fsencode(incoming_folder(job_id, attempt))
         with self._place.open(control) as far:
-            refuse_impossible_names(entries, self._target_traits(far))
+            refuse_impossible_names(entries, self._target_traits(far, incoming))
             plan = plan_remote(far, files, place, entries, landed, self._max_stream_bytes, control)
             free = far.free_bytes() if plan.send else None
             if free is not None and plan.bytes_to_send > free:
@@ -196,8 +196,8 @@ class RemoteTransport:
                 if name.startswith(own) and number.isdigit() and int(number) != keep_attempt:
                     far.remove(INCOMING + b"/" + name)
 
-    def _target_traits(self, far: FarSide) -> TargetTraits:
+    def _target_traits(self, far: FarSide, folder: bytes) -> TargetTraits:
         with self._traits_lock:
             if self._traits is None:
-                self._traits = far.traits()
+                self._traits = far.traits(folder)
             return self._traits

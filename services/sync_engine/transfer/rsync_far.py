@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shlex
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,6 @@ from contextlib import contextmanager
 from services.sync_engine.transfer import far_scripts as scripts
 from services.sync_engine.transfer.bandwidth import Bandwidth
 from services.sync_engine.transfer.far_side import FarDigests, FarName, NotLanded
-from services.sync_engine.transfer.incoming import INCOMING
 from services.sync_engine.transfer.private_folder import private_folder, write_private
 from services.sync_engine.transfer.rsync_failures import RSYNC_FAILURES
 from services.sync_engine.transfer.rsync_send import RsyncSend
@@ -85,10 +83,9 @@ class RsyncFar:
             if error.kind is not FailureKind.DESTINATION_FULL:
                 raise
 
-    def traits(self) -> TargetTraits:
+    def traits(self, folder: bytes) -> TargetTraits:
         """As `FarSide.traits`. CONFIGURATION when the far end lacks what is needed there."""
         self._refuse_old_far_tools()
-        folder = INCOMING + b"/probe-" + secrets.token_hex(8).encode("ascii")
         forms = [unicodedata.normalize(form, "e\u0301").encode() for form in ("NFC", "NFD")]
         said = self._ssh.must("trying names", scripts.PROBE, [self._root, folder, *forms, b"\xff\xfe"]).split()
         if b"hard_links" not in said:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import unicodedata
 
 from services.sync_engine.transfer.destination_root import DestinationRoot
-from services.sync_engine.transfer.incoming import INCOMING
+from services.sync_engine.transfer.incoming import INCOMING, remove_tree
 from services.sync_engine.transfer.system_error import destination_error
 from services.sync_engine.transfer.transport import TargetTraits
 
@@ -17,10 +16,11 @@ _COMPOSED = unicodedata.normalize("NFC", "e\u0301")
 _REFUSES_THE_NAME = frozenset({errno.EILSEQ, errno.EINVAL, errno.ENAMETOOLONG, errno.ENOENT})
 
 
-def probe_target(root: DestinationRoot) -> TargetTraits:
-    """Makes a few empty files in a folder of its own and removes them. TransferError when not even that works."""
-    folder = INCOMING + b"/probe-" + secrets.token_hex(8).encode("ascii")
+def probe_target(root: DestinationRoot, folder: bytes) -> TargetTraits:
+    """Makes a few empty files in `folder`, which is the attempt's own, and removes it: what a killed engine leaves is
+    swept by the job's next attempt. TransferError when not even that works."""
     root.ensure_folder(INCOMING)
+    remove_tree(root, folder)
     try:
         os.mkdir(folder, dir_fd=root.fd)
         try:

@@ -285,8 +285,9 @@ ELSEWHERE = (
     "sync.job.copy_repaired",
     "sync.job.receipt",
     "sync.destination.",
+    "sync.staging.",
 )
-"""What happens after a job is sealed has tests of its own, and so has what is noted of a destination."""
+"""What happens after a job is sealed has tests of its own; so have staging, and what is noted of a destination."""
 
 
 def test_every_event_until_a_job_is_sealed_is_a_boundary() -> None:
@@ -412,9 +413,13 @@ async def _ended_right(turn: Turn, engine: Engine, *, cancelled: bool) -> None:
 
 async def _is_consistent(engine: Engine) -> None:
     # A destination that is looked at just now has a file there for an instant.
-    async with asyncio.timeout(60):
-        while list((engine.site.nas() / ".labferry-incoming").iterdir()):
-            await asyncio.sleep(0.01)
+    incoming = engine.site.nas() / ".labferry-incoming"
+    try:
+        async with asyncio.timeout(60):
+            while list(incoming.iterdir()):
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(list(incoming.rglob("*"))) from None
     assert (await engine.log.VerifyLog(event_log_service_pb2.VerifyLogRequest())).intact
     rebuilt = await engine.log.RebuildProjections(event_log_service_pb2.RebuildProjectionsRequest(dry_run=True))
     assert not any(p.differences for p in rebuilt.projections)
