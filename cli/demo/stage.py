@@ -18,7 +18,7 @@ DEFAULT_FOLDER = Path(".demo")
 EQUIPMENT = "CONFOCAL_01"
 SLOW_EQUIPMENT = "LIGHTSHEET_02"
 _SLOW_MBPS = 800
-_PORTS = {ServiceName.SECRETS: 7401, ServiceName.LIMS_GATEWAY: 7402, ServiceName.SYNC_ENGINE: 7403}
+PORTS = {ServiceName.SECRETS: 7401, ServiceName.LIMS_GATEWAY: 7402, ServiceName.SYNC_ENGINE: 7403}
 LIMS_EMAIL = "demo@lab.example"
 
 
@@ -95,7 +95,7 @@ class Stage:
 
 def _addresses() -> dict[ServiceName, str]:
     """Ports that other programs can call, as the pages do; another free one where one is taken."""
-    return {service: _free(f"127.0.0.1:{port}") for service, port in _PORTS.items()}
+    return {service: _free(f"127.0.0.1:{port}") for service, port in PORTS.items()}
 
 
 def _free(address: str) -> str:

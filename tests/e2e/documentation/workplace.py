@@ -22,7 +22,7 @@ from typing import IO, Any
 import grpc
 
 from cli.demo.made_run import make_run
-from cli.demo.stage import EQUIPMENT, LIMS_EMAIL, Stage
+from cli.demo.stage import EQUIPMENT, LIMS_EMAIL, PORTS, Stage
 from labferry.lims.v1 import lims_service_pb2, lims_service_pb2_grpc
 from labferry.secrets.v1 import secrets_service_pb2, secrets_service_pb2_grpc
 from labferry.sync.v1 import (
@@ -33,7 +33,6 @@ from labferry.sync.v1 import (
     sync_service_pb2_grpc,
 )
 from libs.service_kit.identity import OPERATOR_TOKEN_FILE, ServiceName
-from libs.service_kit.settings import ListenSettings
 from tests.e2e.documentation.pages import REPOSITORY
 from tests.e2e.documentation.shell import Shell
 
@@ -60,10 +59,9 @@ class Workplace:
         return {**kept, "PATH": f"{self.folder / 'stand-in'}:{BIN}:{kept['PATH']}", "COLUMNS": "200"}
 
     def literal(self, text: str) -> str:
-        """The pages name the default ports; here they may be taken, so other ones stand for them."""
-        defaults = ListenSettings()
-        for service in ServiceName:
-            text = text.replace(getattr(defaults, service), self.stage.addresses[service])
+        """The pages name the demo's ports; here they may be taken, so other ones stand for them."""
+        for service, port in PORTS.items():
+            text = text.replace(f"127.0.0.1:{port}", self.stage.addresses[service])
         return text
 
     def shell(self) -> Shell:

@@ -57,10 +57,12 @@ class RunningLims:
 
 
 @asynccontextmanager
-async def running_lims(folder: Path, projects: int = 12, tls: Sequence[str] = ()) -> AsyncIterator[RunningLims]:
+async def running_lims(
+    folder: Path, projects: int = 12, tls: Sequence[str] = (), password: str = PASSWORD
+) -> AsyncIterator[RunningLims]:
     """`tls`: the options that make it speak TLS."""
     password_file = folder / "lims-password"
-    password_file.write_text(PASSWORD)
+    password_file.write_text(password)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "cli.demo.lims_server", "--email", EMAIL),
         *("--password-file", str(password_file), "--projects", str(projects), *tls),
