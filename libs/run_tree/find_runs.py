@@ -22,10 +22,13 @@ def find_runs(local_root: Path, equipment_id: str, project: str | None = None) -
 
     OSError when a folder can't be listed. A folder that vanishes meanwhile holds no runs.
     """
-    for name in find_projects(local_root, equipment_id) if project is None else (project,):
+    for name in find_projects(local_root, equipment_id):
+        if project is not None and name != project:
+            continue
         folder = local_root / equipment_id / name
-        for group in ("", *(kind.group for kind in RunKind)):
-            for leaf in _folders(folder / group):
+        below = _folders(folder)
+        for group in ("", *(kind.group for kind in RunKind if kind.group in below)):
+            for leaf in _folders(folder / group) if group else below:
                 if RunKind.of_leaf(leaf) is not None:
                     yield RunPath(equipment_id, name, group, leaf)
 

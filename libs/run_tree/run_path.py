@@ -189,7 +189,11 @@ def resolve_inside(root: Path, relative: str) -> Path:
     if relative.startswith("/") or ".." in relative.split("/"):
         raise PathOutsideRootError(f"{relative!r} climbs out of its root.")
     real_root = os.path.realpath(root)
-    resolved = os.path.realpath(os.path.join(real_root, relative))
+    try:
+        resolved = os.path.realpath(os.path.join(real_root, relative))
+    except OSError as error:
+        # A folder on the way became a symlink, or a symlink a folder, between two looks.
+        raise PathOutsideRootError(f"{relative!r} can't be followed: {error.strerror}.") from error
     if os.path.commonpath((real_root, resolved)) != real_root:
         raise PathOutsideRootError(f"{relative!r} leads out of its root through a symlink.")
     return Path(resolved)

@@ -81,7 +81,12 @@ class RunLocator:
             raise PathOutsideRootsError(f"{folder!r} is not an absolute path", metadata={"path": folder})
         roots = dict.fromkeys(root for equipment in self._equipment.values() for root in self.roots_of(equipment))
         for root in map(os.path.realpath, roots):
-            resolved = os.path.realpath(folder)
+            try:
+                resolved = os.path.realpath(folder)
+            except OSError as error:
+                # A folder on the way became a symlink, or a symlink a folder, between two looks.
+                problem = f"{folder!r} can't be followed: {error.strerror}"
+                raise PathOutsideRootsError(problem, metadata={"path": folder}) from error
             if resolved != root and os.path.commonpath((root, resolved)) == root:
                 if not os.path.isdir(resolved):
                     raise RunNotFoundError(f"there is no folder {folder}", metadata={"run": folder})

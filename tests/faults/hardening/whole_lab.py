@@ -81,6 +81,9 @@ async def whole_lab() -> AsyncIterator[WholeLab]:
         lab.write_passphrase()
         lab.settings["secrets"] = {"backend": "encrypted_file", "passphrase_file": str(lab.passphrase_file)}
         lab.settings["lims"] = {"endpoint": "http://127.0.0.1:9/api/v1", "email": "ops@lab.example"}
+        staging = lab.folder / "staging"
+        staging.mkdir()
+        lab.settings["orchestrator"] = {"staging_root": str(staging), "settle_seconds": 30}
         # Floods are of TCP connections; nobody here calls the engine by its configured address.
         lab.settings["listen"]["sync_engine"] = "127.0.0.1:0"
         started = await asyncio.gather(*(start(lab, name) for name in SERVICES))
