@@ -1,4 +1,4 @@
-"""labferry secret: status, initialize, unseal, change-passphrase, seal, set, list, delete."""
+"""labferry secret: status, initialize, unseal, change-passphrase, upgrade, seal, set, list, delete."""
 
 from __future__ import annotations
 
@@ -96,6 +96,22 @@ def change_passphrase(
             stub = secrets_service_pb2_grpc.SecretsServiceStub(channel)
             _print_status(await stub.ChangePassphrase(request), output)
         note("if secrets.passphrase_file is configured, put the new one there")
+
+    run_command(work())
+
+
+@app.command(epilog="Example: labferry secret upgrade")
+def upgrade(
+    output: OutputOption = OutputFormat.TABLE, config: ConfigOption = None, token_file: TokenOption = None
+) -> None:
+    """Write the encrypted file in the newest version, which ExLab-Wizard can't read. There is no way back."""
+
+    async def work() -> None:
+        connection = connect(config, token_file)
+        request = secrets_service_pb2.UpgradeStoreRequest(passphrase=_hidden("Passphrase"))
+        async with connection.channel(ServiceName.SECRETS) as channel:
+            stub = secrets_service_pb2_grpc.SecretsServiceStub(channel)
+            _print_status(await stub.UpgradeStore(request), output)
 
     run_command(work())
 

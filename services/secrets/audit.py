@@ -26,6 +26,7 @@ class PassphraseSource(StrEnum):
     CALL = "call"
     FILE = "file"
     CHANGE = "change"
+    UPGRADE = "upgrade"
 
 
 class ReadRefusal(StrEnum):
@@ -75,6 +76,10 @@ class Audit:
 
     async def passphrase_changed(self, by: Asker) -> None:
         await self._append(STORE_STREAM, facts.SecretPassphraseChanged(), by)
+
+    async def store_upgraded(self, by: Asker, from_version: int, to_version: int) -> None:
+        fact = facts.SecretStoreUpgraded(from_version=from_version, to_version=to_version)
+        await self._append(STORE_STREAM, fact, by)
 
     async def attempts_so_far(self) -> PassphraseAttempts:
         """The wrong passphrases that this log tells of."""

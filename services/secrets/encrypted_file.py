@@ -14,12 +14,16 @@ from services.secrets.errors import (
     NotInitializedError,
     SealedError,
     StoreDamagedError,
+    StoreDowngradedError,
     StoreUnusableError,
     UnknownVersionError,
     WrongPassphraseError,
 )
+from services.secrets.file_errors import FormatError, KeyMismatchError, OtherVersionError
+from services.secrets.file_header import FIRST_VERSION, Header, new_header
 from services.secrets.key_check import KeyCheck
 from services.secrets.private_file import Signature
+from services.secrets.secret_id import SecretId
 from services.secrets.secret_text import SecretText
 
 
@@ -38,10 +42,10 @@ class FileReplacedError(SealedError):
 class OpenFile:
     """What is in memory while the file is unsealed. `signature` is the file's when it was read."""
 
-    salt: bytes
+    header: Header
     signature: Signature
     key: bytearray = field(repr=False)
-    entries: Mapping[str, SecretText] = field(repr=False)
+    entries: Mapping[SecretId, SecretText] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +54,13 @@ class StagedWrite:
 
     temporary: Path
     base: Signature | None
-    salt: bytes
+    header: Header
     key: bytearray = field(repr=False)
-    entries: Mapping[str, SecretText] = field(repr=False)
+    entries: Mapping[SecretId, SecretText] = field(repr=False)
 
 
 class EncryptedFile:
-    """One file of version 1 (FORMATS §8). Its owner serialises the calls that change it.
+    """One file of version 1 (FORMATS §8) or 2. Its owner serialises the calls that change it.
 
     Changing it takes two steps, so that the event can be written in between: `stage` makes the content durable beside
     the file, `commit` gives it its place. What another program writes is noticed at the next call.
@@ -72,6 +76,11 @@ class EncryptedFile:
     def sealed(self) -> bool:
         return self._open is None
 
+    @property
+    def version(self) -> int | None:
+        """Version of the open file; None while it is sealed."""
+        return None if self._open is None else self._open.header.version
+
     def exists(self) -> bool:
         """One lstat of a local file: quick enough for the event loop."""
         try:
@@ -79,8 +88,12 @@ class EncryptedFile:
         except OSError as error:
             raise self._unusable(error) from error
 
-    async def entries(self) -> Mapping[str, SecretText]:
-        """Username → secret, from memory unless the file changed.
+    async def holds_every_service(self) -> bool:
+        """Whether it has a place for other services than the default one. Errors as `entries`."""
+        return (await self._current()).header.holds_every_service
+
+    async def entries(self) -> Mapping[SecretId, SecretText]:
+        """What it holds, from memory unless the file changed.
 
         Errors: NotInitializedError, SealedError, FileReplacedError, StoreDamagedError, UnsafeModeError,
         UnknownVersionError, StoreUnusableError.
@@ -103,7 +116,7 @@ class EncryptedFile:
             self._looked.note()
             return opened
         # A copy: sealing erases the one in memory, perhaps while the thread decrypts.
-        found = await asyncio.to_thread(self._reread, opened.salt, bytearray(opened.key))
+        found = await asyncio.to_thread(self._reread, opened.header, bytearray(opened.key))
         if self._open is not opened:
             # Somebody else sealed or reread it meanwhile: their state counts.
             return await self._current()
@@ -135,17 +148,17 @@ class EncryptedFile:
         """A file without entries, under a fresh salt. AlreadyInitializedError when there is one."""
         return await asyncio.to_thread(self._stage_first, passphrase)
 
-    async def stage(self, change: Mapping[str, SecretText | None]) -> StagedWrite:
+    async def stage(self, change: Mapping[SecretId, SecretText | None]) -> StagedWrite:
         """The present entries with `change` applied; None removes a name. Errors as `entries`."""
         opened = await self._current()
         entries = {**opened.entries, **{n: v for n, v in change.items() if v is not None}}
         for name in [n for n, v in change.items() if v is None]:
             entries.pop(name, None)
-        return await asyncio.to_thread(self._stage, entries, bytearray(opened.key), opened.salt, opened.signature)
+        return await asyncio.to_thread(self._stage, entries, bytearray(opened.key), opened.header, opened.signature)
 
-    async def stage_anew(self, opened: OpenFile, passphrase: SecretText) -> StagedWrite:
-        """What was opened, under a key of its own that another passphrase makes."""
-        return await asyncio.to_thread(self._stage_anew, opened, passphrase)
+    async def stage_anew(self, opened: OpenFile, passphrase: SecretText, version: int) -> StagedWrite:
+        """What was opened, in this version, under a key of its own that the passphrase makes with a fresh salt."""
+        return await asyncio.to_thread(self._stage_anew, opened, passphrase, version)
 
     async def commit(self, staged: StagedWrite) -> None:
         """FileChangedError when another program wrote since; AlreadyInitializedError when a first file has company."""
@@ -156,32 +169,35 @@ class EncryptedFile:
 
     # What follows blocks and runs in threads. It touches nothing of `self` that changes.
 
-    def _reread(self, salt: bytes, key: bytearray) -> OpenFile | None:
+    def _reread(self, header: Header, key: bytearray) -> OpenFile | None:
         """The file as it is now; None when it needs another key."""
         envelope, signature = self._read()
-        if envelope.salt != salt:
+        if envelope.header != header:
             return None
         try:
             entries = self._decrypt(envelope, key)
-        except file_format.KeyMismatchError:
+        except KeyMismatchError:
             raise StoreDamagedError(
                 self.path, "the key that opened it before does not (altered, or encrypted anew by another program)"
             ) from None
-        return OpenFile(salt, signature, key, entries)
+        return OpenFile(header, signature, key, entries)
 
     def _try_passphrase(self, passphrase: SecretText) -> OpenFile:
         envelope, signature = self._read()
-        key = file_format.derive_key(passphrase, envelope.salt)
+        header = envelope.header
+        key = file_format.derive_key(passphrase, header)
         try:
             entries = self._decrypt(envelope, key)
-            self._key_check.remember(key, envelope.salt)
-        except file_format.KeyMismatchError:
-            if self._key_check.recognises(key, envelope.salt):
+            if header.version < self._key_check.version():
+                raise StoreDowngradedError(self.path, header.version)
+            self._key_check.remember(key, header)
+        except KeyMismatchError:
+            if self._key_check.recognises(key, header.salt):
                 raise StoreDamagedError(self.path, "the right passphrase does not open its ciphertext") from None
             raise WrongPassphraseError() from None
         except OSError as error:
             raise self._unusable(error) from error
-        return OpenFile(envelope.salt, signature, key, entries)
+        return OpenFile(header, signature, key, entries)
 
     def _read(self) -> tuple[file_format.Envelope, Signature]:
         try:
@@ -193,15 +209,15 @@ class EncryptedFile:
             raise self._unusable(error) from error
         try:
             return file_format.decode_envelope(content.data), content.signature
-        except file_format.OtherVersionError as error:
+        except OtherVersionError as error:
             raise UnknownVersionError(self.path, error.version) from error
-        except file_format.FormatError as error:
+        except FormatError as error:
             raise StoreDamagedError(self.path, str(error)) from error
 
-    def _decrypt(self, envelope: file_format.Envelope, key: bytearray) -> dict[str, SecretText]:
+    def _decrypt(self, envelope: file_format.Envelope, key: bytearray) -> dict[SecretId, SecretText]:
         try:
             return file_format.decrypt(envelope, key)
-        except file_format.FormatError as error:
+        except FormatError as error:
             raise StoreDamagedError(self.path, str(error)) from None
 
     def _stage_first(self, passphrase: SecretText) -> StagedWrite:
@@ -211,22 +227,22 @@ class EncryptedFile:
                 raise AlreadyInitializedError(self.path)
         except OSError as error:
             raise self._unusable(error) from error
-        salt = file_format.new_salt()
-        return self._stage({}, file_format.derive_key(passphrase, salt), salt, None)
+        header = new_header(FIRST_VERSION)
+        return self._stage({}, file_format.derive_key(passphrase, header), header, None)
 
     def _stage(
-        self, entries: Mapping[str, SecretText], key: bytearray, salt: bytes, base: Signature | None
+        self, entries: Mapping[SecretId, SecretText], key: bytearray, header: Header, base: Signature | None
     ) -> StagedWrite:
         try:
             private_file.check_folder(self.path.parent)
-            temporary = private_file.write_beside(self.path, file_format.encode(entries, key, salt))
+            temporary = private_file.write_beside(self.path, file_format.encode(entries, key, header))
         except OSError as error:
             raise self._unusable(error) from error
-        return StagedWrite(temporary, base, salt, key, entries)
+        return StagedWrite(temporary, base, header, key, entries)
 
-    def _stage_anew(self, opened: OpenFile, passphrase: SecretText) -> StagedWrite:
-        salt = file_format.new_salt()
-        return self._stage(opened.entries, file_format.derive_key(passphrase, salt), salt, opened.signature)
+    def _stage_anew(self, opened: OpenFile, passphrase: SecretText, version: int) -> StagedWrite:
+        header = new_header(version)
+        return self._stage(opened.entries, file_format.derive_key(passphrase, header), header, opened.signature)
 
     def _commit(self, staged: StagedWrite) -> OpenFile:
         try:
@@ -237,7 +253,7 @@ class EncryptedFile:
                 if private_file.signature_of(self.path) != staged.base:
                     raise FileChangedError(f"{self.path} changed while it was being rewritten")
                 private_file.replace_with(staged.temporary, self.path)
-            self._key_check.remember(staged.key, staged.salt)
+            self._key_check.remember(staged.key, staged.header)
             signature = private_file.signature_of(self.path)
         except FileExistsError:
             raise AlreadyInitializedError(self.path) from None
@@ -246,7 +262,7 @@ class EncryptedFile:
         if signature is None or signature.inode != written.st_ino:
             # Somebody replaced it right after us: a signature that fits nothing makes the next call read theirs.
             signature = Signature.of(written)
-        return OpenFile(staged.salt, signature, staged.key, staged.entries)
+        return OpenFile(staged.header, signature, staged.key, staged.entries)
 
     def _unusable(self, error: OSError) -> StoreUnusableError:
         return StoreUnusableError(self.path, error.strerror or type(error).__name__)

@@ -68,8 +68,21 @@ class UnknownVersionError(LabferryError):
 
     def __init__(self, path: Path, version: str) -> None:
         super().__init__(
-            f"{path} has version {version}; this release reads version 1",
+            f"{path} has version {version}; this release reads versions 1 and 2",
             metadata={"path": str(path), "version": version},
+        )
+
+
+class StoreDowngradedError(LabferryError):
+    """An older version lies where an upgraded file was."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = _reason(reasons.ERROR_REASON_STORE_DOWNGRADED)
+
+    def __init__(self, path: Path, version: int) -> None:
+        super().__init__(
+            f"{path} has version {version}, and was upgraded before; put the upgraded file back",
+            metadata={"path": str(path), "version": str(version)},
         )
 
 

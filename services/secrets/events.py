@@ -11,6 +11,7 @@ STORE_STREAM = "secrets-store"
 STORE_INITIALIZED = "secrets.store_initialized.v1"
 STORE_UNSEALED = "secrets.store_unsealed.v1"
 PASSPHRASE_CHANGED = "secrets.passphrase_changed.v1"
+STORE_UPGRADED = "secrets.store_upgraded.v1"
 UNSEAL_REFUSED = "secrets.unseal_refused.v1"
 SECRET_SET = "secrets.secret.set.v1"
 SECRET_DELETED = "secrets.secret.deleted.v1"
@@ -23,6 +24,7 @@ EVENT_TYPES = EventTypes(
         EventType(STORE_UNSEALED, secret_events_pb2.SecretStoreUnsealed),
         EventType("secrets.store_sealed.v1", secret_events_pb2.SecretStoreSealed),
         EventType(PASSPHRASE_CHANGED, secret_events_pb2.SecretPassphraseChanged),
+        EventType(STORE_UPGRADED, secret_events_pb2.SecretStoreUpgraded),
         EventType(UNSEAL_REFUSED, secret_events_pb2.SecretUnsealRefused),
         EventType("secrets.names_listed.v1", secret_events_pb2.SecretNamesListed),
         EventType("secrets.secret.read.v1", secret_events_pb2.SecretRead),

@@ -32,6 +32,7 @@ ROLES = {
     "Initialize": OPERATORS,
     "Unseal": OPERATORS,
     "ChangePassphrase": OPERATORS,
+    "UpgradeStore": OPERATORS,
     "Seal": OPERATORS,
     # Whoever is known may ask; access.py decides, so that each refusal is an event.
     "GetSecret": READERS,
@@ -66,6 +67,10 @@ class SecretsServicer(pb_grpc.SecretsServiceServicer):
         await self._vault.change_passphrase(old, new, _asker())
         return self._status()
 
+    async def UpgradeStore(self, request: pb.UpgradeStoreRequest, context: Context) -> pb.GetStatusResponse:
+        await self._vault.upgrade(requests.passphrase(request.passphrase), _asker())
+        return self._status()
+
     async def Seal(self, request: pb.SealRequest, context: Context) -> pb.GetStatusResponse:
         await self._vault.seal(_asker())
         return self._status()
@@ -93,6 +98,7 @@ class SecretsServicer(pb_grpc.SecretsServiceServicer):
             sealed=status.sealed,
             initialized=status.initialized,
             path=str(status.file or ""),
+            format_version=status.format_version or 0,
         )
 
 

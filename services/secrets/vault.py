@@ -18,7 +18,7 @@ from libs.service_kit.errors import FieldViolation, InvalidRequestError, Labferr
 from libs.service_kit.settings import SecretsBackend
 from services.secrets.access import may_read
 from services.secrets.audit import SERVICE_ITSELF, Asker, Audit, FailedChange, PassphraseSource, ReadRefusal
-from services.secrets.encrypted_file import EncryptedFile, FileChangedError, FileReplacedError, OpenFile
+from services.secrets.encrypted_file import EncryptedFile, FileChangedError, FileReplacedError, OpenFile, StagedWrite
 from services.secrets.errors import (
     AlreadyInitializedError,
     NotInitializedError,
@@ -29,6 +29,7 @@ from services.secrets.errors import (
     TooManyAttemptsError,
     WrongPassphraseError,
 )
+from services.secrets.file_header import LAST_VERSION
 from services.secrets.names import KnownName, LogNames, merge_names
 from services.secrets.os_keyring import OsKeyring
 from services.secrets.passphrase_attempts import PassphraseAttempts
@@ -48,6 +49,8 @@ class VaultStatus:
     sealed: bool
     initialized: bool
     file: Path | None
+    format_version: int | None
+    """Of the open file."""
 
 
 class Vault:
@@ -91,9 +94,15 @@ class Vault:
 
     def status(self) -> VaultStatus:
         if self._keyring is not None:
-            return VaultStatus(SecretsBackend.OS_KEYRING, sealed=False, initialized=True, file=None)
+            return VaultStatus(
+                SecretsBackend.OS_KEYRING, sealed=False, initialized=True, file=None, format_version=None
+            )
         return VaultStatus(
-            SecretsBackend.ENCRYPTED_FILE, sealed=self.sealed, initialized=self._file.exists(), file=self._file.path
+            SecretsBackend.ENCRYPTED_FILE,
+            sealed=self.sealed,
+            initialized=self._file.exists(),
+            file=self._file.path,
+            format_version=self._file.version,
         )
 
     async def read(self, secret: SecretId, by: Asker) -> SecretText:
@@ -121,9 +130,9 @@ class Vault:
 
     async def list_names(self, service: str, by: Asker) -> Sequence[KnownName]:
         """The names that the log and the file know, sorted. SealedError while the file can't be asked."""
-        in_file: Mapping[str, SecretText] = {}
-        if service == DEFAULT_SERVICE and self._file_counts():
-            in_file = await self._entries()
+        in_file: Sequence[str] = ()
+        if self._file_counts():
+            in_file = [secret.username for secret in await self._entries() if secret.service == service]
         from_log = await self._names.of_service(service)
         if self._keyring is None:
             # The file is all there is: what the log remembers and the file lacks was removed by another program.
@@ -154,6 +163,10 @@ class Vault:
         """Encrypts the file anew, whole or not at all. Errors as `unseal`."""
         await self._to_the_end(self._change_passphrase(old, new, by))
 
+    async def upgrade(self, passphrase: SecretText, by: Asker) -> None:
+        """Writes the file in the newest version, whole or not at all. Errors as `unseal`."""
+        await self._to_the_end(self._upgrade(passphrase, by))
+
     async def seal(self, by: Asker) -> None:
         """Forgets key and values. Nothing happens when it is sealed."""
         await self._to_the_end(self._seal(by))
@@ -180,15 +193,15 @@ class Vault:
             found = await self._keyring.get(secret)
             if found is not None:
                 return found
-        if secret.service != DEFAULT_SERVICE or not self._file_counts():
+        if not self._file_counts():
             return None
-        return (await self._entries()).get(secret.username)
+        return (await self._entries()).get(secret)
 
     def _file_counts(self) -> bool:
         """Behind a keyring, the file counts only if it exists; alone, its absence is an error to be told."""
         return self._keyring is None or self._file.exists()
 
-    async def _entries(self) -> Mapping[str, SecretText]:
+    async def _entries(self) -> Mapping[SecretId, SecretText]:
         try:
             return await self._file.entries()
         except FileReplacedError:
@@ -203,11 +216,11 @@ class Vault:
             async with self._failure_recorded(by, secret, FailedChange.SET):
                 await self._keyring.set(secret, value)
             return replaced
-        if secret.service != DEFAULT_SERVICE:
+        replaced = secret in await self._entries()
+        if secret.service != DEFAULT_SERVICE and not await self._file.holds_every_service():
             raise InvalidRequestError(
-                FieldViolation("service", f'the encrypted file keeps secrets of service "{DEFAULT_SERVICE}" only')
+                FieldViolation("service", f'version 1 of the encrypted file keeps service "{DEFAULT_SERVICE}" only')
             )
-        replaced = secret.username in await self._entries()
         await self._change_file(
             secret, value, by, FailedChange.SET, lambda: self._audit.secret_set(by, secret, replaced=replaced)
         )
@@ -215,8 +228,8 @@ class Vault:
 
     async def _delete(self, secret: SecretId, reason: str, by: Asker) -> bool:
         in_file = False
-        if secret.service == DEFAULT_SERVICE and self._file_counts():
-            in_file = secret.username in await self._entries()
+        if self._file_counts():
+            in_file = secret in await self._entries()
         existed = in_file or (self._keyring is not None and await self._keyring.get(secret) is not None)
 
         async def record() -> None:
@@ -239,7 +252,7 @@ class Vault:
         change: FailedChange,
         record: Callable[[], Awaitable[None]],
     ) -> None:
-        staged = await self._file.stage({secret.username: value})
+        staged = await self._file.stage({secret: value})
         try:
             await record()
             async with self._failure_recorded(by, secret, change):
@@ -250,7 +263,7 @@ class Vault:
                     except FileChangedError:
                         # The wizard wrote in between: our change goes onto what it left.
                         await self._file.discard(staged)
-                        staged = await self._file.stage({secret.username: value})
+                        staged = await self._file.stage({secret: value})
                 raise StoreUnusableError(self._file.path, "another program keeps rewriting it")
         finally:
             await self._file.discard(staged)
@@ -296,11 +309,23 @@ class Vault:
         return opened
 
     async def _change_passphrase(self, old: SecretText, new: SecretText, by: Asker) -> None:
-        was_sealed = self._file.sealed
         opened = await self._opened(old, PassphraseSource.CHANGE, by)
-        staged = await self._file.stage_anew(opened, new)
+        staged = await self._file.stage_anew(opened, new, opened.header.version)
+        await self._rewrite(staged, self._audit.passphrase_changed(by))
+
+    async def _upgrade(self, passphrase: SecretText, by: Asker) -> None:
+        opened = await self._opened(passphrase, PassphraseSource.UPGRADE, by)
+        version = opened.header.version
+        if version == LAST_VERSION:
+            return
+        staged = await self._file.stage_anew(opened, passphrase, LAST_VERSION)
+        await self._rewrite(staged, self._audit.store_upgraded(by, version, LAST_VERSION))
+
+    async def _rewrite(self, staged: StagedWrite, record: Awaitable[None]) -> None:
+        """Puts a whole new file in the place of the other. It is as sealed afterwards as it was."""
+        was_sealed = self._file.sealed
         try:
-            await self._audit.passphrase_changed(by)
+            await record
             await self._file.commit(staged)
         except FileChangedError as error:
             raise StoreUnusableError(self._file.path, "another program rewrote it meanwhile; try again") from error

@@ -95,6 +95,32 @@ class SecretPassphraseChanged(_message.Message):
 Global___SecretPassphraseChanged: _TypeAlias = SecretPassphraseChanged  # noqa: Y015
 
 @_typing.final
+class SecretStoreUpgraded(_message.Message):
+    """secrets.store_upgraded.v1: the file is about to be written anew in a newer version. Stream "secrets-store"."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_VERSION_FIELD_NUMBER: _builtins.int
+    TO_VERSION_FIELD_NUMBER: _builtins.int
+    from_version: _builtins.int
+    """Version that it has."""
+    to_version: _builtins.int
+    """Version that it is to have."""
+    def __init__(
+        self,
+        *,
+        from_version: _builtins.int = ...,
+        to_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_version", b"from_version", "to_version", b"to_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretStoreUpgraded: _TypeAlias = SecretStoreUpgraded  # noqa: Y015
+
+@_typing.final
 class SecretUnsealRefused(_message.Message):
     """secrets.unseal_refused.v1: a passphrase was wrong. Stream "secrets-store"."""
 
@@ -102,7 +128,7 @@ class SecretUnsealRefused(_message.Message):
 
     SOURCE_FIELD_NUMBER: _builtins.int
     source: _builtins.str
-    """Where the passphrase came from: "call", "file", "prompt", or "change" for the present one when it was to be changed."""
+    """Where the passphrase came from: "call", "file", "prompt", "change" for the present one when it was to be changed, or "upgrade"."""
     def __init__(
         self,
         *,

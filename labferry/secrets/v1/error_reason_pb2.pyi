@@ -46,6 +46,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: the OS keyring does not answer."""
     ERROR_REASON_TOO_MANY_ATTEMPTS: _ErrorReason.ValueType  # 11
     """RESOURCE_EXHAUSTED: too soon after wrong passphrases; nothing was tried. RetryInfo says when."""
+    ERROR_REASON_STORE_DOWNGRADED: _ErrorReason.ValueType  # 12
+    """FAILED_PRECONDITION: the file has an older version than the one it was upgraded to. Metadata: path, version."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of SecretsService, in google.rpc.ErrorInfo.reason without the prefix, domain "secrets.labferry"."""
@@ -74,4 +76,6 @@ ERROR_REASON_KEYRING_UNAVAILABLE: ErrorReason.ValueType  # 10
 """UNAVAILABLE: the OS keyring does not answer."""
 ERROR_REASON_TOO_MANY_ATTEMPTS: ErrorReason.ValueType  # 11
 """RESOURCE_EXHAUSTED: too soon after wrong passphrases; nothing was tried. RetryInfo says when."""
+ERROR_REASON_STORE_DOWNGRADED: ErrorReason.ValueType  # 12
+"""FAILED_PRECONDITION: the file has an older version than the one it was upgraded to. Metadata: path, version."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -71,6 +71,7 @@ class GetStatusResponse(_message.Message):
     SEALED_FIELD_NUMBER: _builtins.int
     INITIALIZED_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
+    FORMAT_VERSION_FIELD_NUMBER: _builtins.int
     backend: Global___Backend.ValueType
     """Backend in use."""
     sealed: _builtins.bool
@@ -79,6 +80,8 @@ class GetStatusResponse(_message.Message):
     """Whether the encrypted file exists. Always true for the OS keyring."""
     path: _builtins.str
     """Path of the encrypted file. Empty for the OS keyring."""
+    format_version: _builtins.int
+    """Version of the encrypted file: 1 or 2. 0 while it is sealed, or when there is none."""
     def __init__(
         self,
         *,
@@ -86,10 +89,11 @@ class GetStatusResponse(_message.Message):
         sealed: _builtins.bool = ...,
         initialized: _builtins.bool = ...,
         path: _builtins.str = ...,
+        format_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "initialized", b"initialized", "path", b"path", "sealed", b"sealed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "format_version", b"format_version", "initialized", b"initialized", "path", b"path", "sealed", b"sealed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -164,6 +168,28 @@ class ChangePassphraseRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChangePassphraseRequest: _TypeAlias = ChangePassphraseRequest  # noqa: Y015
+
+@_typing.final
+class UpgradeStoreRequest(_message.Message):
+    """The passphrase of the file, which it keeps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASSPHRASE_FIELD_NUMBER: _builtins.int
+    passphrase: _builtins.str
+    """Never logged."""
+    def __init__(
+        self,
+        *,
+        passphrase: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["passphrase", b"passphrase"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpgradeStoreRequest: _TypeAlias = UpgradeStoreRequest  # noqa: Y015
 
 @_typing.final
 class SealRequest(_message.Message):

@@ -56,6 +56,11 @@ class SecretsServiceStub(object):
                 request_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ChangePassphraseRequest.SerializeToString,
                 response_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.UpgradeStore = channel.unary_unary(
+                '/labferry.secrets.v1.SecretsService/UpgradeStore',
+                request_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.UpgradeStoreRequest.SerializeToString,
+                response_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.GetStatusResponse.FromString,
+                _registered_method=True)
         self.Seal = channel.unary_unary(
                 '/labferry.secrets.v1.SecretsService/Seal',
                 request_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.SealRequest.SerializeToString,
@@ -118,6 +123,14 @@ class SecretsServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpgradeStore(self, request, context):
+        """Writes the encrypted file anew in the newest version, whole or not at all; a sealed file stays sealed. ExLab-Wizard can't
+        read it any more, and there is no way back. Nothing happens when it has that version. Errors as Unseal. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Seal(self, request, context):
         """Forgets the key. Idempotent. Operators.
         """
@@ -175,6 +188,11 @@ def add_SecretsServiceServicer_to_server(servicer, server):
             'ChangePassphrase': grpc.unary_unary_rpc_method_handler(
                     servicer.ChangePassphrase,
                     request_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ChangePassphraseRequest.FromString,
+                    response_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'UpgradeStore': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpgradeStore,
+                    request_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.UpgradeStoreRequest.FromString,
                     response_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.GetStatusResponse.SerializeToString,
             ),
             'Seal': grpc.unary_unary_rpc_method_handler(
@@ -312,6 +330,33 @@ class SecretsService(object):
             target,
             '/labferry.secrets.v1.SecretsService/ChangePassphrase',
             labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ChangePassphraseRequest.SerializeToString,
+            labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpgradeStore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/labferry.secrets.v1.SecretsService/UpgradeStore',
+            labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.UpgradeStoreRequest.SerializeToString,
             labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.GetStatusResponse.FromString,
             options,
             channel_credentials,

@@ -47,6 +47,10 @@ class SecretsServiceStub:
     """Encrypts the file anew under another passphrase, whole or not at all; a sealed file stays sealed. Errors as Unseal. The
     passphrase in secrets.passphrase_file is not changed: do that too. Operators.
     """
+    UpgradeStore: _grpc.UnaryUnaryMultiCallable[_secrets_service_pb2.UpgradeStoreRequest, _secrets_service_pb2.GetStatusResponse]
+    """Writes the encrypted file anew in the newest version, whole or not at all; a sealed file stays sealed. ExLab-Wizard can't
+    read it any more, and there is no way back. Nothing happens when it has that version. Errors as Unseal. Operators.
+    """
     Seal: _grpc.UnaryUnaryMultiCallable[_secrets_service_pb2.SealRequest, _secrets_service_pb2.GetStatusResponse]
     """Forgets the key. Idempotent. Operators."""
     GetSecret: _grpc.UnaryUnaryMultiCallable[_secrets_service_pb2.GetSecretRequest, _secrets_service_pb2.GetSecretResponse]
@@ -78,6 +82,10 @@ class SecretsServiceAsyncStub(SecretsServiceStub):
     ChangePassphrase: _aio.UnaryUnaryMultiCallable[_secrets_service_pb2.ChangePassphraseRequest, _secrets_service_pb2.GetStatusResponse]  # type: ignore[assignment]
     """Encrypts the file anew under another passphrase, whole or not at all; a sealed file stays sealed. Errors as Unseal. The
     passphrase in secrets.passphrase_file is not changed: do that too. Operators.
+    """
+    UpgradeStore: _aio.UnaryUnaryMultiCallable[_secrets_service_pb2.UpgradeStoreRequest, _secrets_service_pb2.GetStatusResponse]  # type: ignore[assignment]
+    """Writes the encrypted file anew in the newest version, whole or not at all; a sealed file stays sealed. ExLab-Wizard can't
+    read it any more, and there is no way back. Nothing happens when it has that version. Errors as Unseal. Operators.
     """
     Seal: _aio.UnaryUnaryMultiCallable[_secrets_service_pb2.SealRequest, _secrets_service_pb2.GetStatusResponse]  # type: ignore[assignment]
     """Forgets the key. Idempotent. Operators."""
@@ -131,6 +139,16 @@ class SecretsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_secrets_service_pb2.GetStatusResponse, _abc.Awaitable[_secrets_service_pb2.GetStatusResponse]]:
         """Encrypts the file anew under another passphrase, whole or not at all; a sealed file stays sealed. Errors as Unseal. The
         passphrase in secrets.passphrase_file is not changed: do that too. Operators.
+        """
+
+    @_abc_1.abstractmethod
+    def UpgradeStore(
+        self,
+        request: _secrets_service_pb2.UpgradeStoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_secrets_service_pb2.GetStatusResponse, _abc.Awaitable[_secrets_service_pb2.GetStatusResponse]]:
+        """Writes the encrypted file anew in the newest version, whole or not at all; a sealed file stays sealed. ExLab-Wizard can't
+        read it any more, and there is no way back. Nothing happens when it has that version. Errors as Unseal. Operators.
         """
 
     @_abc_1.abstractmethod

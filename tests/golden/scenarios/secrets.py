@@ -49,6 +49,17 @@ PASSPHRASE_CHANGED = Scenario(
 )
 
 
+STORE_UPGRADED = Scenario(
+    "store-upgraded",
+    (
+        Fact(STORE_STREAM, facts.SecretStoreInitialized(backend="encrypted_file")),
+        Fact(STORE_STREAM, facts.SecretUnsealRefused(source="upgrade")),
+        Fact(STORE_STREAM, facts.SecretStoreUpgraded(from_version=1, to_version=2)),
+        Fact("secret-browser/lims", facts.SecretSet(service="browser", username="lims")),
+    ),
+)
+
+
 async def _state_after(store: SqliteEventStore, event: RecordedEvent) -> Json:
     names = NamesSoFar()
     async for page in store.read(upto=event.position):
@@ -64,7 +75,7 @@ async def _read_models(store: SqliteEventStore, folder: Path) -> Mapping[str, Js
 SECRETS = GoldenService(
     "secrets",
     EVENT_TYPES,
-    (FIRST_RELEASE, Scenario("refused-calls", REFUSED_CALLS), PASSPHRASE_CHANGED),
+    (FIRST_RELEASE, Scenario("refused-calls", REFUSED_CALLS), PASSPHRASE_CHANGED, STORE_UPGRADED),
     _state_after,
     _read_models,
 )

@@ -133,7 +133,7 @@ async def test_damage_is_damage_and_no_wrong_passphrase(secrets: RunningService)
 
 async def test_another_version_is_refused(secrets: RunningService) -> None:
     document = json.loads(secrets.lab.secrets_file.read_text())
-    put(secrets.lab, json.dumps({**document, "version": 2}))
+    put(secrets.lab, json.dumps({**document, "version": 3}))
     unsealing = (await secrets.secrets()).Unseal(pb.UnsealRequest(passphrase=PASSPHRASE))
     assert await refusal(unsealing) == (grpc.StatusCode.FAILED_PRECONDITION, "UNKNOWN_VERSION")
 
