@@ -230,17 +230,27 @@ async def adopted(turn: Turn, engine: Engine) -> None:
 SLOW = {"upload_mbps": 2}
 """A run takes longer than any command."""
 PLAYS = {
-    "carried": Play(
+    "begun": Play(
         carried,
         (
             Boundary("sync.job.queued.v1"),
             Boundary("sync.run.sync_status_changed.v1"),
             Boundary("sync.job.started.v1"),
             Boundary("sync.job.requeued.v1", first="sync.job.started.v1"),
+        ),
+    ),
+    "carried": Play(
+        carried,
+        (
             Boundary("sync.job.files_landing.v1"),
             Boundary("sync.job.files_landing.v1", count=2),
             Boundary("sync.job.requeued.v1", first="sync.job.files_landing.v1"),
             Boundary("sync.job.copied.v1"),
+        ),
+    ),
+    "proven": Play(
+        carried,
+        (
             Boundary("sync.job.verification_failed.v1", first="sync.job.copied.v1", meanwhile=rot),
             Boundary("sync.job.attempt_failed.v1", first="sync.job.copied.v1", meanwhile=rot),
             Boundary("sync.job.verified.v1"),
