@@ -162,7 +162,8 @@ class CallGuard:
             if not isinstance(value, str):
                 continue
             if key == "authorization":
-                authorization = value
+                # Of two that differ, what is in between may have looked at the other one.
+                authorization = value if authorization is None else ""
             elif key == "x-request-id" and value.isascii() and value.isprintable():
                 correlation = value[:_MOST_CHARACTERS]
             elif key == "x-on-behalf-of":

@@ -18,6 +18,7 @@ from libs.service_kit.wizard_keys import take_wizard_keys
 CONFIG_VARIABLE = "LABFERRY_CONFIG"
 _PREFIX = "LABFERRY_"
 _MAX_NODES = 100_000
+_TOO_DEEP = "holds lists or mappings in each other too deeply"
 
 KeyPath = tuple[str | int, ...]
 
@@ -111,7 +112,13 @@ def _read(path: Path) -> _Document:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or "is not YAML"
         raise ConfigurationError(str(path), [Mistake(mark.line + 1 if mark else 0, "", problem)]) from error
-    document.values = {} if node is None else _convert(node, (), document)
+    except RecursionError as error:
+        raise ConfigurationError(str(path), [Mistake(0, "", _TOO_DEEP)]) from error
+    try:
+        document.values = {} if node is None else _convert(node, (), document)
+    except RecursionError as error:
+        # Deep as it stands there, or an alias that lies inside what it names.
+        raise ConfigurationError(str(path), [Mistake(0, "", _TOO_DEEP)]) from error
     return document
 
 
@@ -132,7 +139,12 @@ def _convert(node: yaml.Node, path: KeyPath, document: _Document) -> Any:
         return mapping
     if isinstance(node, yaml.SequenceNode):
         return [_convert(item, (*path, index), document) for index, item in enumerate(node.value)]
-    return _scalar(node)
+    try:
+        return _scalar(node)
+    except (ValueError, yaml.YAMLError):
+        kind = node.tag.rpartition(":")[2]
+        document.mistakes.append(Mistake(node.start_mark.line + 1, _key_name(path), f"is no valid {kind}"))
+        return None
 
 
 def _scalar(node: yaml.Node) -> Any:
@@ -156,7 +168,7 @@ def _apply_environment(document: _Document, environment: Mapping[str, str]) -> d
         try:
             value = yaml.safe_load(environment[variable])
             _put(document.values, path, value)
-        except (yaml.YAMLError, LookupError, TypeError):
+        except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
             document.mistakes.append(Mistake(0, variable, "does not fit the configuration"))
             continue
         applied[path] = variable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 from typing import Any, TextIO, cast
@@ -59,7 +60,11 @@ class _LineLoggerFactory:
 
 
 def _encode(event: dict[str, Any], **_: Any) -> str:
-    return msgspec.json.encode(event, enc_hook=str).decode()
+    try:
+        return msgspec.json.encode(event, enc_hook=str).decode()
+    except UnicodeEncodeError:
+        # A file name that is no UTF-8 is told with escapes.
+        return json.dumps(event, default=str)
 
 
 def configure_logging(settings: LoggingSettings, service: str) -> Logger:
