@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cli.json_form import short_name
-from labferry.sync.v1 import finding_pb2, job_pb2, run_pb2
+from labferry.sync.v1 import finding_pb2, job_pb2, run_pb2, staging_service_pb2
 
 _GOING = {job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING, job_pb2.JOB_STATE_AWAITING_VERIFY}
 _BY = '--operator NAME --reason "WHY"'
@@ -20,7 +20,7 @@ _MOST_FILES = 10
 class Answer:
     """About one destination's job, or about a run that has none: `destination`, `job_id` and `state` are empty then.
 
-    `condition` is what it waits on, or one of `moving`, `done`, `not_queued`, `failed`, `cancelled`,
+    `condition` is what it waits on, or one of `moving`, `done`, `not_queued`, `staging`, `failed`, `cancelled`,
     `verification_failed`. `who_can_clear` is "" when nobody needs to. `to_do` are commands and plain sentences.
     """
 
@@ -39,10 +39,17 @@ class Answer:
         return self.who_can_clear not in ("", "nobody")
 
 
-def answers(run: run_pb2.Run, findings: Sequence[finding_pb2.Finding]) -> list[Answer]:
-    """One for each destination that the run ever had a job for, by its last one. `findings` are those of the run."""
+def answers(
+    run: run_pb2.Run,
+    findings: Sequence[finding_pb2.Finding],
+    staged: staging_service_pb2.StagedRun | None = None,
+) -> list[Answer]:
+    """One for each destination that the run ever had a job for, by its last one. `findings` are those of the run;
+    `staged` is what staging says of it before it was queued."""
     closed = [f for f in findings if f.tier == finding_pb2.TIER_HARD and not f.override_active]
     latest = {job.destination: job for job in run.jobs}
+    if not latest and staged is not None and not closed:
+        return [_staged(staged)]
     if not latest:
         return [_without_job(run.run, closed)]
     return [_of_job(job, closed) for job in latest.values()]
@@ -55,6 +62,13 @@ def _without_job(run: str, closed: Sequence[finding_pb2.Finding]) -> Answer:
         return Answer("gate", detail, "operator", to_do=(*_open_gate(run, closed), queue))
     detail = "nobody queued it, and nothing keeps anybody from it"
     return Answer("not_queued", detail, "operator", to_do=(f"labferry run queue {shlex.quote(run)}",))
+
+
+def _staged(staged: staging_service_pb2.StagedRun) -> Answer:
+    if staged.hold:
+        return Answer("staging", staged.hold_detail, "operator", to_do=("put that right; labferry staging list",))
+    detail = f"it is being pushed, {staged.file_count} files so far; complete, it is queued by itself"
+    return Answer("staging", detail, to_do=("nothing; it goes on by itself", "labferry staging list"))
 
 
 def _of_job(job: job_pb2.Job, closed: Sequence[finding_pb2.Finding]) -> Answer:

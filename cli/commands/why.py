@@ -5,13 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from grpc.aio import Channel
 from rich.text import Text
 
 from cli.failure import EXIT_NO, run_command
 from cli.options import ConfigOption, OutputOption, RunArgument, TokenOption, connect
 from cli.output import OutputFormat, console, moment, print_json, visible
 from cli.why import Answer, answers
-from labferry.sync.v1 import problem_service_pb2, problem_service_pb2_grpc, run_service_pb2, run_service_pb2_grpc
+from labferry.sync.v1 import (
+    problem_service_pb2,
+    problem_service_pb2_grpc,
+    run_service_pb2,
+    run_service_pb2_grpc,
+    staging_service_pb2,
+    staging_service_pb2_grpc,
+)
 from libs.service_kit.identity import ServiceName
 
 
@@ -30,7 +38,8 @@ def why(
             found = await runs.GetRun(run_service_pb2.GetRunRequest(run=run))
             query = problem_service_pb2.QueryProblemsRequest(run=run)
             findings = [finding async for finding in problems.QueryProblems(query)]
-        said = answers(found, findings)
+            staged = None if found.jobs else await _staged(channel, run)
+        said = answers(found, findings, staged)
         if output is OutputFormat.JSON:
             print_json([_json(answer) for answer in said])
         else:
@@ -39,6 +48,19 @@ def why(
         return EXIT_NO if any(answer.needs_somebody for answer in said) else 0
 
     run_command(work())
+
+
+async def _staged(channel: Channel, run: str) -> staging_service_pb2.StagedRun | None:
+    """What staging says of a run that isn't queued yet."""
+    staging = staging_service_pb2_grpc.StagingServiceStub(channel)
+    waiting = (staging_service_pb2.STAGING_STATE_STAGING, staging_service_pb2.STAGING_STATE_COMPLETE)
+    request = staging_service_pb2.ListStagedRunsRequest(states=waiting, page_size=1000)
+    while True:
+        page = await staging.ListStagedRuns(request)
+        found = next((staged for staged in page.runs if staged.run == run), None)
+        if found is not None or not page.next_page_token:
+            return found
+        request.page_token = page.next_page_token
 
 
 def _json(answer: Answer) -> dict[str, Any]:

@@ -56,6 +56,26 @@ async def test_runs_that_were_pushed_are_listed_and_cleared(site: Site) -> None:
         assert "only sync_verified is cleared" in early.out
 
 
+async def test_why_tells_of_runs_that_are_being_pushed(site: Site) -> None:
+    # Long enough for nothing to stall.
+    stage(site, settle_seconds=10)
+    pushed = push(site)
+    operator = Operator(site)
+    async with running_engine(site):
+        await _until(operator, pushed, "staging")
+        why = await operator("why", pushed.run, "-o", "json")
+        (answer,) = why.json
+        assert (why.status, answer["condition"], answer["who_can_clear"]) == (0, "staging", "")
+        assert "queued by itself" in answer["detail"]
+    stage(site)
+    (pushed.folder / "{{ x }}.tif").write_bytes(b"left over")
+    pushed.finish()
+    async with running_engine(site):
+        await _until(operator, pushed, "complete")
+        why = await operator("why", pushed.run, "-o", "json")
+        assert (why.status, why.json[0]["condition"], why.json[0]["who_can_clear"]) == (NO, "gate", "operator")
+
+
 async def test_runs_are_listed_by_every_filter_and_without_a_staging_root_nothing_is_staged(site: Site) -> None:
     early = site.make_run(leaf="Run_2026-01-01T00-00", creation=creation_document(created_at="2026-01-01T00:00:00Z"))
     late = site.make_run(leaf="Run_2026-03-01T00-00", creation=creation_document(created_at="2026-03-01T00:00:00Z"))
