@@ -18,7 +18,7 @@ from libs.service_kit.errors import FieldViolation, InvalidRequestError, Labferr
 from libs.service_kit.settings import SecretsBackend
 from services.secrets.access import may_read
 from services.secrets.audit import SERVICE_ITSELF, Asker, Audit, FailedChange, PassphraseSource, ReadRefusal
-from services.secrets.encrypted_file import EncryptedFile, FileChangedError, FileReplacedError, OpenFile, StagedWrite
+from services.secrets.encrypted_file import EncryptedFile, FileChangedError, FileReplacedError
 from services.secrets.errors import (
     AlreadyInitializedError,
     NotInitializedError,
@@ -26,13 +26,11 @@ from services.secrets.errors import (
     SecretNotAllowedError,
     SecretNotFoundError,
     StoreUnusableError,
-    TooManyAttemptsError,
-    WrongPassphraseError,
 )
-from services.secrets.file_header import LAST_VERSION
 from services.secrets.names import KnownName, LogNames, merge_names
 from services.secrets.os_keyring import OsKeyring
 from services.secrets.passphrase_attempts import PassphraseAttempts
+from services.secrets.sealing import Sealing
 from services.secrets.secret_id import DEFAULT_SERVICE, SecretId
 from services.secrets.secret_text import SecretText
 
@@ -74,8 +72,7 @@ class Vault:
         self._audit = audit
         self._names = names
         self._on_seal_change = on_seal_change
-        self._attempts = attempts
-        self._clock = clock
+        self._sealing = Sealing(file, audit, attempts, self._tell_seal_change, clock)
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
 
@@ -150,26 +147,31 @@ class Vault:
 
     async def initialize(self, passphrase: SecretText, by: Asker) -> None:
         """Makes the encrypted file and leaves it open. AlreadyInitializedError when there is one."""
-        await self._to_the_end(self._initialize(passphrase, by))
+        if self._keyring is not None:
+            raise AlreadyInitializedError(self._file.path, "the OS keyring is in use, and needs no encrypted file")
+        await self._to_the_end(self._sealing.initialize(passphrase, by))
 
     async def unseal(self, passphrase: SecretText, source: PassphraseSource, by: Asker) -> None:
         """Opens the encrypted file. An open one stays open, and the passphrase is checked all the same.
 
         Errors: WrongPassphraseError (recorded), NotInitializedError, and those of an unusable file.
         """
-        await self._to_the_end(self._unseal(passphrase, source, by))
+        await self._to_the_end(self._sealing.unseal(passphrase, source, by))
 
     async def change_passphrase(self, old: SecretText, new: SecretText, by: Asker) -> None:
         """Encrypts the file anew, whole or not at all. Errors as `unseal`."""
-        await self._to_the_end(self._change_passphrase(old, new, by))
+        await self._to_the_end(self._sealing.change_passphrase(old, new, by))
 
     async def upgrade(self, passphrase: SecretText, by: Asker) -> None:
         """Writes the file in the newest version, whole or not at all. Errors as `unseal`."""
-        await self._to_the_end(self._upgrade(passphrase, by))
+        await self._to_the_end(self._sealing.upgrade(passphrase, by))
 
     async def seal(self, by: Asker) -> None:
         """Forgets key and values. Nothing happens when it is sealed."""
-        await self._to_the_end(self._seal(by))
+        await self._to_the_end(self._sealing.seal(by))
+
+    def _tell_seal_change(self) -> None:
+        self._on_seal_change(self.sealed)
 
     async def close(self) -> None:
         """Waits for the changes in work, then forgets key and values."""
@@ -275,68 +277,3 @@ class Vault:
         except LabferryError as error:
             await self._audit.change_failed(by, secret, change, type(error).__name__)
             raise
-
-    async def _initialize(self, passphrase: SecretText, by: Asker) -> None:
-        if self._keyring is not None:
-            raise AlreadyInitializedError(self._file.path, "the OS keyring is in use, and needs no encrypted file")
-        staged = await self._file.stage_first(passphrase)
-        try:
-            await self._audit.store_initialized(by, SecretsBackend.ENCRYPTED_FILE)
-            await self._file.commit(staged)
-        finally:
-            await self._file.discard(staged)
-        self._on_seal_change(self.sealed)
-
-    async def _unseal(self, passphrase: SecretText, source: PassphraseSource, by: Asker) -> None:
-        opened = await self._opened(passphrase, source, by)
-        if self._file.sealed:
-            await self._audit.store_unsealed(by, source)
-        self._file.become(opened)
-        self._on_seal_change(self.sealed)
-
-    async def _opened(self, passphrase: SecretText, source: PassphraseSource, by: Asker) -> OpenFile:
-        """Errors as `unseal`; TooManyAttemptsError too soon after wrong ones."""
-        wait = self._attempts.wait(self._clock())
-        if wait:
-            raise TooManyAttemptsError(wait)
-        try:
-            opened = await self._file.try_passphrase(passphrase)
-        except WrongPassphraseError:
-            await self._audit.unseal_refused(by, source)
-            self._attempts.wrong(self._clock())
-            raise
-        self._attempts.right()
-        return opened
-
-    async def _change_passphrase(self, old: SecretText, new: SecretText, by: Asker) -> None:
-        opened = await self._opened(old, PassphraseSource.CHANGE, by)
-        staged = await self._file.stage_anew(opened, new, opened.header.version)
-        await self._rewrite(staged, self._audit.passphrase_changed(by))
-
-    async def _upgrade(self, passphrase: SecretText, by: Asker) -> None:
-        opened = await self._opened(passphrase, PassphraseSource.UPGRADE, by)
-        version = opened.header.version
-        if version == LAST_VERSION:
-            return
-        staged = await self._file.stage_anew(opened, passphrase, LAST_VERSION)
-        await self._rewrite(staged, self._audit.store_upgraded(by, version, LAST_VERSION))
-
-    async def _rewrite(self, staged: StagedWrite, record: Awaitable[None]) -> None:
-        """Puts a whole new file in the place of the other. It is as sealed afterwards as it was."""
-        was_sealed = self._file.sealed
-        try:
-            await record
-            await self._file.commit(staged)
-        except FileChangedError as error:
-            raise StoreUnusableError(self._file.path, "another program rewrote it meanwhile; try again") from error
-        finally:
-            await self._file.discard(staged)
-            if was_sealed:
-                self._file.seal()
-
-    async def _seal(self, by: Asker) -> None:
-        if self._file.sealed:
-            return
-        await self._audit.store_sealed(by)
-        self._file.seal()
-        self._on_seal_change(self.sealed)
