@@ -32,11 +32,13 @@ class Death:
     def __init__(self, plan: dict[str, Any]) -> None:
         self.side = plan["side"]
         self._type = plan["type"]
-        self._left = plan["count"]
+        self.left = plan["count"]
         self._run = plan["run"]
         self._streams = set(plan["streams"])
 
-    def comes_with(self, appends: Sequence[StreamAppend]) -> bool:
+    def in_these(self, appends: Sequence[StreamAppend]) -> int:
+        """How many of its events they hold."""
+        found = 0
         for append in appends:
             for event in append.events:
                 if event.type == _QUEUED:
@@ -44,8 +46,8 @@ class Death:
                     if queued.run == self._run:
                         self._streams.add(job_stream(queued.job_id))
                 if event.type == self._type and append.stream in self._streams:
-                    self._left -= 1
-        return bool(self._left == 0)
+                    found += 1
+        return found
 
 
 def main() -> int:
@@ -54,11 +56,13 @@ def main() -> int:
     append = SqliteEventStore.append
 
     async def fatal(store: SqliteEventStore, appends: Sequence[StreamAppend], *rest: Any) -> AppendResult:
-        fatal_now = death.comes_with(appends)
-        if fatal_now and death.side == "before":
+        found = death.in_these(appends)
+        if found and death.side == "before" and death.left <= found:
             os.kill(os.getpid(), signal.SIGKILL)
+        # What is refused, since somebody else was quicker, is decided anew and comes again.
         result = await append(store, appends, *rest)
-        if fatal_now:
+        death.left -= found
+        if found and death.left <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 

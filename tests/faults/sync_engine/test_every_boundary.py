@@ -227,8 +227,8 @@ async def adopted(turn: Turn, engine: Engine) -> None:
     await turn.queue(engine)
 
 
-SLOW = {"upload_mbps": 2}
-"""A run takes longer than any command."""
+SLOW = {"upload_mbps": 12}
+"""With files this large a run takes longer than any command, and yet its first bytes come soon."""
 PLAYS = {
     "begun": Play(
         carried,
@@ -315,7 +315,7 @@ async def test_killed_at(name: str) -> None:
         turns = []
         for boundary in play.boundaries:
             for side in ("before", "after"):
-                turn = _new_turn(site, len(turns))
+                turn = _new_turn(site, len(turns), file_bytes=15_000_000 if play.bandwidth else 5_000_000)
                 turns.append(turn)
                 play.prepare(turn)
                 if boundary.first:
@@ -347,9 +347,9 @@ async def _act(play: Play, turns: list[Turn], engine: Engine) -> None:
         await play.act(turn, engine)
 
 
-def _new_turn(site: Site, number: int) -> Turn:
+def _new_turn(site: Site, number: int, *, file_bytes: int) -> Turn:
     # Two files that land one by one, and some that land together.
-    files = {"a.tif": os.urandom(5_000_000), "b.tif": os.urandom(5_000_000)}
+    files = {"a.tif": os.urandom(file_bytes), "b.tif": os.urandom(file_bytes)}
     files |= {f"small/{n}.csv": os.urandom(500) for n in range(5)}
     run = site.make_run(files, leaf=f"Run_2026-04-17T14-{number:02}")  # type: ignore[arg-type]
     return Turn(site, run, dict(files))
