@@ -135,6 +135,10 @@ class Site:
 
     async def close(self) -> None:
         await self._end_gateway()
+        # A test may have started another one than the first.
+        await self.secrets.resources.aclose()
+        if self.secrets.process.returncode is None:
+            await self.secrets.stop()
 
 
 def _settings_of(lims: RunningLims) -> dict[str, Any]:
