@@ -1,4 +1,4 @@
-"""An eLabFTW over real HTTP, from recorded response shapes: python -m tests.integration.lims_gateway.elabftw_server KEY
+"""An eLabFTW over real HTTP, with the shapes of its published API: python -m tests.integration.lims_gateway.elabftw_server KEY
 
 Serves on loopback what `elabftw/README.md` names, remembers every request, and does what the real one does: 15 entries
 a page unless asked, at most 2 here, refusals of a wrong key as JSON, no total.
@@ -27,7 +27,7 @@ _DEFAULT_LIMIT = 15
 _MOST = 2
 
 
-def recorded(name: str) -> Any:
+def published_shape(name: str) -> Any:
     return json.loads((_FOLDER / name).read_text(encoding="utf-8"))
 
 
@@ -77,7 +77,7 @@ async def _item(request: Request) -> Response:
 
 
 async def _me(request: Request) -> Response:
-    return _server(request).refusal(request) or JSONResponse(recorded("users_me.json"))
+    return _server(request).refusal(request) or JSONResponse(published_shape("users_me.json"))
 
 
 async def _control(request: Request) -> Response:
@@ -121,4 +121,4 @@ async def _serve(server: Elabftw) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(Elabftw(sys.argv[1], recorded("items.json"))))
+    asyncio.run(_serve(Elabftw(sys.argv[1], published_shape("items.json"))))

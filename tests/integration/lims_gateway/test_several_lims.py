@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from labferry.lims.v1 import lims_service_pb2 as pb
-from tests.integration.lims_gateway.elabftw_server import CATEGORY_ID, recorded
+from tests.integration.lims_gateway.elabftw_server import CATEGORY_ID, published_shape
 from tests.integration.lims_gateway.running_lims import EMAIL, ROWS, Site, running_lims
 from tests.integration.secrets.running_service import START_SECONDS, refusal
 
@@ -107,7 +107,7 @@ async def test_an_elabftw_beside_the_default_lims(site: Site) -> None:
 
 
 async def _newer_than_the_cache(stub: Any, elab: RunningElabftw) -> None:
-    items = recorded("items.json")
+    items = published_shape("items.json")
     new = {**items[0], "id": 60, "elabid": "20250101-new", "title": "Newer than the cache"}
     another = {**items[0], "id": 61, "elabid": "20250101-antibody", "title": "Antibody", "category": CATEGORY_ID + 1}
     await elab.told("items", [*items, new, another])
@@ -121,7 +121,7 @@ async def _newer_than_the_cache(stub: Any, elab: RunningElabftw) -> None:
 
 async def _one_that_goes_away_between_two_pages(stub: Any, elab: RunningElabftw) -> None:
     """What moved up one place must not be taken for gone."""
-    items = recorded("items.json")
+    items = published_shape("items.json")
     await elab.told("items", items)
     await elab.told("remove_between_pages")
     request = pb.ListProjectsRequest(endpoint=elab.address, refresh=True)
