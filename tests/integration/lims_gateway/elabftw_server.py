@@ -1,4 +1,4 @@
-"""An eLabFTW over real HTTP, with the shapes of its published API: python -m tests.integration.lims_gateway.elabftw_server KEY
+"""An eLabFTW over real HTTP, in its published shapes: python -m tests.integration.lims_gateway.elabftw_server KEY
 
 Serves on loopback what `elabftw/README.md` names, remembers every request, and does what the real one does: 15 entries
 a page unless asked, at most 2 here, refusals of a wrong key as JSON, no total.
