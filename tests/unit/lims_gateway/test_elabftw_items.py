@@ -8,10 +8,10 @@ import pytest
 
 from services.lims_gateway.projects.elabftw_items import decode_item, decode_items, decode_page, decode_user
 from services.lims_gateway.projects.project import NotAProjectListError, ProjectStatus
-from tests.integration.lims_gateway.elabftw_server import CATEGORY_ID, recorded
+from tests.integration.lims_gateway.elabftw_server import CATEGORY_ID, published_shape
 
 STATUSES = {"On hold": ProjectStatus.PENDING}
-ITEM: dict[str, Any] = recorded("items.json")[0]
+ITEM: dict[str, Any] = published_shape("items.json")[0]
 
 
 def decode(**changes: Any) -> Any:
@@ -84,7 +84,7 @@ def test_what_is_no_page(body: bytes) -> None:
 
 
 def test_the_account() -> None:
-    user = decode_user(json.dumps(recorded("users_me.json")).encode())
+    user = decode_user(json.dumps(published_shape("users_me.json")).encode())
     assert user is not None
     assert (user.id, user.email, user.role) == (3, "toto@yopmail.com", "user")
     assert decode_user(b"{}") is None
