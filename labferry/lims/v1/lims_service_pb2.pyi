@@ -228,7 +228,7 @@ class ListProjectsResponse(_message.Message):
     source: Global___Source.ValueType
     """Where they came from."""
     stale: _builtins.bool
-    """Older than lims.cache_ttl_hours, or served because the LIMS could not be reached."""
+    """Older than lims.cache_ttl_hours, or served because the LIMS could not be reached or its answer not be kept."""
     produced_by: _builtins.str
     """Who wrote the catalogue. Empty for other sources."""
     skipped_rows: _builtins.int

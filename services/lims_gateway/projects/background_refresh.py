@@ -68,8 +68,10 @@ class BackgroundRefresh:
             await self._directory.refresh()
         except LimsLoginRefusedError as error:
             self._failed(AskFailure.REFUSED, error.message)
-        except (LabferryError, EventStoreError) as error:
-            self._failed(AskFailure.UNREACHABLE, str(error))
+        except LabferryError as error:
+            self._failed(AskFailure.UNREACHABLE, error.message)
+        except EventStoreError as error:
+            self._failed(AskFailure.NOT_KEPT, str(error))
         else:
             self._attempts = Attempts(self._clock())
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+from libs.event_log.store import LogDiskFullError, LogUnavailableError
 from libs.service_kit.errors import LabferryError
 from libs.service_kit.lims_settings import base_of
 from libs.service_kit.telemetry import Logger
@@ -15,6 +16,7 @@ from services.lims_gateway.projects.cache import ProjectCache
 from services.lims_gateway.projects.catalogue import CatalogueFile
 from services.lims_gateway.projects.catalogue_format import Catalogue
 from services.lims_gateway.projects.errors import (
+    CacheUnusableError,
     LimsLoginRefusedError,
     LimsUnreachableError,
     PasswordUnavailableError,
@@ -78,7 +80,8 @@ class Directory:
     """Projects of one configured LIMS.
 
     Every method but `health` raises LimsLoginRefusedError when the LIMS doesn't let us in (a stale cache doesn't hide
-    that), and LimsUnreachableError or PasswordUnavailableError when it can't be asked and nothing else may answer.
+    that), and LimsUnreachableError or PasswordUnavailableError when it can't be asked and nothing else may answer; the
+    store's errors and CacheUnusableError when its answer can't be kept and no older one is there.
     """
 
     def __init__(
@@ -186,25 +189,23 @@ class Directory:
             return _Choice(Provenance(Source.CACHE, state.fetched_ns, stale=False, skipped_rows=state.skipped))
         try:
             fetched = await self._refresh_once()
-        except (LimsUnreachableError, PasswordUnavailableError, LimsLoginRefusedError) as error:
-            refused = isinstance(error, LimsLoginRefusedError)
-            failure = AskFailure.REFUSED if refused else AskFailure.UNREACHABLE
-            instead = await self._instead(state, failure, error.message)
-            if instead is None:
-                raise
-            return instead
+        except (LimsUnreachableError, PasswordUnavailableError) as error:
+            return await self._instead(state, AskFailure.UNREACHABLE, error)
+        except LimsLoginRefusedError as error:
+            return await self._instead(state, AskFailure.REFUSED, error)
+        except (CacheUnusableError, LogDiskFullError, LogUnavailableError) as error:
+            return await self._instead(state, AskFailure.NOT_KEPT, error)
         return _Choice(Provenance(Source.LIVE, fetched.fetched_ns, stale=False, skipped_rows=fetched.skipped))
 
-    async def _instead(self, state: CacheState | None, failure: AskFailure, problem: str) -> _Choice | None:
-        """What answers in the place of a LIMS that could not be asked; None: nothing may, or nothing is there."""
+    async def _instead(self, state: CacheState | None, failure: AskFailure, error: Exception) -> _Choice:
+        """What answers in the place of a LIMS that could not be asked. Raises `error` when nothing may, or is there."""
+        problem = error.message if isinstance(error, LabferryError) else f"what the LIMS said can't be kept: {error}"
         source = fall_back(state, failure)
         if source is Source.CACHE and state is not None:
             return _Choice(Provenance(source, state.fetched_ns, True, state.skipped, upstream_failure=problem))
-        if source is not Source.OFFLINE_CATALOGUE or self._catalogue is None:
-            return None
-        catalogue = await self._catalogue.read()
+        catalogue = await self._read_catalogue() if source is Source.OFFLINE_CATALOGUE else None
         if catalogue is None:
-            return None
+            raise error
         provenance = Provenance(
             source=Source.OFFLINE_CATALOGUE,
             fetched_ns=catalogue.fetched_ns,
@@ -215,6 +216,9 @@ class Directory:
             produced_ns=catalogue.produced_ns,
         )
         return _Choice(provenance, catalogue)
+
+    async def _read_catalogue(self) -> Catalogue | None:
+        return None if self._catalogue is None else await self._catalogue.read()
 
     async def _refresh(self) -> CacheState:
         asked_ns = self._clock()

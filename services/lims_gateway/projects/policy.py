@@ -44,10 +44,11 @@ class Provenance:
 
 class AskFailure(Enum):
     """How asking the LIMS went wrong. REFUSED: it answers, and doesn't let us in; somebody must look at that, and no
-    older answer may hide it."""
+    older answer may hide it. NOT_KEPT: it answered, and the gateway could not write that down, so it doesn't count."""
 
     UNREACHABLE = "unreachable"
     REFUSED = "refused"
+    NOT_KEPT = "not_kept"
 
 
 def is_fresh(cache: CacheState | None, now_ns: int, ttl_ns: int) -> bool:
@@ -64,7 +65,9 @@ def fall_back(cache: CacheState | None, failure: AskFailure) -> Source | None:
     """What answers when the LIMS could not be asked; None: nothing may. The catalogue may be absent all the same."""
     if failure is AskFailure.REFUSED:
         return None
-    return Source.CACHE if cache is not None and cache.count > 0 else Source.OFFLINE_CATALOGUE
+    if cache is not None and cache.count > 0:
+        return Source.CACHE
+    return Source.OFFLINE_CATALOGUE if failure is AskFailure.UNREACHABLE else None
 
 
 def as_read(provenance: Provenance, cache: CacheState | None) -> Provenance:

@@ -27,6 +27,18 @@ _DEFAULT_LIMIT = 15
 _MOST = 2
 
 
+class ServerText(JSONResponse):
+    """JSON as a server of version 4.8.6 wrote it (elabftw/README.md): slashes, marks, quotes and non-ASCII escaped."""
+
+    _ESCAPED = (*((mark, f"\\u{ord(mark):04X}") for mark in "<>&'"), ('\\"', "\\u0022"), ("/", "\\/"))
+
+    def render(self, content: Any) -> bytes:
+        text = json.dumps(content, separators=(",", ":"))
+        for mark, escaped in self._ESCAPED:
+            text = text.replace(mark, escaped)
+        return text.encode("ascii")
+
+
 def published_shape(name: str) -> Any:
     return json.loads((_FOLDER / name).read_text(encoding="utf-8"))
 
@@ -42,7 +54,7 @@ class Elabftw:
         if request.headers.get("authorization") == self.key:
             return None
         body = {"code": 401, "message": "Unauthorized", "description": "The provided key is not valid."}
-        return JSONResponse(body, status_code=401)
+        return ServerText(body, status_code=401)
 
 
 def _server(request: Request) -> Elabftw:
@@ -62,7 +74,7 @@ async def _items(request: Request) -> Response:
     if server.removed_between_pages and offset == 0:
         server.removed_between_pages = False
         server.items.remove(found[0])
-    return JSONResponse(found[offset : offset + limit])
+    return ServerText(found[offset : offset + limit])
 
 
 async def _item(request: Request) -> Response:
@@ -71,13 +83,13 @@ async def _item(request: Request) -> Response:
         return refusal
     for item in server.items:
         if item["id"] == request.path_params["id"]:
-            return JSONResponse({**item, "body": "<p>text</p>", "metadata_decoded": None})
+            return ServerText({**item, "body": "<p>text</p>", "metadata_decoded": None})
     body = {"code": 404, "message": "Not found", "description": "Nothing to show with this id"}
-    return JSONResponse(body, status_code=404)
+    return ServerText(body, status_code=404)
 
 
 async def _me(request: Request) -> Response:
-    return _server(request).refusal(request) or JSONResponse(published_shape("users_me.json"))
+    return _server(request).refusal(request) or ServerText(published_shape("users_me.json"))
 
 
 async def _control(request: Request) -> Response:
