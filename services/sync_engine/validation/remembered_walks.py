@@ -14,6 +14,7 @@ from services.sync_engine.validation.walk import (
     FolderAudit,
     RunAudit,
     WalkError,
+    audit_equipment,
     audit_project,
     audit_run,
     names_above,
@@ -49,12 +50,14 @@ class RememberedWalks:
         return audit
 
     def scope(self, equipment_id: str, project: str | None = None) -> Iterator[RunAudit | FolderAudit]:
-        """Every project of the equipment, or one, each followed by its runs. WalkError when the equipment's folder
+        """The equipment's own folder and every project of it, or one project, each followed by its runs. WalkError when the equipment's folder
         can't be listed. A run that vanishes meanwhile is passed over."""
         try:
             projects = find_projects(self._root, equipment_id) if project is None else [project]
         except OSError as error:
             raise WalkError(equipment_id, str(error.strerror)) from error
+        if project is None:
+            yield audit_equipment(self._root, equipment_id)
         for name in projects:
             yield audit_project(self._root, equipment_id, name, self._rules)
             with suppress(WalkError):

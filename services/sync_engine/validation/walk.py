@@ -39,6 +39,7 @@ __all__ = [
     "FolderAudit",
     "RunAudit",
     "WalkError",
+    "audit_equipment",
     "audit_project",
     "audit_run",
     "findings_at",
@@ -96,6 +97,15 @@ def names_above(run: RunPath) -> list[Finding]:
     return findings
 
 
+def audit_equipment(local_root: Path, equipment_id: str) -> FolderAudit:
+    """An equipment's own folder, without its projects: its cache file, and the files that lie beside the projects."""
+    findings = [
+        *_record_findings(local_root, equipment_record_path(local_root / equipment_id), read_equipment_record),
+        *_beside(local_root, equipment_id, _is_project),
+    ]
+    return FolderAudit(tuple(in_order(findings)))
+
+
 def audit_project(local_root: Path, equipment_id: str, project: str, rules: AuditRules) -> FolderAudit:
     """A project's own folder: its name, its cache files, and the names of the folders that hold its runs."""
     path = f"{equipment_id}/{project}"
@@ -114,7 +124,7 @@ def audit_project(local_root: Path, equipment_id: str, project: str, rules: Audi
     for kind in RunKind:
         group = folder / kind.group
         if group.is_dir():
-            findings += _beside_runs(local_root, f"{path}/{kind.group}")
+            findings += _beside(local_root, f"{path}/{kind.group}", _is_run)
             findings += _record_findings(local_root, group_record_path(group, kind), read_group_record)
     return FolderAudit(tuple(in_order(findings)))
 
@@ -247,20 +257,30 @@ def _record_findings(local_root: Path, path: Path, read: Callable[[Path], object
         yield from findings_at("", where, OffendingKind.FILE_CONTENT, [unreadable_folder(reason)])
 
 
-def _beside_runs(local_root: Path, group: str) -> Iterator[Finding]:
-    """What lies in a folder of runs and is none."""
+def _beside(local_root: Path, folder: str, is_looked_at: Callable[[str, bool], bool]) -> Iterator[Finding]:
+    """Names in a folder of the tree that no walk of its own looks at. `is_looked_at`: of (name, whether it is a folder)
+    those that have one."""
     try:
-        with os.scandir(local_root / group) as entries:
-            names = [(e.name, e.is_dir(follow_symlinks=False)) for e in entries if RunKind.of_leaf(e.name) is None]
+        with os.scandir(local_root / folder) as entries:
+            names = [(e.name, e.is_dir(follow_symlinks=False)) for e in entries]
     except FileNotFoundError:
         return
     except OSError as error:
         refused = unreadable_folder(str(error.strerror))
-        yield from findings_at("", group, OffendingKind.DIRECTORY_SEGMENT, [refused])
+        yield from findings_at("", folder, OffendingKind.DIRECTORY_SEGMENT, [refused])
         return
     for name, is_folder in names:
-        kind = OffendingKind.DIRECTORY_SEGMENT if is_folder else OffendingKind.FILE_NAME
-        yield from findings_at("", f"{group}/{name}", kind, check_name(name))
+        if not is_looked_at(name, is_folder):
+            kind = OffendingKind.DIRECTORY_SEGMENT if is_folder else OffendingKind.FILE_NAME
+            yield from findings_at("", f"{folder}/{name}", kind, check_name(name))
+
+
+def _is_run(name: str, _is_folder: bool) -> bool:
+    return RunKind.of_leaf(name) is not None
+
+
+def _is_project(_name: str, is_folder: bool) -> bool:
+    return is_folder
 
 
 def _is_symlink(place: bytes) -> bool:

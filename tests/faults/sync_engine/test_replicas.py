@@ -31,7 +31,7 @@ LEASE = {"lease_seconds": 2.0, "stall_timeout": 60}
 
 
 @asynccontextmanager
-async def _replica_of(site: Site, url: str, **settings: Any) -> AsyncIterator[Site]:
+async def replica_of(site: Site, url: str, **settings: Any) -> AsyncIterator[Site]:
     """Another machine with a state of its own, the same equipment and the same log."""
     async with new_lab() as lab:
         lab.settings.update({**site.lab.settings, "listen": lab.settings["listen"], "state_dir": str(lab.state_dir)})
@@ -88,7 +88,7 @@ async def _a_line_an_event(site: Site, engine: Engine, run: str, job_id: str) ->
 
 async def test_two_engines_share_the_work_and_no_job_is_begun_twice(first: Site, postgres_url: str) -> None:
     first.lab.settings["equipment"][0]["max_parallel"] = 2
-    async with _replica_of(first, postgres_url) as second, running_engine(first) as a, running_engine(second) as b:
+    async with replica_of(first, postgres_url) as second, running_engine(first) as a, running_engine(second) as b:
         runs = [first.make_run(leaf=f"Run_2026-04-17T14-{n:02}") for n in range(10)]
         jobs = [(await engine.enqueue(run)).job.job_id for run, engine in zip(runs, [a, b] * 5, strict=True)]
         for run, job_id in zip(runs, jobs, strict=True):
@@ -118,7 +118,7 @@ async def _begin_at(a: Engine, b: Engine, run: str) -> str:
 async def test_what_a_killed_engine_had_in_work_another_finishes(first: Site, postgres_url: str) -> None:
     run = _big_run(first)
     a = await start_engine(first)
-    async with _replica_of(first, postgres_url) as second, running_engine(second) as b:
+    async with replica_of(first, postgres_url) as second, running_engine(second) as b:
         job_id = await _begin_at(a, b, run)
         await a.kill()
         b.service.process.send_signal(signal.SIGCONT)
@@ -133,7 +133,7 @@ async def test_an_engine_that_was_frozen_can_record_nothing_more_of_a_job_that_i
 ) -> None:
     run = _big_run(first)
     async with (
-        _replica_of(first, postgres_url) as second,
+        replica_of(first, postgres_url) as second,
         running_engine(first) as a,
         running_engine(second) as b,
     ):
@@ -159,7 +159,7 @@ async def test_an_engine_cut_off_from_the_log_ends_its_work_and_another_takes_ov
     async with running_proxy(postgres_cluster) as proxy:
         first.lab.settings["event_log"]["url"] = proxy.url(postgres_url)
         async with (
-            _replica_of(first, postgres_url) as second,
+            replica_of(first, postgres_url) as second,
             running_engine(first) as a,
             running_engine(second) as b,
         ):
@@ -175,7 +175,7 @@ async def test_an_engine_cut_off_from_the_log_ends_its_work_and_another_takes_ov
 async def test_an_engine_takes_only_jobs_of_its_own_equipment(first: Site, postgres_url: str) -> None:
     first.equip("SCOPE_02")
     async with (
-        _replica_of(first, postgres_url, equipment=[first.lab.settings["equipment"][1]]) as second,
+        replica_of(first, postgres_url, equipment=[first.lab.settings["equipment"][1]]) as second,
         running_engine(second) as b,
     ):
         async with running_engine(first) as a:

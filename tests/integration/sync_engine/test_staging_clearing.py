@@ -100,9 +100,10 @@ async def test_what_is_staged_is_never_cleared_by_itself_unless_that_is_schedule
 
 @pytest.mark.slow
 @pytest.mark.skipif(LIBRARY is None, reason="tests/parts.sh installs faketime")
-async def test_scheduled_clearing_waits_for_its_hours(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("retain_cache", [True, False])
+async def test_scheduled_clearing_waits_for_its_hours(site: Site, tmp_path: Path, retain_cache: bool) -> None:
     stage(site, staging_cleanup={"mode": "scheduled", "retain_hours": 1})
-    site.lab.settings["nas_cleanup"] = dict(AT_ONCE)
+    site.lab.settings["nas_cleanup"] = {**AT_ONCE, "retain_cache": retain_cache}
     pushed = push(site)
     async with running_engine(site) as engine:
         await proven(engine, pushed)
@@ -115,4 +116,8 @@ async def test_scheduled_clearing_waits_for_its_hours(site: Site, tmp_path: Path
         async with running_engine(site) as engine:
             await until_state(engine, pushed.run, CLEARED)
             assert data_files(pushed.folder) == set()
+            if retain_cache:
+                await pushed.until_mirrored("cleared")
+            assert (pushed.folder / ".exlab-wizard").exists() == retain_cache
     assert len(data_files(site.at_nas(pushed.run))) == 3
+    assert (site.at_nas(pushed.run) / ".exlab-wizard" / "creation.json").is_file()

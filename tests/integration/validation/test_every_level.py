@@ -15,7 +15,7 @@ from libs.run_tree.run_path import RunKind, RunPath
 from services.sync_engine.validation import walk
 from services.sync_engine.validation.content_scan import ContentScan
 from services.sync_engine.validation.creation_mode import Proposal, check_proposal
-from services.sync_engine.validation.finding import Finding, OffendingKind, Rule, in_order
+from services.sync_engine.validation.finding import Finding, OffendingKind, Rule, Tier, in_order
 from services.sync_engine.validation.remembered_walks import RememberedWalks
 from services.sync_engine.validation.walk import AuditRules, RunAudit
 
@@ -114,6 +114,25 @@ def test_what_lies_beside_runs_is_looked_at_too(tmp_path: Path) -> None:
         (Rule.ILLEGAL_FILESYSTEM_CHARACTER, "CONFOCAL_01/Cortex/Runs/old:runs", FOLDER),
         (Rule.LEFTOVER_JINJA_MARKER, "CONFOCAL_01/Cortex/Runs/notes {{ x }}.txt", FILE),
     ]
+
+
+def test_what_lies_beside_projects_is_looked_at_too(tmp_path: Path) -> None:
+    equipment = tmp_path / "CONFOCAL_01"
+    (equipment / ".exlab-wizard").mkdir(parents=True)
+    (equipment / ".exlab-wizard" / "equipment.json").write_text('{"schema_version": "2.0"}')
+    (equipment / "scan <x>.log").touch()
+    (equipment / "fine.log").touch()
+    walks = RememberedWalks(AuditRules(), tmp_path, may_remember=False)
+    found = in_order(f for audit in walks.scope("CONFOCAL_01") for f in audit.findings)
+    hard = [(f.rule, f.offending_path, f.offending_kind, f.matched_token) for f in found if f.tier is Tier.HARD]
+    assert hard == [
+        (Rule.ILLEGAL_FILESYSTEM_CHARACTER, "CONFOCAL_01/scan <x>.log", FILE, "<"),
+        (Rule.ILLEGAL_FILESYSTEM_CHARACTER, "CONFOCAL_01/scan <x>.log", FILE, ">"),
+        (Rule.UNRESOLVED_PLACEHOLDER_TOKEN, "CONFOCAL_01/scan <x>.log", FILE, "<x>"),
+    ]
+    soft = [(f.rule, f.offending_path) for f in found if f.tier is not Tier.HARD]
+    assert soft == [(Rule.UNREADABLE_FOLDER, "CONFOCAL_01/.exlab-wizard/equipment.json")]
+    assert {f.run_path for f in found} == {""}
 
 
 def _signs() -> Iterator[tuple[RunKind, str, str, bool]]:
