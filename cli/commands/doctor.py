@@ -15,7 +15,12 @@ from cli.output import OutputFormat, moment, print_json, print_table, size, visi
 from labferry.events.v1 import event_log_service_pb2, event_log_service_pb2_grpc
 from labferry.lims.v1 import lims_service_pb2, lims_service_pb2_grpc
 from labferry.secrets.v1 import secrets_service_pb2, secrets_service_pb2_grpc
-from labferry.sync.v1 import equipment_service_pb2, equipment_service_pb2_grpc
+from labferry.sync.v1 import (
+    equipment_service_pb2,
+    equipment_service_pb2_grpc,
+    staging_service_pb2,
+    staging_service_pb2_grpc,
+)
 from libs.service_kit.identity import ServiceName
 from libs.service_kit.settings import Settings
 
@@ -75,6 +80,8 @@ async def _of_service(service: ServiceName, channel: grpc.aio.Channel, settings:
             engine = equipment_service_pb2_grpc.EquipmentServiceStub(channel)
             answer = await engine.ListEquipment(equipment_service_pb2.ListEquipmentRequest(), timeout=_ANSWER_SECONDS)
             checks += [_destination(e.id, d) for e in answer.equipment for d in e.destinations]
+            if settings.orchestrator.staging_root:
+                checks.append(await _staging(channel))
         case _:
             pass
     return checks
@@ -100,6 +107,12 @@ async def _log(service: ServiceName, channel: grpc.aio.Channel) -> list[Check]:
         Check(service, True, f"version {info.version}{late}"),
         Check(f"log of {service}", found.intact, said),
     ]
+
+
+async def _staging(channel: grpc.aio.Channel) -> Check:
+    stub = staging_service_pb2_grpc.StagingServiceStub(channel)
+    page = await stub.ListStagedRuns(staging_service_pb2.ListStagedRunsRequest(page_size=1), timeout=_ANSWER_SECONDS)
+    return Check("staging", page.driving, page.problem or f"this engine drives {page.staging_root}")
 
 
 def _destination(equipment_id: str, status: equipment_service_pb2.DestinationStatus) -> Check:

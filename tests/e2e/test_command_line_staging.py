@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from filelock import FileLock
 
+from services.sync_engine.staging.driver import LOCK_NAME
 from tests.e2e.terminal import INVALID, NO, PRECONDITION, Operator
 from tests.integration.sync_engine.running_engine import PATIENCE, Site, creation_document, new_site, running_engine
 from tests.integration.sync_engine.staging_site import Pushed, push, stage
@@ -51,6 +53,9 @@ async def test_runs_that_were_pushed_are_listed_and_cleared(site: Site) -> None:
         done = await operator("staging", "clear", pushed.run, "--reason", "the disk is full", "-o", "json")
         assert (done.status, done.json[0]["cleared"]) == (0, True)
         assert not (pushed.folder / "a.tif").exists()
+        driven = await operator("doctor", "-o", "json")
+        (staging,) = [check for check in driven.json if check["part"] == "staging"]
+        assert (staging["ok"], "this engine drives" in staging["detail"]) == (True, True)
         early = await operator("staging", "clear", stranger.run, "--reason", "x")
         assert early.status == NO
         assert "only sync_verified is cleared" in early.out
@@ -104,3 +109,13 @@ async def test_runs_are_listed_by_every_filter_and_without_a_staging_root_nothin
         cleared = await operator("staging", "clear", late, "--dry-run")
         assert cleared.status == PRECONDITION
         assert "STAGING_NOT_DRIVEN" in cleared.err
+
+
+async def test_doctor_tells_of_a_root_that_somebody_else_drives(site: Site) -> None:
+    root = stage(site)
+    operator = Operator(site)
+    with FileLock(root / LOCK_NAME):
+        async with running_engine(site):
+            said = await operator("doctor")
+    assert said.status == NO
+    assert f"another program drives {root}" in said.out

@@ -50,8 +50,8 @@ class RememberedWalks:
         return audit
 
     def scope(self, equipment_id: str, project: str | None = None) -> Iterator[RunAudit | FolderAudit]:
-        """The equipment's own folder and every project of it, or one project, each followed by its runs. WalkError when the equipment's folder
-        can't be listed. A run that vanishes meanwhile is passed over."""
+        """The equipment's own folder and every project of it, or one project, each followed by its runs. WalkError
+        when the equipment's folder can't be listed. A run that vanishes meanwhile is passed over."""
         try:
             projects = find_projects(self._root, equipment_id) if project is None else [project]
         except OSError as error:
