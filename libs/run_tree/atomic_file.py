@@ -1,14 +1,20 @@
-"""Replacing a file so that every reader, and every crash, sees the old content or the new one, whole (SPEC §2)."""
+"""Replacing a file so that every reader, and every crash, sees the old content or the new one, whole (SPEC §2).
+
+What lies in a run tree is reached through its open folder (`libs/run_tree/beneath.py`); a path alone is for places that
+only their owner writes to.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FOLDERS_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
 
 
@@ -22,21 +28,33 @@ class OwnerCannotBeKeptError(OSError):
 
 def sync_folder(folder: Path) -> None:
     """Makes the folder's names durable. Raises OSError, but not for file systems that can't sync folders (CIFS)."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = os.open(folder, _FOLDER)
+    try:
+        sync_open_folder(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_open_folder(descriptor: int) -> None:
+    """As `sync_folder`."""
     try:
         os.fsync(descriptor)
     except OSError as error:
         if error.errno not in _FOLDERS_CANNOT_SYNC:
             raise
-    finally:
-        os.close(descriptor)
 
 
 def read_plain_file(path: Path) -> bytes:
     """The whole content. NotAPlainFileError for a symlink or anything that is no file; OSError as the system says."""
+    with _folder_of(path) as folder:
+        return read_in_folder(folder, path)
+
+
+def read_in_folder(folder: int, path: Path) -> bytes:
+    """As `read_plain_file`, of the file that has the path's last name in an open folder."""
     try:
         # O_NONBLOCK: opening a named pipe must not wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise NotAPlainFileError(error.errno, "is a symlink", str(path)) from error
@@ -52,29 +70,45 @@ def write_atomically(path: Path, content: bytes, *, mode: int) -> None:
 
     Raises NotAPlainFileError, OwnerCannotBeKeptError, or OSError as the system says; the old file is then untouched.
     """
-    present = _plain_file_status(path)
-    temporary = _write_temporary(path, content, mode, present)
+    with _folder_of(path) as folder:
+        write_in_folder(folder, path, content, mode=mode)
+
+
+def write_in_folder(folder: int, path: Path, content: bytes, *, mode: int) -> None:
+    """As `write_atomically`, under the path's last name in an open folder."""
+    present = _plain_file_status(folder, path)
+    temporary = _write_temporary(folder, path, content, mode, present)
     try:
-        os.replace(temporary, path)
+        os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError:
-        _discard(temporary)
+        _discard(folder, temporary)
         raise
-    sync_folder(path.parent)
+    sync_open_folder(folder)
 
 
-def create_atomically(path: Path, content: bytes, *, mode: int) -> None:
-    """Makes the file durably; FileExistsError when anything has that name, which then stays as it is."""
-    temporary = _write_temporary(path, content, mode, None)
+def create_in_folder(folder: int, path: Path, content: bytes, *, mode: int) -> None:
+    """Makes the file durably under the path's last name in an open folder; FileExistsError when anything has that name,
+    which then stays as it is."""
+    temporary = _write_temporary(folder, path, content, mode, None)
     try:
-        os.link(temporary, path, follow_symlinks=False)
+        os.link(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
     finally:
-        _discard(temporary)
-    sync_folder(path.parent)
+        _discard(folder, temporary)
+    sync_open_folder(folder)
 
 
-def _plain_file_status(path: Path) -> os.stat_result | None:
+@contextmanager
+def _folder_of(path: Path) -> Iterator[int]:
+    descriptor = os.open(path.parent, _FOLDER)
     try:
-        present = os.lstat(path)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _plain_file_status(folder: int, path: Path) -> os.stat_result | None:
+    try:
+        present = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(present.st_mode):
@@ -82,10 +116,10 @@ def _plain_file_status(path: Path) -> os.stat_result | None:
     return present
 
 
-def _write_temporary(path: Path, content: bytes, mode: int, present: os.stat_result | None) -> Path:
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+def _write_temporary(folder: int, path: Path, content: bytes, mode: int, present: os.stat_result | None) -> str:
+    temporary = f"{path.name}.{secrets.token_hex(8)}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, 0o600)
+    descriptor = os.open(temporary, flags, 0o600, dir_fd=folder)
     try:
         with open(descriptor, "wb", buffering=0) as stream:
             remaining = memoryview(content)
@@ -97,7 +131,7 @@ def _write_temporary(path: Path, content: bytes, mode: int, present: os.stat_res
                 _keep_owner_and_mode(descriptor, path, present)
             os.fsync(descriptor)
     except BaseException:
-        _discard(temporary)
+        _discard(folder, temporary)
         raise
     return temporary
 
@@ -124,7 +158,7 @@ def _change_owner(descriptor: int, path: Path, user: int, group: int) -> None:
         ) from error
 
 
-def _discard(temporary: Path) -> None:
+def _discard(folder: int, temporary: str) -> None:
     # A temporary that can't be removed is ignored by every reader and never travels; the first error is what matters.
-    with contextlib.suppress(OSError):
-        os.unlink(temporary)
+    with suppress(OSError):
+        os.unlink(temporary, dir_fd=folder)

@@ -6,14 +6,14 @@ needs no lock: files are replaced atomically.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import Timeout
 
-from libs.run_tree.atomic_file import create_atomically, read_plain_file, write_atomically
+from libs.run_tree.atomic_file import create_in_folder, read_in_folder, write_in_folder
+from libs.run_tree.beneath import folder_beneath, is_folder_beneath, status_beneath
 from libs.run_tree.creation_errors import (
     CreationError,
     CreationExistsError,
@@ -43,7 +43,11 @@ def creation_path(folder: Path) -> Path:
 
 def read_creation(path: Path) -> CreationRecord:
     """The record as it is now. CreationMissingError, CreationUnreadableError, SchemaMajorMismatchError."""
-    return _parsed(path, _content(path))
+    try:
+        with folder_beneath(path.parent) as folder:
+            return _read(folder, path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def mutate_creation(
@@ -56,18 +60,20 @@ def mutate_creation(
     Nothing is written when nothing changed. Beside the errors of `read_creation`: CreationLockedError after
     `lock_timeout` seconds, CreationNotWritableError; the file is then as it was.
     """
-    if not os.path.lexists(path):
+    try:
+        status_beneath(path)
+    except OSError as error:
         # The lock would be left beside nothing.
-        raise _missing(path)
-    with _locked(path, lock_timeout):
-        before = read_creation(path)
+        raise _unreadable(path, error) from error
+    with _locked(path, lock_timeout) as folder:
+        before = _read(folder, path)
         after = change(before)
         if after is before or after.raw == before.raw:
             return before
         # What was written is what a reader gets; a record that could not be read back never reaches the disk.
         written = _checked(path, after)
         try:
-            write_atomically(path, encode_json(written.raw), mode=_NEW_FILE_MODE)
+            write_in_folder(folder, path, encode_json(written.raw), mode=_NEW_FILE_MODE)
         except OSError as error:
             raise _not_writable(path, error) from error
         return written
@@ -75,29 +81,29 @@ def mutate_creation(
 
 def write_first_creation(path: Path, record: CreationRecord, lock_timeout: float = DEFAULT_LOCK_TIMEOUT) -> None:
     """Writes a run's or project's first `creation.json`. CreationExistsError when there is one."""
-    # The lock would make the missing folders.
-    if not path.parent.is_dir():
+    if not is_folder_beneath(path.parent):
         raise CreationNotWritableError(f"{path} can't be written: there is no such folder.", path)
-    with _locked(path, lock_timeout):
+    with _locked(path, lock_timeout) as folder:
         try:
-            create_atomically(path, encode_creation(record), mode=_NEW_FILE_MODE)
+            create_in_folder(folder, path, encode_creation(record), mode=_NEW_FILE_MODE)
         except FileExistsError as error:
             raise CreationExistsError(f"{path} exists already.", path) from error
         except OSError as error:
             raise _not_writable(path, error) from error
 
 
-def _content(path: Path) -> bytes:
+def _read(folder: int, path: Path) -> CreationRecord:
     try:
-        return read_plain_file(path)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise _missing(path) from error
+        content = read_in_folder(folder, path)
     except OSError as error:
-        raise CreationUnreadableError(f"{path} can't be read: {error.strerror}.", path) from error
+        raise _unreadable(path, error) from error
+    return _parsed(path, content)
 
 
-def _missing(path: Path) -> CreationMissingError:
-    return CreationMissingError(f"There is no {path}.", path)
+def _unreadable(path: Path, error: OSError) -> CreationMissingError | CreationUnreadableError:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return CreationMissingError(f"There is no {path}.", path)
+    return CreationUnreadableError(f"{path} can't be read: {error.strerror}.", path)
 
 
 def _parsed(path: Path, content: bytes) -> CreationRecord:
@@ -117,15 +123,15 @@ def _checked(path: Path, record: CreationRecord) -> CreationRecord:
 
 
 @contextmanager
-def _locked(path: Path, timeout: float) -> Iterator[None]:
+def _locked(path: Path, timeout: float) -> Iterator[int]:
     with ExitStack() as held:
         try:
-            held.enter_context(record_lock(path, timeout))
+            folder = held.enter_context(record_lock(path, timeout))
         except Timeout as error:
             raise CreationLockedError(f"{path} was locked by another program for {timeout:g} seconds.", path) from error
         except OSError as error:
             raise CreationNotWritableError(f"{path} can't be locked: {error.strerror}.", path) from error
-        yield
+        yield folder
 
 
 def _not_writable(path: Path, error: OSError) -> CreationNotWritableError:

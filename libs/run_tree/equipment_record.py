@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from libs.run_tree.beneath import make_folder_beneath
 from libs.run_tree.find_runs import CACHE_FOLDER_NAME
 from libs.run_tree.json_value import JsonValue
 from libs.run_tree.record_file import Document, change_record, read_record
@@ -55,7 +56,7 @@ def note_equipment(
     RecordUnreadableError, RecordLockedError, RecordNotWritableError.
     """
     path = equipment_record_path(equipment_folder)
-    path.parent.mkdir(exist_ok=True)
+    make_folder_beneath(path.parent)
     change_record(path, lambda present: _noted(present, record, now), _ORDER, lock_timeout)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from libs.run_tree.beneath import make_folder_beneath
 from libs.run_tree.find_runs import CACHE_FOLDER_NAME
 from libs.run_tree.record_file import Document, RecordUnreadableError, change_record, create_record, read_record
 from libs.run_tree.record_file import text_field as text
@@ -57,7 +58,7 @@ def write_first_group_record(
         "equipment": record.equipment,
         "run_kind": record.run_kind.value,
     }
-    path.parent.mkdir(exist_ok=True)
+    make_folder_beneath(path.parent)
     if record.run_kind is RunKind.EXPERIMENTAL:
         # The wizard takes no lock for this one.
         return create_record(path, document, _ORDER)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from libs.run_tree.atomic_file import create_atomically, read_plain_file, write_atomically
+from libs.run_tree.atomic_file import create_in_folder, read_in_folder, write_in_folder
+from libs.run_tree.beneath import folder_beneath, is_folder_beneath
 from libs.run_tree.json_value import JsonValue, NotJsonError, decode_json, encode_json
 from libs.run_tree.record_lock import DEFAULT_LOCK_TIMEOUT, record_lock
 
@@ -55,11 +56,17 @@ class RecordNotWritableError(RecordError):
 def read_record(path: Path) -> Document:
     """The whole document. RecordMissingError, RecordUnreadableError, RecordMajorMismatchError."""
     try:
-        content = read_plain_file(path)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise RecordMissingError(f"There is no {path}.", path) from error
+        with folder_beneath(path.parent) as folder:
+            return _read(folder, path)
     except OSError as error:
-        raise RecordUnreadableError(f"{path} can't be read: {error.strerror}.", path) from error
+        raise _unreadable(path, error) from error
+
+
+def _read(folder: int, path: Path) -> Document:
+    try:
+        content = read_in_folder(folder, path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
     try:
         document = decode_json(content)
     except NotJsonError as error:
@@ -100,21 +107,24 @@ def change_record(
     Nothing is written when it gives None or the same. Keys stand in `order`, those that aren't in it last. Errors of
     `read_record`, of `change`, RecordLockedError, RecordNotWritableError.
     """
-    # The lock would make the missing folders.
-    if not path.parent.is_dir():
+    if not is_folder_beneath(path.parent):
         raise RecordNotWritableError(f"{path} can't be written: there is no such folder.", path)
-    with _locked(path, lock_timeout):
-        before = _read_if_there(path)
+    with _locked(path, lock_timeout) as folder:
+        before = _read_if_there(folder, path)
         after = change(before)
         if after is None or after == before:
             return
-        _write(path, encode_in_order(after, order))
+        try:
+            write_in_folder(folder, path, encode_in_order(after, order), mode=_NEW_FILE_MODE)
+        except OSError as error:
+            raise _not_writable(path, error) from error
 
 
 def create_record(path: Path, document: Document, order: Sequence[str]) -> bool:
     """Writes a file that is written once; False when there is one, whatever it holds. RecordNotWritableError."""
     try:
-        create_atomically(path, encode_in_order(document, order), mode=_NEW_FILE_MODE)
+        with folder_beneath(path.parent) as folder:
+            create_in_folder(folder, path, encode_in_order(document, order), mode=_NEW_FILE_MODE)
     except FileExistsError:
         return False
     except OSError as error:
@@ -128,30 +138,29 @@ def encode_in_order(document: Document, order: Sequence[str]) -> bytes:
     return encode_json({key: document[key] for key in sorted(document, key=lambda k: place.get(k, len(place)))})
 
 
-def _read_if_there(path: Path) -> Document | None:
+def _read_if_there(folder: int, path: Path) -> Document | None:
     try:
-        return read_record(path)
+        return _read(folder, path)
     except RecordMissingError:
         return None
 
 
-def _write(path: Path, content: bytes) -> None:
-    try:
-        write_atomically(path, content, mode=_NEW_FILE_MODE)
-    except OSError as error:
-        raise _not_writable(path, error) from error
+def _unreadable(path: Path, error: OSError) -> RecordMissingError | RecordUnreadableError:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return RecordMissingError(f"There is no {path}.", path)
+    return RecordUnreadableError(f"{path} can't be read: {error.strerror}.", path)
 
 
 @contextmanager
-def _locked(path: Path, timeout: float) -> Iterator[None]:
+def _locked(path: Path, timeout: float) -> Iterator[int]:
     with ExitStack() as held:
         try:
-            held.enter_context(record_lock(path, timeout))
+            folder = held.enter_context(record_lock(path, timeout))
         except Timeout as error:
             raise RecordLockedError(f"{path} was locked by another program for {timeout:g} seconds.", path) from error
         except OSError as error:
             raise RecordNotWritableError(f"{path} can't be locked: {error.strerror}.", path) from error
-        yield
+        yield folder
 
 
 def _not_writable(path: Path, error: OSError) -> RecordNotWritableError:

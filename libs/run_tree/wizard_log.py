@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
+from libs.run_tree.atomic_file import NotAPlainFileError, read_in_folder
+from libs.run_tree.beneath import folder_beneath
 from libs.run_tree.manifest import CACHE_FOLDER
 from libs.run_tree.timestamp import format_time
 
@@ -71,22 +76,26 @@ def missing_lines(wanted: Sequence[bytes], present: Iterable[bytes]) -> list[byt
 def read_lines(run_folder: Path) -> list[bytes]:
     """Whole lines of every `wizard.*.log` of the run. OSError."""
     lines: list[bytes] = []
-    for path in sorted((run_folder / CACHE_FOLDER.decode()).iterdir()):
-        if _NAME.fullmatch(path.name) and path.is_file() and not path.is_symlink():
-            lines += path.read_bytes().split(b"\n")
+    cache = run_folder / CACHE_FOLDER.decode()
+    with folder_beneath(cache) as folder:
+        for name in sorted(filter(_NAME.fullmatch, os.listdir(folder))):
+            with suppress(NotAPlainFileError):
+                lines += read_in_folder(folder, cache / name).split(b"\n")
     return lines
 
 
 def append_lines(run_folder: Path, hostname: str, lines: Sequence[bytes]) -> None:
     """Appends to the run's `wizard.<hostname>.log` with one write. The cache folder must be there. OSError."""
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    folder = os.open(run_folder / CACHE_FOLDER.decode(), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    # O_NONBLOCK: a named pipe of that name must not be waited for.
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    path = run_folder / CACHE_FOLDER.decode() / f"wizard.{hostname}.log"
+    with folder_beneath(path.parent) as folder:
+        descriptor = os.open(path.name, flags, 0o600, dir_fd=folder)
     try:
-        descriptor = os.open(f"wizard.{hostname}.log", flags, 0o600, dir_fd=folder)
-    finally:
-        os.close(folder)
-    try:
-        size = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotAPlainFileError(errno.EINVAL, "is no plain file", str(path))
+        size = status.st_size
         # A line that a full disk or a crash cut off stays a line of its own.
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
         content = b"".join(line + b"\n" for line in lines)

@@ -6,8 +6,10 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
+from libs.run_tree.beneath import folder_beneath
 from libs.run_tree.manifest import CACHE_FOLDER, never_travels
 from services.sync_engine.cleanup.deletion import Remaining, delete_files
 from services.sync_engine.cleanup.local_files import in_cache, proven_everywhere
@@ -63,13 +65,11 @@ def _of_run(located: LocatedRun, files: Sequence[SealedFile]) -> Mapping[bytes, 
 
 
 def _delete(run_folder: Path, known: Mapping[bytes, str]) -> Sequence[Remaining]:
-    root = os.fsencode(run_folder)
     files: list[CopiedFile] = []
     creation: list[CopiedFile] = []
     locks: list[CopiedFile] = []
     others: list[Remaining] = []
-    for path in _names(root):
-        status = os.lstat(root + b"/" + path)
+    for path, status in _found(run_folder):
         entry = SourceEntry(path, EntryKind.FILE, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         if path in known:
             (creation if path == _CREATION else files).append(copied_from(entry, known[path]))
@@ -87,8 +87,10 @@ def _delete(run_folder: Path, known: Mapping[bytes, str]) -> Sequence[Remaining]
     return ()
 
 
-def _names(root: bytes) -> list[bytes]:
+def _found(run_folder: Path) -> Sequence[tuple[bytes, os.stat_result]]:
+    """Everything in the cache folder that is no folder, by path relative to the run."""
     found = []
-    for folder, _, names in os.walk(root + b"/" + CACHE_FOLDER):
-        found += [os.path.relpath(os.path.join(folder, name), root) for name in names]
-    return sorted(found)
+    with folder_beneath(run_folder) as root:
+        for folder, _, names, opened in os.fwalk(CACHE_FOLDER, dir_fd=root):
+            found += [(folder + b"/" + n, os.stat(n, dir_fd=opened, follow_symlinks=False)) for n in names]
+    return sorted(found, key=itemgetter(0))

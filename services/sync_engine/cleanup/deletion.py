@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from libs.run_tree.beneath import folder_beneath, open_beneath
 from services.sync_engine.transfer.transport import CopiedFile, EntryKind
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDERS_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
 
@@ -48,8 +49,7 @@ def delete_files(run_folder: Path, files: Sequence[CopiedFile]) -> Deleted:
     """Deletes those files that are still exactly what the ticket says. OSError when the run's folder is gone."""
     deleted: list[CopiedFile] = []
     remaining: list[Remaining] = []
-    root = os.open(run_folder, _FOLDER)
-    try:
+    with folder_beneath(run_folder) as root:
         for file in files:
             try:
                 if _delete(root, file):
@@ -59,8 +59,6 @@ def delete_files(run_folder: Path, files: Sequence[CopiedFile]) -> Deleted:
             except OSError as error:
                 remaining.append(Remaining(file.path, error.strerror or str(error)))
         _remove_emptied(root, deleted)
-    finally:
-        os.close(root)
     return Deleted(deleted, remaining)
 
 
@@ -135,13 +133,9 @@ def _lease_against_writers(descriptor: int) -> bool:
 
 @contextmanager
 def _opened(root: int, folder: bytes) -> Iterator[int]:
-    """The folder below the run, each step through the one before."""
-    descriptor = os.dup(root)
+    """The folder below the run."""
+    descriptor = open_beneath(folder, _FOLDER, dir_fd=root) if folder else os.dup(root)
     try:
-        for name in folder.split(b"/") if folder else ():
-            step = os.open(name, _FOLDER, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = step
         yield descriptor
     finally:
         os.close(descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -10,7 +11,8 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from labferry.events.v1 import job_events_pb2 as events
-from libs.run_tree.atomic_file import write_atomically
+from libs.run_tree.atomic_file import NotAPlainFileError, read_in_folder, write_in_folder
+from libs.run_tree.beneath import folder_beneath, is_folder_beneath
 from libs.run_tree.creation_errors import CreationError
 from libs.run_tree.manifest import CACHE_FOLDER, MANIFEST_PATH, is_changing_file, never_travels
 from libs.run_tree.receipt import receipt_file_name
@@ -95,11 +97,12 @@ def changing_files(
 
     The manifest and the `receipts`, by destination, are put into the run's cache folder first.
     """
-    local_manifest = located.folder / MANIFEST_PATH.decode()
-    if not local_manifest.exists() or local_manifest.read_bytes() != manifest:
-        write_atomically(local_manifest, manifest, mode=0o600)
-    for destination, receipt in (receipts or {}).items():
-        write_atomically(local_manifest.with_name(receipt_file_name(destination)), receipt, mode=0o600)
+    manifest_path = located.folder / MANIFEST_PATH.decode()
+    with folder_beneath(manifest_path.parent) as cache:
+        if not _is_there(cache, manifest_path, manifest):
+            write_in_folder(cache, manifest_path, manifest, mode=0o600)
+        for destination, receipt in (receipts or {}).items():
+            write_in_folder(cache, manifest_path.with_name(receipt_file_name(destination)), receipt, mode=0o600)
     files: list[SealedFile] = []
     folder = PurePosixPath()
     local = located.root / located.path.equipment_id
@@ -113,16 +116,26 @@ def changing_files(
 def _cache_files(folder: Path, target: PurePosixPath, *, own: bool = False) -> list[SealedFile]:
     """`own`: of the run itself, whose other cache files travel with its data."""
     cache = folder / CACHE_FOLDER.decode()
-    if not cache.is_dir():
+    if not is_folder_beneath(cache):
         return []
     files = []
-    for path in sorted(cache.iterdir()):
-        relative = CACHE_FOLDER + b"/" + path.name.encode(errors="surrogateescape")
-        if path.is_symlink() or not path.is_file() or never_travels(relative):
-            continue
-        if own and not is_changing_file(relative):
-            continue
-        content = path.read_bytes()
-        where = str(target).encode(errors="surrogateescape") + b"/" + relative
-        files.append(SealedFile(where.removeprefix(b"./"), content, path.stat().st_mtime_ns))
+    with folder_beneath(cache) as opened:
+        for name in sorted(os.listdir(opened)):
+            relative = CACHE_FOLDER + b"/" + os.fsencode(name)
+            if never_travels(relative) or (own and not is_changing_file(relative)):
+                continue
+            try:
+                content = read_in_folder(opened, cache / name)
+            except NotAPlainFileError:
+                continue
+            where = os.fsencode(target) + b"/" + relative
+            status = os.stat(name, dir_fd=opened, follow_symlinks=False)
+            files.append(SealedFile(where.removeprefix(b"./"), content, status.st_mtime_ns))
     return files
+
+
+def _is_there(cache: int, path: Path, content: bytes) -> bool:
+    try:
+        return read_in_folder(cache, path) == content
+    except (FileNotFoundError, NotAPlainFileError):
+        return False

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from labferry.events.v1 import run_events_pb2 as events
 from libs.event_log.store import Expected, RequestKey
-from libs.run_tree.atomic_file import sync_folder
+from libs.run_tree.atomic_file import sync_open_folder
+from libs.run_tree.beneath import (
+    folder_beneath,
+    is_taken_beneath,
+    make_folder_beneath,
+    names_beneath,
+    remove_tree_beneath,
+)
 from libs.run_tree.creation_json import creation_path, write_first_creation
 from libs.run_tree.equipment_record import EquipmentRecord, note_equipment
+from libs.run_tree.find_runs import find_projects
 from libs.run_tree.group_record import GroupRecord, write_first_group_record
 from libs.run_tree.new_run import new_run_record
 from libs.run_tree.record_file import RecordError
 from libs.run_tree.run_path import RunKind, RunPath, run_leaf
 from libs.service_kit.equipment_settings import EquipmentSettings
+from libs.service_kit.errors import LabferryError
 from libs.service_kit.telemetry import Logger
 from services.sync_engine.engine_log import Cause, Change, EngineLog
 from services.sync_engine.errors import RunExistsError, SourceUnreadableError
@@ -41,8 +50,6 @@ from services.sync_engine.transfer.transport import (
 
 _ADOPTED = EVENT_TYPES.of_class(events.RunAdopted).name
 ADOPTING_PREFIX = ".labferry-adopting-"
-# AT_FDCWD: both paths are absolute, so no open folder is needed.
-_WORKING_FOLDER = -100
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +77,6 @@ class _Prepared:
     """A whole copy beside its final name, proven, with its creation.json."""
 
     run: RunPath
-    staged: Path
-    final: Path
     file_count: int
     byte_count: int
 
@@ -91,7 +96,7 @@ class AdoptRun:
             earlier = await self._log.store.find_request(request)
             if earlier is not None:
                 run = events.RunAdopted.FromString(earlier.events[0].payload).run
-                await asyncio.to_thread(_finish, *self._places(RunPath.parse(run)))
+                await asyncio.to_thread(self._finish, RunPath.parse(run))
                 return run
         equipment = self._locator.equipment(adoption.equipment_id)
         source = await asyncio.to_thread(self._locator.resolve_source, adoption.source_folder)
@@ -112,26 +117,52 @@ class AdoptRun:
         What can't be finished now stays where it is, with a warning: it must not keep the engine from starting.
         """
         for equipment in self._locator.all_equipment:
-            root = equipment.local_root / equipment.id
-            for staged in await asyncio.to_thread(_leftovers, root):
-                leaf = staged.name.removeprefix(ADOPTING_PREFIX)
-                run = RunPath(equipment.id, staged.parent.parent.name, staged.parent.name, leaf)
+            for run in await asyncio.to_thread(self._leftovers, equipment.id):
                 try:
-                    if await self._is_in_log(run) and creation_path(staged).exists():
-                        await asyncio.to_thread(_finish, *self._places(run))
+                    if await self._is_in_log(run) and await asyncio.to_thread(self._is_whole, run):
+                        await asyncio.to_thread(self._finish, run)
                     else:
-                        await asyncio.to_thread(shutil.rmtree, staged)
-                except (RunExistsError, OSError) as error:
+                        await asyncio.to_thread(self._discard, run)
+                except (LabferryError, OSError) as error:
                     self._logger.warning("adoption_not_finished", run=str(run), problem=str(error))
 
     async def _is_in_log(self, run: RunPath) -> bool:
         adopted = self._log.store.read(stream=run_stream(str(run)), types=(_ADOPTED,), limit=1)
         return [page async for page in adopted] != []
 
+    def _leftovers(self, equipment_id: str) -> list[RunPath]:
+        """The runs that copies which adoptions left beside their final name were to become."""
+        root = self._locator.equipment_folder(equipment_id).parent
+        found = []
+        for project in find_projects(root, equipment_id):
+            for kind in RunKind:
+                with suppress(OSError), names_beneath(root / equipment_id / project / kind.group) as names:
+                    leaves = [n.name.removeprefix(ADOPTING_PREFIX) for n in names if n.name.startswith(ADOPTING_PREFIX)]
+                    found += [RunPath(equipment_id, project, kind.group, leaf) for leaf in sorted(leaves)]
+        return found
+
     def _places(self, run: RunPath) -> tuple[Path, Path]:
-        """Where a run is staged, and its final place."""
-        final = self._locator.equipment(run.equipment_id).local_root / str(run)
+        """Where a run is staged, and its final place. Touches the disk."""
+        final = self._locator.equipment_folder(run.equipment_id) / run.below_equipment
         return final.with_name(ADOPTING_PREFIX + run.leaf), final
+
+    def _is_whole(self, run: RunPath) -> bool:
+        return is_taken_beneath(creation_path(self._places(run)[0]))
+
+    def _finish(self, run: RunPath) -> None:
+        """Gives a staged run its final name. Does nothing when that was done already."""
+        staged, final = self._places(run)
+        if not is_taken_beneath(staged):
+            return
+        with folder_beneath(final.parent) as folder:
+            try:
+                rename_noreplace(folder, os.fsencode(staged.name), folder, os.fsencode(final.name))
+            except FileExistsError as error:
+                raise RunExistsError(f"{final} appeared meanwhile; the copy stays at {staged}") from error
+            sync_open_folder(folder)
+
+    def _discard(self, run: RunPath) -> None:
+        remove_tree_beneath(self._places(run)[0])
 
     def _prepare(
         self, adoption: Adoption, equipment: EquipmentSettings, source: Path, control: TransferControl
@@ -145,49 +176,50 @@ class AdoptRun:
     def _copy(
         self, adoption: Adoption, equipment: EquipmentSettings, source: Path, control: TransferControl
     ) -> _Prepared:
-        if creation_path(source).exists():
+        if is_taken_beneath(creation_path(source)):
             raise RunExistsError(f"{source} is a run already", metadata={"run": str(source)})
         entries = scan_run(source)
         started = adoption.started or _oldest(entries) or self._clock()
         run = RunPath(equipment.id, adoption.project, adoption.kind.group, run_leaf(adoption.kind, started))
         staged, final = self._places(run)
-        if final.exists():
+        if is_taken_beneath(final):
             raise RunExistsError(f"there is a run {run} already", metadata={"run": str(run)})
         if final.is_relative_to(source):
             raise TransferError(FailureKind.CONFIGURATION, "the folder holds the place that its copy would get")
-        if staged.exists():
-            shutil.rmtree(staged)
-        root = equipment.local_root / equipment.id
-        root.mkdir(exist_ok=True)
-        transport = MountedTransport(root)
+        if is_taken_beneath(staged):
+            remove_tree_beneath(staged)
+        root = self._locator.equipment_folder(equipment.id)
+        make_folder_beneath(root)
+        transport = MountedTransport(root, is_real=True)
         try:
             copied = _copy_proven(transport, source, entries, run, staged, control)
             record = new_run_record(
                 created_at=self._clock(),
                 created_by=adoption.operator,
                 kind=adoption.kind,
-                local_path=str(final),
+                local_path=str(equipment.local_root / str(run)),
                 nas_path=f"{equipment.nas_root}/{run}" if equipment.nas_root else "",
             )
             creation = creation_path(staged)
-            creation.parent.mkdir(mode=0o755, exist_ok=True)
+            make_folder_beneath(creation.parent, 0o755)
             write_first_creation(creation, record)
-            self._note_folders_above(run, equipment, final)
+            self._note_folders_above(run, equipment, root)
         except BaseException:
             transport.sweep(_copy_id(run), keep_attempt=None)
-            shutil.rmtree(staged, ignore_errors=True)
+            with suppress(OSError):
+                remove_tree_beneath(staged)
             raise
         files = [f for f in copied if f.kind is EntryKind.FILE]
-        return _Prepared(run, staged, final, len(files), sum(f.size for f in files))
+        return _Prepared(run, len(files), sum(f.size for f in files))
 
-    def _note_folders_above(self, run: RunPath, equipment: EquipmentSettings, final: Path) -> None:
+    def _note_folders_above(self, run: RunPath, equipment: EquipmentSettings, folder: Path) -> None:
         """Writes the cache files of the folders above the run, which may legally be absent: what is there and can't be
         used stays as it is."""
         group = GroupRecord(run.project, run.equipment_id, run.kind_by_leaf)
         known = EquipmentRecord(equipment.id, equipment.label, str(equipment.local_root), equipment.nas_root)
         for note in (
-            lambda: write_first_group_record(final.parent, group, self._clock()),
-            lambda: note_equipment(equipment.local_root / equipment.id, known, self._clock()),
+            lambda: write_first_group_record(folder / run.project / run.group, group, self._clock()),
+            lambda: note_equipment(folder, known, self._clock()),
         ):
             try:
                 note()
@@ -207,7 +239,7 @@ class AdoptRun:
             operator=adoption.operator,
         )
         await self._log.append(cause, Change(run_stream(run), Expected.ANY, (adopted,)), request=request)
-        await asyncio.to_thread(_finish, prepared.staged, prepared.final)
+        await asyncio.to_thread(self._finish, prepared.run)
         return run
 
 
@@ -243,21 +275,6 @@ def _copy_proven(
 
 def _copy_id(run: RunPath) -> str:
     return f"adopt-{run.leaf}"
-
-
-def _leftovers(equipment_root: Path) -> list[Path]:
-    return sorted(equipment_root.glob(f"*/*/{ADOPTING_PREFIX}*"))
-
-
-def _finish(staged: Path, final: Path) -> None:
-    """Gives a staged run its final name. Does nothing when that was done already."""
-    if not staged.exists():
-        return
-    try:
-        rename_noreplace(_WORKING_FOLDER, os.fsencode(staged), _WORKING_FOLDER, os.fsencode(final))
-    except FileExistsError as error:
-        raise RunExistsError(f"{final} appeared meanwhile; the copy stays at {staged}") from error
-    sync_folder(final.parent)
 
 
 def _oldest(entries: Sequence[SourceEntry]) -> datetime | None:

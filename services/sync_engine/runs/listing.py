@@ -11,11 +11,12 @@ from datetime import datetime
 from heapq import merge
 from pathlib import Path
 
+from libs.run_tree.beneath import real_place
 from libs.run_tree.creation_errors import CreationError, CreationMissingError
 from libs.run_tree.creation_json import creation_path, read_creation
 from libs.run_tree.creation_record import CreationRecord, SyncStatus
 from libs.run_tree.find_runs import find_runs
-from libs.run_tree.run_path import RunKind, RunPath, RunPathError
+from libs.run_tree.run_path import PathOutsideRootError, RunKind, RunPath, RunPathError
 from libs.run_tree.timestamp import MalformedTimeError, parse_time
 from libs.service_kit.errors import FieldViolation, InvalidRequestError
 
@@ -97,10 +98,10 @@ def _matches(listed: ListedRun, wanted: RunFilter) -> bool:
 def _creation(roots: Sequence[Path], identity: str) -> CreationRecord | None:
     for root in roots:
         try:
-            return read_creation(creation_path(root / identity))
+            return read_creation(creation_path(real_place(root, identity)))
         except CreationMissingError:
             continue
-        except CreationError:
+        except (CreationError, PathOutsideRootError):
             return None
     return None
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from libs.run_tree.run_path import PathOutsideRootError, RunPath, RunPathError, resolve_inside
+from libs.run_tree.beneath import is_folder_beneath, real_place
+from libs.run_tree.run_path import PathOutsideRootError, RunPath, RunPathError
 from libs.service_kit.equipment_settings import EquipmentSettings
 from services.sync_engine.errors import EquipmentNotConfiguredError, PathOutsideRootsError, RunNotFoundError
 
@@ -15,7 +16,7 @@ from services.sync_engine.errors import EquipmentNotConfiguredError, PathOutside
 @dataclass(frozen=True, slots=True)
 class LocatedRun:
     """A run folder that exists. `folder` is its real place, symlinks inside the root resolved; `root` is the folder
-    that its path is relative to: the equipment's `local_root`, or the staging root."""
+    that its path is relative to, real too: the equipment's `local_root`, or the staging root."""
 
     path: RunPath
     equipment: EquipmentSettings
@@ -41,10 +42,9 @@ class RunLocator:
         return self._staging_root
 
     def roots_of(self, equipment: EquipmentSettings) -> Sequence[Path]:
-        """The folders that runs of the equipment lie below."""
-        if self._staging_root is None:
-            return (equipment.local_root,)
-        return tuple(dict.fromkeys((equipment.local_root, self._staging_root)))
+        """The folders that runs of the equipment lie below, real; touches the disk."""
+        roots = (equipment.local_root,) if self._staging_root is None else (equipment.local_root, self._staging_root)
+        return tuple(dict.fromkeys(Path(os.path.realpath(root)) for root in roots))
 
     @property
     def all_equipment(self) -> Sequence[EquipmentSettings]:
@@ -57,6 +57,10 @@ class RunLocator:
                 f"equipment {equipment_id!r} is not configured here", metadata={"equipment_id": equipment_id}
             )
         return found
+
+    def equipment_folder(self, equipment_id: str) -> Path:
+        """Where the equipment's folder lies in its `local_root`, real; touches the disk."""
+        return self._resolve(Path(os.path.realpath(self.equipment(equipment_id).local_root)), equipment_id)
 
     def parse(self, run: str) -> RunPath:
         """PathOutsideRootsError for a text that can't be a run's path."""
@@ -71,7 +75,7 @@ class RunLocator:
         equipment = self.equipment(path.equipment_id)
         for root in self.roots_of(equipment):
             folder = self._resolve(root, run)
-            if folder.is_dir():
+            if is_folder_beneath(folder):
                 return LocatedRun(path, equipment, root, folder, self._is_staged(folder))
         raise RunNotFoundError(f"there is no run {run}", metadata={"run": run})
 
@@ -80,7 +84,7 @@ class RunLocator:
         if not os.path.isabs(folder):
             raise PathOutsideRootsError(f"{folder!r} is not an absolute path", metadata={"path": folder})
         roots = dict.fromkeys(root for equipment in self._equipment.values() for root in self.roots_of(equipment))
-        for root in map(os.path.realpath, roots):
+        for root in map(os.fspath, roots):
             try:
                 resolved = os.path.realpath(folder)
             except OSError as error:
@@ -88,7 +92,7 @@ class RunLocator:
                 problem = f"{folder!r} can't be followed: {error.strerror}"
                 raise PathOutsideRootsError(problem, metadata={"path": folder}) from error
             if resolved != root and os.path.commonpath((root, resolved)) == root:
-                if not os.path.isdir(resolved):
+                if not is_folder_beneath(resolved):
                     raise RunNotFoundError(f"there is no folder {folder}", metadata={"run": folder})
                 return Path(resolved)
         raise PathOutsideRootsError(
@@ -100,6 +104,6 @@ class RunLocator:
 
     def _resolve(self, root: Path, relative: str) -> Path:
         try:
-            return resolve_inside(root, relative)
+            return real_place(root, relative)
         except PathOutsideRootError as error:
             raise PathOutsideRootsError(str(error), metadata={"path": relative}) from error

@@ -62,7 +62,7 @@ class RunQueries:
         """Runs with the token of the next page, empty on the last. EquipmentNotConfiguredError."""
         after = place_of(token)
         equipment = [self._locator.equipment(equipment_id)] if equipment_id else self._locator.all_equipment
-        roots = {e.id: self._locator.roots_of(e) for e in equipment}
+        roots = await self._threads.run(lambda: {e.id: self._locator.roots_of(e) for e in equipment})
         logged = await self._projections.query(logged_runs)
 
         def status_of(run: str) -> SyncStatus:

@@ -10,12 +10,10 @@ from pathlib import Path
 
 from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.runs.run import AcceptedChange
+from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.source_tree import scan_run
-from services.sync_engine.transfer.system_error import source_error
 from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SourceEntry, bytes_unless_text
 from services.sync_engine.validation.finding import Finding, OffendingKind, Rule, Tier
-
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +82,7 @@ def _hash(folder: Path, entry: SourceEntry, file: CopiedFile) -> str:
     as_proven = (file.size, file.mtime_ns, file.ctime_ns, file.inode)
     if entry.kind is file.kind and (entry.size, entry.mtime_ns, entry.ctime_ns, entry.inode) == as_proven:
         return file.sha256
-    digest = hashlib.sha256()
-    try:
-        with open(os.path.join(os.fsencode(folder), entry.path), "rb", buffering=0) as content:
-            while block := content.read(_BLOCK):
-                digest.update(block)
-    except OSError as error:
-        raise source_error(error, entry.path) from error
-    return digest.hexdigest()
+    return SourceFiles(os.fsencode(folder)).sha256(entry)
 
 
 def changed_file_finding(located: LocatedRun, change: ChangedFile) -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from libs.run_tree.beneath import is_folder_beneath
 from libs.run_tree.creation_errors import CreationError
 from libs.run_tree.creation_json import creation_path, read_creation
 from libs.run_tree.ingest_record import IngestHead, IngestStep, StagingState, ingest_path, mirror_steps
@@ -52,7 +53,7 @@ class IngestMirror:
 
 def _mirror(record: StagedRun, folder: Path) -> StagingState | None:
     path = ingest_path(folder)
-    if not path.parent.is_dir():
+    if not is_folder_beneath(path.parent):
         return None
     head = IngestHead(_project_name(folder, record), record.equipment_id, record.run_kind, record.run)
     steps = [IngestStep(step.state, step.at, step.host, _details(record, step.state)) for step in record.steps]

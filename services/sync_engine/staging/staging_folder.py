@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from libs.run_tree.atomic_file import read_plain_file
+from libs.run_tree.atomic_file import read_in_folder
+from libs.run_tree.beneath import folder_beneath, names_beneath
 from libs.run_tree.creation_errors import CreationError
 from libs.run_tree.creation_json import creation_path, read_creation
 from libs.run_tree.equipment_record import equipment_record_path, read_equipment_record
@@ -74,7 +75,7 @@ class LookInto(Enum):
 def staged_equipment(staging_root: Path) -> list[str]:
     """Names of the folders that are equipment ids, sorted; empty when there is no such root. OSError."""
     try:
-        with os.scandir(staging_root) as entries:
+        with names_beneath(os.path.realpath(staging_root)) as entries:
             names = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
@@ -83,6 +84,7 @@ def staged_equipment(staging_root: Path) -> list[str]:
 
 def look_at_staging(staging_root: Path, configured: Configured, depth: Callable[[str], LookInto]) -> StagingLook:
     """Every run, each as closely as `depth` says. OSError when a folder above the runs can't be listed."""
+    staging_root = Path(os.path.realpath(staging_root))
     equipment: list[SightedEquipment] = []
     runs: list[SightedRun] = []
     for equipment_id in staged_equipment(staging_root):
@@ -130,7 +132,7 @@ def _discovered(staging_root: Path, equipment_id: str, paths: Sequence[RunPath])
 
 def _leftover(folder: Path) -> str:
     """What lies in a cleared run's folder beside its cache; empty: nothing."""
-    with os.scandir(folder) as entries:
+    with names_beneath(folder) as entries:
         names = sorted(entry.name for entry in entries if entry.name != CACHE_FOLDER_NAME)
     return f"{names[0]} appeared after the run was cleared." if names else ""
 
@@ -161,7 +163,9 @@ def _manifest(folder: Path, signal: Signal | None) -> bytes | None:
     if signal is None or signal.kind is not CompletenessSignal.MANIFEST:
         return None
     try:
-        return read_plain_file(folder / signal.file_name)
+        place = folder / signal.file_name
+        with folder_beneath(place.parent) as opened:
+            return read_in_folder(opened, place)
     except OSError:
         # Not there yet, or not to be read: either way it says nothing.
         return None

@@ -9,10 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from libs.run_tree.beneath import folder_beneath, open_beneath, status_beneath
 from services.sync_engine.transfer.libc import filesystem_type
 from services.sync_engine.transfer.system_error import destination_error, shown
 from services.sync_engine.transfer.transport import FailureKind, TransferError
@@ -29,13 +32,15 @@ class DestinationRoot:
     One thread at a time may call the methods that make folders; the others any thread.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Opens the folder, which must exist: it is never created, for then an unmounted mount point would be
-        filled.
+    def __init__(self, path: Path, *, is_real: bool = False) -> None:
+        """Opens the folder, which must exist: it is never created, for then an unmounted mount point would be filled.
+
+        `is_real`: the path was resolved already, and others may write where it leads: no symlink on the way is
+        followed.
         """
         self.path = path
         try:
-            self.fd = os.open(path, _FOLDER)
+            self.fd = open_beneath(path, _FOLDER) if is_real else os.open(path, _FOLDER)
         except FileNotFoundError as error:
             # NETWORK, not CONFIGURATION: a server that is down overnight looks just like this, and jobs should
             # outlive it.
@@ -83,10 +88,21 @@ class DestinationRoot:
             raise destination_error(error, "asking for free space") from error
         return room.f_bavail * room.f_frsize
 
+    def open(self, relative: bytes, flags: int, mode: int = 0) -> int:
+        """As `os.open`; a symlink on the way is not followed, whoever put it there. OSError."""
+        return open_beneath(relative or b".", flags, mode, dir_fd=self.fd)
+
+    @contextmanager
+    def folder_of(self, relative: bytes) -> Iterator[tuple[int, bytes]]:
+        """The open folder that a name lies in, and its last part there. OSError."""
+        above, _, name = relative.rpartition(b"/")
+        with folder_beneath(above or b".", dir_fd=self.fd) as folder:
+            yield folder, name
+
     def status(self, relative: bytes) -> os.stat_result | None:
         """lstat; None when there is no such name."""
         try:
-            return os.stat(relative or b".", dir_fd=self.fd, follow_symlinks=False)
+            return status_beneath(relative or b".", dir_fd=self.fd)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -100,7 +116,8 @@ class DestinationRoot:
             relative = relative.rpartition(b"/")[0]
         for folder in reversed(missing):
             try:
-                os.mkdir(folder, _NEW_FOLDER_MODE, dir_fd=self.fd)
+                with self.folder_of(folder) as (above, name):
+                    os.mkdir(name, _NEW_FOLDER_MODE, dir_fd=above)
             except FileExistsError:
                 self._refuse_if_no_folder(folder)
             except OSError as error:
@@ -120,14 +137,15 @@ class DestinationRoot:
     def date_folder(self, relative: bytes, mtime_ns: int) -> None:
         """Sets the folder's modification time."""
         try:
-            os.utime(relative, ns=(mtime_ns, mtime_ns), dir_fd=self.fd, follow_symlinks=False)
+            with self.folder_of(relative) as (above, name):
+                os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=above, follow_symlinks=False)
         except OSError as error:
             raise destination_error(error, "dating the folder", relative) from error
 
     def fsync_folder(self, relative: bytes) -> None:
         """Makes the folder's names and time durable."""
         try:
-            descriptor = os.open(relative or b".", _FOLDER | os.O_NOFOLLOW, dir_fd=self.fd)
+            descriptor = self.open(relative, _FOLDER)
             try:
                 _fsync_folder(descriptor)
             finally:

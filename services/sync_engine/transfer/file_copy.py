@@ -118,7 +118,7 @@ class FileCopier:
         self._brake.take(entry.size, self._control)
         name = self._incoming.new_name()
         try:
-            target = os.open(name, _CREATE, _NEW_FILE_MODE, dir_fd=self._incoming.fd)
+            target = self._incoming.open(name, _CREATE, _NEW_FILE_MODE)
             try:
                 _write(target, content)
                 _date_and_sync(target, entry)
@@ -134,7 +134,7 @@ class FileCopier:
         self._source.refuse_if_changed(entry, source)
         name = self._incoming.new_name()
         try:
-            target = os.open(name, _CREATE, _NEW_FILE_MODE, dir_fd=self._incoming.fd)
+            target = self._incoming.open(name, _CREATE, _NEW_FILE_MODE)
         except OSError as error:
             raise destination_error(error, "writing", entry.path) from error
         try:
@@ -172,8 +172,9 @@ class FileCopier:
         target = self._source.read_link(entry)
         name = self._incoming.new_name()
         try:
-            os.symlink(target, name, dir_fd=self._incoming.fd)
-            os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=self._incoming.fd, follow_symlinks=False)
+            with self._incoming.folder_of(name) as (folder, number):
+                os.symlink(target, number, dir_fd=folder)
+                os.utime(number, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
         except OSError as error:
             raise destination_error(error, "making the symlink", entry.path) from error
         self._progress.advance(1, entry.size, entry.path)

@@ -8,9 +8,12 @@ import os
 import re
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
+from libs.run_tree.beneath import folder_beneath, open_beneath
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.system_error import destination_error
 from services.sync_engine.transfer.transport import TransferError
@@ -37,7 +40,7 @@ class IncomingFolder:
             remove_tree(root, self.path)
         root.ensure_folder(self.path)
         try:
-            self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root.fd)
+            self.fd = root.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             raise destination_error(error, "opening the incoming folder") from error
 
@@ -51,6 +54,17 @@ class IncomingFolder:
         # What ended the attempt is what matters; leftovers are swept by the next one.
         with contextlib.suppress(TransferError):
             remove_tree(self._root, self.path)
+
+    @contextmanager
+    def folder_of(self, name: bytes) -> Iterator[tuple[int, bytes]]:
+        """The open folder that a new name lies in, and its last part there. OSError."""
+        subfolder, _, number = name.rpartition(b"/")
+        with folder_beneath(subfolder, dir_fd=self.fd) as folder:
+            yield folder, number
+
+    def open(self, name: bytes, flags: int, mode: int) -> int:
+        """As `os.open`, of a new name. OSError."""
+        return open_beneath(name, flags, mode, dir_fd=self.fd)
 
     def new_name(self) -> bytes:
         """A name that nothing here has; names of the run never appear here. Any thread may ask."""
@@ -72,7 +86,7 @@ def sweep_incoming(root: DestinationRoot, job_id: str, *, keep_attempt: int | No
         return
     own = re.compile(re.escape(os.fsencode(job_id)) + rb"-(\d+)")
     try:
-        descriptor = os.open(INCOMING, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root.fd)
+        descriptor = root.open(INCOMING, os.O_RDONLY | os.O_DIRECTORY)
         try:
             names = [os.fsencode(name) for name in os.listdir(descriptor)]
         finally:
@@ -88,7 +102,8 @@ def sweep_incoming(root: DestinationRoot, job_id: str, *, keep_attempt: int | No
 def remove_tree(root: DestinationRoot, relative: bytes) -> None:
     """A folder of the incoming one with all that is in it; none is well. TransferError."""
     try:
-        shutil.rmtree(relative, dir_fd=root.fd)
+        with root.folder_of(relative) as (folder, name):
+            shutil.rmtree(name, dir_fd=folder)
     except FileNotFoundError:
         return
     except OSError as error:

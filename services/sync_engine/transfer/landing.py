@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.file_copy import WholeFile
@@ -53,7 +54,11 @@ class Landing:
 
     def _put_aside(self, place: bytes, path: bytes) -> None:
         try:
-            os.rename(place, self._incoming.new_name(), src_dir_fd=self._root.fd, dst_dir_fd=self._incoming.fd)
+            with (
+                self._root.folder_of(place) as (folder, name),
+                self._incoming.folder_of(self._incoming.new_name()) as (aside, kept),
+            ):
+                os.rename(name, kept, src_dir_fd=folder, dst_dir_fd=aside)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -64,7 +69,8 @@ class Landing:
         try:
             if self._renames_exclusively:
                 try:
-                    rename_noreplace(self._incoming.fd, file.incoming_name, self._root.fd, place)
+                    with self._ends(file, place) as (whole, number, folder, name):
+                        rename_noreplace(whole, number, folder, name)
                     return True
                 except OSError as error:
                     if error.errno not in _NO_EXCLUSIVE_RENAME:
@@ -83,20 +89,21 @@ class Landing:
         return True
 
     def _link(self, file: WholeFile, place: bytes) -> None:
-        try:
-            os.link(
-                file.incoming_name,
-                place,
-                src_dir_fd=self._incoming.fd,
-                dst_dir_fd=self._root.fd,
-                follow_symlinks=False,
-            )
-        except OSError as error:
-            if error.errno in _NO_LINKS:
-                raise TransferError(
-                    FailureKind.CONFIGURATION,
-                    "the destination can move a file into place neither by an exclusive rename nor by a link",
-                    [file.copied.path],
-                ) from error
-            raise
-        os.unlink(file.incoming_name, dir_fd=self._incoming.fd)
+        with self._ends(file, place) as (whole, number, folder, name):
+            try:
+                os.link(number, name, src_dir_fd=whole, dst_dir_fd=folder, follow_symlinks=False)
+            except OSError as error:
+                if error.errno in _NO_LINKS:
+                    raise TransferError(
+                        FailureKind.CONFIGURATION,
+                        "the destination can move a file into place neither by an exclusive rename nor by a link",
+                        [file.copied.path],
+                    ) from error
+                raise
+            os.unlink(number, dir_fd=whole)
+
+    @contextmanager
+    def _ends(self, file: WholeFile, place: bytes) -> Iterator[tuple[int, bytes, int, bytes]]:
+        """The open folders, and the names in them, that the file is moved between."""
+        with self._incoming.folder_of(file.incoming_name) as source, self._root.folder_of(place) as target:
+            yield *source, *target

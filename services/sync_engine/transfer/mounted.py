@@ -46,10 +46,18 @@ class MountedTransport:
     """One equipment's folder at the destination. Implements `Transport`; several threads may use one object."""
 
     def __init__(
-        self, path: Path, *, bandwidth: Bandwidth = UNLIMITED, used_before: bool = False, workers: int = _WORKERS
+        self,
+        path: Path,
+        *,
+        bandwidth: Bandwidth = UNLIMITED,
+        used_before: bool = False,
+        is_real: bool = False,
+        workers: int = _WORKERS,
     ) -> None:
-        """`used_before`: the log tells of jobs that were brought there, so its incoming folder must be there too."""
+        """`used_before`: the log tells of jobs that were brought there, so its incoming folder must be there too.
+        `is_real`: as of `DestinationRoot`."""
         self._path = path
+        self._is_real = is_real
         self._workers = workers
         # One brake for all jobs: the limit is the destination's.
         self._brake = BandwidthBrake(bandwidth)
@@ -79,7 +87,7 @@ class MountedTransport:
                 root.ensure_folder(INCOMING)
                 _remove_check_file(root)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-                descriptor = os.open(CHECK_FILE, flags, 0o600, dir_fd=root.fd)
+                descriptor = root.open(CHECK_FILE, flags, 0o600)
                 try:
                     os.fsync(descriptor)
                 finally:
@@ -184,7 +192,7 @@ class MountedTransport:
 
     @contextmanager
     def _opened(self) -> Iterator[DestinationRoot]:
-        with DestinationRoot(self._path) as root:
+        with DestinationRoot(self._path, is_real=self._is_real) as root:
             present = root.status(INCOMING) is not None
             if self._incoming_seen and not present:
                 raise TransferError(
@@ -226,5 +234,5 @@ def _settle_folders(root: DestinationRoot, place: bytes, folders: Iterable[Sourc
 
 def _remove_check_file(root: DestinationRoot) -> None:
     # Another engine that checks the same destination may have been quicker.
-    with suppress(FileNotFoundError):
-        os.unlink(CHECK_FILE, dir_fd=root.fd)
+    with suppress(FileNotFoundError), root.folder_of(CHECK_FILE) as (folder, name):
+        os.unlink(name, dir_fd=folder)

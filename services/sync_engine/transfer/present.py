@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
+from libs.run_tree.beneath import SymlinkOnTheWayError, link_beneath, open_to_read
 from libs.run_tree.run_path import leads_into_run
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.system_error import destination_error, shown
 from services.sync_engine.transfer.transport import CopiedFile, DifferingFile, EntryKind, FailureKind, TransferError
 from services.sync_engine.transfer.uncached_read import NotAFileError, hash_uncached
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY
 
 
 def names_present(root: DestinationRoot, target: bytes) -> dict[bytes, EntryKind | None]:
@@ -43,7 +44,7 @@ def names_present(root: DestinationRoot, target: bytes) -> dict[bytes, EntryKind
 
 def _listing(root: DestinationRoot, folder: bytes) -> Iterator[tuple[bytes, EntryKind | None]]:
     try:
-        descriptor = os.open(folder, _FOLDER, dir_fd=root.fd)
+        descriptor = root.open(folder, _FOLDER)
         try:
             with os.scandir(descriptor) as names:
                 # scandir of an open folder gives str; fsencode gives the bytes back exactly.
@@ -51,7 +52,7 @@ def _listing(root: DestinationRoot, folder: bytes) -> Iterator[tuple[bytes, Entr
                     yield os.fsencode(name.name), _kind(name)
         finally:
             os.close(descriptor)
-    except NotADirectoryError as error:
+    except (NotADirectoryError, SymlinkOnTheWayError) as error:
         raise TransferError(
             FailureKind.DESTINATION_FILE_DIFFERS, f"{shown(folder)} is no folder at the destination", [folder]
         ) from error
@@ -79,7 +80,7 @@ def digest_at_destination(
     place = target + b"/" + path
     try:
         if kind is EntryKind.SYMLINK:
-            return hashlib.sha256(os.readlink(place, dir_fd=root.fd)).hexdigest()
+            return hashlib.sha256(link_beneath(place, dir_fd=root.fd)[0]).hexdigest()
         size = _sync_present(root, place)
         return hash_uncached(root.fd, place, size, heard).sha256
     except NotAFileError:
@@ -92,7 +93,7 @@ def digest_at_destination(
 
 
 def _sync_present(root: DestinationRoot, place: bytes) -> int:
-    descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=root.fd)
+    descriptor = open_to_read(place, dir_fd=root.fd)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 
+from libs.run_tree.beneath import link_beneath
 from libs.run_tree.manifest import is_changing_file
 from services.sync_engine.transfer.block_stream import Streamed
 from services.sync_engine.transfer.destination_root import DestinationRoot
@@ -85,7 +86,7 @@ class _Reader:
         place = self._target + b"/" + file.path
         try:
             if file.kind is EntryKind.SYMLINK:
-                link = os.readlink(place, dir_fd=self._root.fd)
+                link, _ = link_beneath(place, dir_fd=self._root.fd)
                 return self._judged(file, Streamed(len(link), hashlib.sha256(link).hexdigest()))
             return open_uncached(self._root.fd, place, file.size)
         except FileNotFoundError:

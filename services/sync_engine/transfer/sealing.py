@@ -46,20 +46,28 @@ def folder_of_sealed(file: SealedFile) -> bytes:
 
 def _replace(root: DestinationRoot, file: SealedFile) -> None:
     # The name that marks a temporary file beside its target: ignored by every reader, never part of a manifest.
-    temporary = file.path + b"." + secrets.token_hex(8).encode("ascii") + b".tmp"
     try:
-        descriptor = os.open(temporary, _CREATE, _NEW_FILE_MODE, dir_fd=root.fd)
-        with open(descriptor, "wb", buffering=0) as stream:
-            remaining = memoryview(file.content)
-            while remaining:
-                remaining = remaining[stream.write(remaining) or 0 :]
-            os.utime(descriptor, ns=(file.mtime_ns, file.mtime_ns))
-            os.fsync(descriptor)
-        os.replace(temporary, file.path, src_dir_fd=root.fd, dst_dir_fd=root.fd)
+        with root.folder_of(file.path) as (folder, name):
+            temporary = name + b"." + secrets.token_hex(8).encode("ascii") + b".tmp"
+            try:
+                _write(folder, temporary, file)
+                os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary, dir_fd=folder)
+                raise
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary, dir_fd=root.fd)
         raise destination_error(error, "sealing", file.path) from error
+
+
+def _write(folder: int, name: bytes, file: SealedFile) -> None:
+    descriptor = os.open(name, _CREATE, _NEW_FILE_MODE, dir_fd=folder)
+    with open(descriptor, "wb", buffering=0) as stream:
+        remaining = memoryview(file.content)
+        while remaining:
+            remaining = remaining[stream.write(remaining) or 0 :]
+        os.utime(descriptor, ns=(file.mtime_ns, file.mtime_ns))
+        os.fsync(descriptor)
 
 
 def _holds(root: DestinationRoot, file: SealedFile) -> bool:

@@ -7,11 +7,10 @@ import hashlib
 import os
 from collections.abc import Callable
 
+from libs.run_tree.beneath import link_beneath, open_to_read, status_beneath
 from services.sync_engine.transfer.block_stream import BLOCK_BYTES, stream_blocks
 from services.sync_engine.transfer.system_error import source_changed, source_error
 from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SourceEntry
-
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class SourceFiles:
@@ -24,7 +23,7 @@ class SourceFiles:
     def open(self, entry: SourceEntry) -> int:
         """A descriptor, which the caller closes."""
         try:
-            return os.open(self._place(entry), _READ)
+            return open_to_read(self._place(entry))
         except OSError as error:
             raise source_error(error, entry.path) from error
 
@@ -41,7 +40,7 @@ class SourceFiles:
     def refuse_if_touched(self, entry: SourceEntry) -> None:
         """The name leads to what the scan saw, unchanged. Another program's reading lies between two such looks."""
         try:
-            named = os.lstat(self._place(entry))
+            named = status_beneath(self._place(entry))
         except OSError as error:
             raise source_error(error, entry.path) from error
         if not _is_as_scanned(named, entry):
@@ -50,7 +49,7 @@ class SourceFiles:
     def refuse_if_renamed(self, entry: SourceEntry) -> None:
         """The name still leads to the file of the scan; worth asking where reading took long."""
         try:
-            named = os.lstat(self._place(entry))
+            named = status_beneath(self._place(entry))
         except OSError as error:
             raise source_error(error, entry.path) from error
         if named.st_ino != entry.inode:
@@ -73,8 +72,7 @@ class SourceFiles:
     def read_link(self, entry: SourceEntry) -> bytes:
         """The target of a symlink, known to be what the scan saw."""
         try:
-            target = os.readlink(self._place(entry))
-            status = os.lstat(self._place(entry))
+            target, status = link_beneath(self._place(entry))
         except OSError as error:
             # EINVAL: it is no symlink any more.
             if error.errno == errno.EINVAL:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
+from libs.run_tree.beneath import folder_beneath
 from libs.run_tree.manifest import CACHE_FOLDER, is_changing_file
 from libs.run_tree.run_path import leads_into_run
 from services.sync_engine.transfer.system_error import shown, source_error
@@ -39,13 +40,13 @@ def scan_run(run_folder: Path, *, of_project: bool = False) -> list[SourceEntry]
 
 def _scan_folder(root: bytes, folder: bytes) -> Iterator[SourceEntry]:
     try:
-        with os.scandir(os.path.join(root, folder)) as names:
+        with folder_beneath(root + b"/" + folder) as opened, os.scandir(opened) as names:
             prefix = folder + b"/" if folder else b""
             for name in names:
-                path = prefix + name.name
+                path = prefix + os.fsencode(name.name)
                 # Only the cache folder holds changing files: tens of thousands of data files needn't be asked.
                 if folder != CACHE_FOLDER or not is_changing_file(path):
-                    yield _entry(path, name)
+                    yield _entry(path, name, opened)
     except OSError as error:
         raise _listing_error(error, folder) from error
 
@@ -58,7 +59,7 @@ def _listing_error(error: OSError, folder: bytes) -> TransferError:
     return source_error(error, folder or b".")
 
 
-def _entry(path: bytes, name: os.DirEntry[bytes]) -> SourceEntry:
+def _entry(path: bytes, name: os.DirEntry[str], folder: int) -> SourceEntry:
     status = name.stat(follow_symlinks=False)
     target: bytes | None = None
     size = status.st_size
@@ -67,7 +68,7 @@ def _entry(path: bytes, name: os.DirEntry[bytes]) -> SourceEntry:
     elif stat.S_ISDIR(status.st_mode):
         kind, size = EntryKind.DIRECTORY, 0
     elif stat.S_ISLNK(status.st_mode):
-        kind, target = EntryKind.SYMLINK, os.readlink(name.path)
+        kind, target = EntryKind.SYMLINK, os.fsencode(os.readlink(name.name, dir_fd=folder))
         size = len(target)
     else:
         raise TransferError(

@@ -29,7 +29,8 @@ def set_aside(root: DestinationRoot, target: bytes, paths: Sequence[bytes], *, j
         if root.status(kept) is not None:
             kept += b"." + secrets.token_hex(4).encode("ascii")
         try:
-            os.rename(place, kept, src_dir_fd=root.fd, dst_dir_fd=root.fd)
+            with root.folder_of(place) as (here, name), root.folder_of(kept) as (there, kept_name):
+                os.rename(name, kept_name, src_dir_fd=here, dst_dir_fd=there)
         except OSError as error:
             raise destination_error(error, "setting aside", path) from error
         folders |= {place.rpartition(b"/")[0], kept.rpartition(b"/")[0]}

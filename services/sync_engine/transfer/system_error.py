@@ -23,6 +23,8 @@ _AT_DESTINATION = {
     errno.EKEYEXPIRED: FailureKind.AUTHENTICATION,
     errno.EKEYREVOKED: FailureKind.AUTHENTICATION,
     errno.EKEYREJECTED: FailureKind.AUTHENTICATION,
+    # A symlink where a folder should be is nothing that this job may write through.
+    errno.ELOOP: FailureKind.DESTINATION_FILE_DIFFERS,
     errno.ENAMETOOLONG: FailureKind.NAME_NOT_POSSIBLE,
     errno.EILSEQ: FailureKind.NAME_NOT_POSSIBLE,
     errno.EINVAL: FailureKind.NAME_NOT_POSSIBLE,

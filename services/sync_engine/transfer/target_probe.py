@@ -6,6 +6,7 @@ import errno
 import os
 import unicodedata
 
+from libs.run_tree.beneath import folder_beneath
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.incoming import INCOMING, remove_tree
 from services.sync_engine.transfer.system_error import destination_error
@@ -22,52 +23,55 @@ def probe_target(root: DestinationRoot, folder: bytes) -> TargetTraits:
     root.ensure_folder(INCOMING)
     remove_tree(root, folder)
     try:
-        os.mkdir(folder, dir_fd=root.fd)
-        try:
-            return TargetTraits(
-                case_sensitive=not _one_name(root, folder, b"Case", b"cASE"),
-                keeps_unicode_forms=not _one_name(
-                    root, folder, _COMPOSED.encode(), unicodedata.normalize("NFD", _COMPOSED).encode()
-                ),
-                keeps_any_bytes=_keeps(root, folder, b"\xff\xfe"),
-                max_name_bytes=_longest_name(root, folder),
-            )
-        finally:
-            os.rmdir(folder, dir_fd=root.fd)
+        with root.folder_of(folder) as (above, name):
+            os.mkdir(name, dir_fd=above)
+            try:
+                with folder_beneath(name, dir_fd=above) as tried:
+                    return _traits(tried)
+            finally:
+                os.rmdir(name, dir_fd=above)
     except OSError as error:
         raise destination_error(error, "trying names") from error
 
 
-def _make(root: DestinationRoot, place: bytes) -> None:
-    os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=root.fd))
+def _traits(folder: int) -> TargetTraits:
+    return TargetTraits(
+        case_sensitive=not _one_name(folder, b"Case", b"cASE"),
+        keeps_unicode_forms=not _one_name(folder, _COMPOSED.encode(), unicodedata.normalize("NFD", _COMPOSED).encode()),
+        keeps_any_bytes=_keeps(folder, b"\xff\xfe"),
+        max_name_bytes=_longest_name(folder),
+    )
 
 
-def _one_name(root: DestinationRoot, folder: bytes, name: bytes, other: bytes) -> bool:
-    _make(root, folder + b"/" + name)
+def _make(folder: int, name: bytes) -> None:
+    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder))
+
+
+def _one_name(folder: int, name: bytes, other: bytes) -> bool:
+    _make(folder, name)
     try:
-        return root.status(folder + b"/" + other) is not None
+        os.stat(other, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
     finally:
-        os.unlink(folder + b"/" + name, dir_fd=root.fd)
+        os.unlink(name, dir_fd=folder)
+    return True
 
 
-def _keeps(root: DestinationRoot, folder: bytes, name: bytes) -> bool:
+def _keeps(folder: int, name: bytes) -> bool:
     try:
-        _make(root, folder + b"/" + name)
+        _make(folder, name)
     except OSError as error:
         if error.errno in _REFUSES_THE_NAME:
             return False
         raise
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root.fd)
-        try:
-            return name in {os.fsencode(kept) for kept in os.listdir(descriptor)}
-        finally:
-            os.close(descriptor)
+        return name in {os.fsencode(kept) for kept in os.listdir(folder)}
     finally:
-        os.unlink(folder + b"/" + name, dir_fd=root.fd)
+        os.unlink(name, dir_fd=folder)
 
 
-def _longest_name(root: DestinationRoot, folder: bytes) -> int:
-    if _keeps(root, folder, b"n" * _LONGEST_LINUX_NAME):
+def _longest_name(folder: int) -> int:
+    if _keeps(folder, b"n" * _LONGEST_LINUX_NAME):
         return _LONGEST_LINUX_NAME
-    return os.fpathconf(root.fd, "PC_NAME_MAX")
+    return os.fpathconf(folder, "PC_NAME_MAX")

@@ -11,9 +11,9 @@ import os
 import stat
 from collections.abc import Callable
 
+from libs.run_tree.beneath import open_to_read, status_beneath
 from services.sync_engine.transfer.block_stream import BLOCK_BYTES, Streamed, stream_blocks
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MEMORY = frozenset({0x01021994, 0x858458F6})
 _NETWORK = frozenset({0x6969, 0xFF534D42, 0xFE534D42, 0x517B})
 
@@ -38,9 +38,9 @@ def open_uncached(folder: int, relative: bytes, expected_size: int) -> int:
     NotAFileError for a symlink, or OSError as the system says.
     """
     try:
-        descriptor = os.open(relative, _READ, dir_fd=folder)
+        descriptor = open_to_read(relative, dir_fd=folder)
     except OSError:
-        present = os.stat(relative, dir_fd=folder, follow_symlinks=False)
+        present = status_beneath(relative, dir_fd=folder)
         if stat.S_ISREG(present.st_mode):
             raise
         raise NotAFileError from None

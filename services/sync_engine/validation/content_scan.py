@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from libs.run_tree.beneath import open_to_read
 from libs.run_tree.creation_record import CreationRecord
 from services.sync_engine.validation.front_matter import front_matter_pieces, front_matter_problem
 from services.sync_engine.validation.rules import RuleMatch, check_text
@@ -79,7 +80,7 @@ def scan_content(path: bytes, settings: ContentScan) -> list[RuleMatch]:
     """
     if not settings.takes(os.fsdecode(path)):
         return []
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = open_to_read(path)
     with open(descriptor, "rb") as stream:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > settings.max_mib * _MIB:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from libs.event_log.projection import ProjectionRunner
+from libs.run_tree.beneath import is_folder_beneath
 from libs.run_tree.creation_record import SyncStatus
 from libs.run_tree.lims_project import NamedLimsProject
 from libs.run_tree.overrides import active_overrides
@@ -117,7 +119,7 @@ class Problems:
                 yield FolderAudit(tuple(names_above(path)))
                 yield self._walks_in(self._root_of_run(path)).run(path)
             case ProjectScope(equipment_id, project):
-                roots = [r for r in self._roots_of(equipment_id) if (r / equipment_id / project).is_dir()]
+                roots = [r for r in self._roots_of(equipment_id) if is_folder_beneath(r / equipment_id / project)]
                 if not roots:
                     missing = f"{equipment_id}/{project}"
                     raise RunNotFoundError(f"there is no project {missing}", metadata={"run": missing})
@@ -136,7 +138,7 @@ class Problems:
         roots = self._roots_of(path.equipment_id)
         if any(equipment.id == path.equipment_id for equipment in self._locator.all_equipment):
             return self._locator.locate(str(path)).root
-        if not (roots[0] / str(path)).is_dir():
+        if not is_folder_beneath(roots[0] / str(path)):
             raise RunNotFoundError(f"there is no run {path}", metadata={"run": str(path)})
         return roots[0]
 
@@ -149,7 +151,7 @@ class Problems:
         except EquipmentNotConfiguredError:
             if staging_root is None or equipment_id not in self._staged_equipment():
                 raise
-            return (staging_root,)
+            return (Path(os.path.realpath(staging_root)),)
 
     def _staged_equipment(self) -> Sequence[str]:
         root = self._locator.staging_root

@@ -59,7 +59,11 @@ class RememberedWalks:
         if project is None:
             yield audit_equipment(self._root, equipment_id)
         for name in projects:
-            yield audit_project(self._root, equipment_id, name, self._rules)
+            try:
+                yield audit_project(self._root, equipment_id, name, self._rules)
+            except WalkError:
+                # It became a symlink since the projects were listed: those are none.
+                continue
             with suppress(WalkError):
                 yield self.run(RunPath(equipment_id, name, "", ""))
             above: set[str] = set()

@@ -5,12 +5,18 @@ symlink.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from libs.run_tree.atomic_file import read_plain_file
+from libs.run_tree.atomic_file import read_in_folder
+from libs.run_tree.beneath import (
+    SymlinkOnTheWayError,
+    folder_beneath,
+    is_folder_beneath,
+    names_beneath,
+    real_place,
+)
 from libs.run_tree.creation_errors import CreationError, CreationMissingError
 from libs.run_tree.creation_json import creation_path, read_creation
 from libs.run_tree.creation_record import CreationRecord
@@ -19,7 +25,7 @@ from libs.run_tree.find_runs import CACHE_FOLDER_NAME
 from libs.run_tree.group_record import group_record_path, read_group_record
 from libs.run_tree.readme_fields import README_FIELDS_NAME, ReadmeFieldsError, parse_readme_fields
 from libs.run_tree.record_file import RecordError, RecordMissingError
-from libs.run_tree.run_path import RunKind, RunPath, leads_into_run
+from libs.run_tree.run_path import PathOutsideRootError, RunKind, RunPath, leads_into_run
 from services.sync_engine.validation.content_scan import ContentScan, RenderedFiles, scan_content
 from services.sync_engine.validation.finding import Finding, OffendingKind, Rule, in_order
 from services.sync_engine.validation.looked_at import LookedAt
@@ -82,8 +88,16 @@ class FolderAudit:
 
 
 def audit_run(local_root: Path, run: RunPath, rules: AuditRules) -> RunAudit:
-    """A fresh walk of one run's folder. What can't be read is a finding; WalkError when the run itself isn't there."""
-    return _RunWalk(local_root, run, rules).audit()
+    """A fresh walk of one run's folder. What can't be read is a finding; WalkError when the run itself isn't there.
+    `local_root` is real."""
+    return _RunWalk(_place(local_root, str(run)), run, rules).audit()
+
+
+def _place(local_root: Path, relative: str) -> Path:
+    try:
+        return real_place(local_root, relative)
+    except PathOutsideRootError as error:
+        raise WalkError(_shown(relative), str(error)) from error
 
 
 def names_above(run: RunPath) -> list[Finding]:
@@ -98,18 +112,21 @@ def names_above(run: RunPath) -> list[Finding]:
 
 
 def audit_equipment(local_root: Path, equipment_id: str) -> FolderAudit:
-    """An equipment's own folder, without its projects: its cache file, and the files that lie beside the projects."""
+    """An equipment's own folder, without its projects: its cache file, and the files that lie beside the projects.
+    WalkError when it leads out of its root, which is real."""
+    equipment = _place(local_root, equipment_id)
     findings = [
-        *_record_findings(local_root, equipment_record_path(local_root / equipment_id), read_equipment_record),
-        *_beside(local_root, equipment_id, _is_project),
+        *_record_findings(equipment_id, equipment_record_path(equipment), read_equipment_record),
+        *_beside(equipment, equipment_id, _is_project),
     ]
     return FolderAudit(tuple(in_order(findings)))
 
 
 def audit_project(local_root: Path, equipment_id: str, project: str, rules: AuditRules) -> FolderAudit:
-    """A project's own folder: its name, its cache files, and the names of the folders that hold its runs."""
+    """A project's own folder: its name, its cache files, and the names of the folders that hold its runs.
+    WalkError when it leads out of its root, which is real."""
     path = f"{equipment_id}/{project}"
-    folder = local_root / path
+    folder = _place(local_root, path)
     own = [*check_name(project), *check_project_name(project)]
     creation, about_creation = _creation(folder)
     own += about_creation
@@ -119,31 +136,29 @@ def audit_project(local_root: Path, equipment_id: str, project: str, rules: Audi
         *findings_at("", equipment_id, OffendingKind.DIRECTORY_SEGMENT, check_name(equipment_id)),
         *findings_at("", path, OffendingKind.DIRECTORY_SEGMENT, own),
         *_readme_findings("", path, folder, rules),
-        *_record_findings(local_root, equipment_record_path(local_root / equipment_id), read_equipment_record),
     ]
     for kind in RunKind:
         group = folder / kind.group
-        if group.is_dir():
-            findings += _beside(local_root, f"{path}/{kind.group}", _is_run)
-            findings += _record_findings(local_root, group_record_path(group, kind), read_group_record)
+        if is_folder_beneath(group):
+            findings += _beside(group, f"{path}/{kind.group}", _is_run)
+            findings += _record_findings(f"{path}/{kind.group}", group_record_path(group, kind), read_group_record)
     return FolderAudit(tuple(in_order(findings)))
 
 
 class _RunWalk:
-    def __init__(self, local_root: Path, run: RunPath, rules: AuditRules) -> None:
-        self._root = local_root
-        self._place = os.fsencode(local_root) + b"/"
+    def __init__(self, folder: Path, run: RunPath, rules: AuditRules) -> None:
+        self._folder = folder
+        self._place = os.fsencode(folder)
         self._run = run
         self._identity = str(run)
         self._rules = rules
         self._looked_at = LookedAt()
 
     def audit(self) -> RunAudit:
-        folder = self._root / self._identity
-        self._note(f"{self._identity}/{CACHE_FOLDER_NAME}")
-        self._note(f"{self._identity}/{CACHE_FOLDER_NAME}/creation.json")
-        self._note(f"{self._identity}/{CACHE_FOLDER_NAME}/{README_FIELDS_NAME}")
-        creation, about_creation = _creation(folder)
+        self._note(CACHE_FOLDER_NAME)
+        self._note(f"{CACHE_FOLDER_NAME}/creation.json")
+        self._note(f"{CACHE_FOLDER_NAME}/{README_FIELDS_NAME}")
+        creation, about_creation = _creation(self._folder)
         below = self._below(RenderedFiles(creation))
         if self._run.is_project:
             # What is wrong with the folder itself is said by `audit_project`, and by `names_above` of each of its runs.
@@ -154,7 +169,7 @@ class _RunWalk:
             own += missing_lims_project(creation)
         findings = [
             *findings_at(self._identity, self._identity, OffendingKind.DIRECTORY_SEGMENT, own),
-            *_readme_findings(self._identity, self._identity, folder, self._rules),
+            *_readme_findings(self._identity, self._identity, self._folder, self._rules),
             *below,
         ]
         return RunAudit(self._run, creation, tuple(in_order(findings)), self._looked_at)
@@ -184,14 +199,13 @@ class _RunWalk:
                 self._looked_at.note(os.fsencode(template))
             for name in sorted(rendered.among(folder, files)):
                 if self._rules.scan.takes(name):
-                    yield from self._content(prefix + name)
+                    yield from self._content(f"{folder}/{name}" if folder else name)
 
     def _listing(self, folder: str) -> tuple[list[str], list[str]]:
-        relative = f"{self._identity}/{folder}" if folder else self._identity
-        self._note(relative)
+        self._note(folder)
         subfolders: list[str] = []
         files: list[str] = []
-        with os.scandir(os.path.join(self._root, relative)) as entries:
+        with names_beneath(self._in_run(folder)) as entries:
             for entry in entries:
                 if not entry.is_dir(follow_symlinks=False):
                     files.append(entry.name)
@@ -204,19 +218,22 @@ class _RunWalk:
 
     def _content(self, path: str) -> Iterator[Finding]:
         self._note(path)
-        place = self._place + os.fsencode(path)
+        place = self._in_run(path)
         try:
             matches: Sequence[RuleMatch] = scan_content(place, self._rules.scan)
         except FileNotFoundError:
             return
         except OSError as error:
-            if _is_symlink(place):
+            if isinstance(error, SymlinkOnTheWayError):
                 return
             matches = [unreadable_folder(str(error.strerror))]
-        yield from findings_at(self._identity, path, OffendingKind.FILE_CONTENT, matches)
+        yield from findings_at(self._identity, f"{self._identity}/{path}", OffendingKind.FILE_CONTENT, matches)
+
+    def _in_run(self, relative: str) -> bytes:
+        return self._place + b"/" + os.fsencode(relative) if relative else self._place
 
     def _note(self, relative: str) -> None:
-        self._looked_at.note(self._place + os.fsencode(relative))
+        self._looked_at.note(self._in_run(relative))
 
 
 def _creation(folder: Path) -> tuple[CreationRecord | None, list[RuleMatch]]:
@@ -233,7 +250,8 @@ def _readme_findings(run_path: str, path: str, folder: Path, rules: AuditRules) 
         return
     where = f"{path}/{CACHE_FOLDER_NAME}/{README_FIELDS_NAME}"
     try:
-        fields = parse_readme_fields(read_plain_file(folder / CACHE_FOLDER_NAME / README_FIELDS_NAME))
+        with folder_beneath(folder / CACHE_FOLDER_NAME) as cache:
+            fields = parse_readme_fields(read_in_folder(cache, folder / CACHE_FOLDER_NAME / README_FIELDS_NAME))
     except (FileNotFoundError, NotADirectoryError):
         return
     except (OSError, ReadmeFieldsError) as error:
@@ -245,23 +263,23 @@ def _readme_findings(run_path: str, path: str, folder: Path, rules: AuditRules) 
     )
 
 
-def _record_findings(local_root: Path, path: Path, read: Callable[[Path], object]) -> Iterator[Finding]:
-    """A cache file above the runs that is there and can't be used; its absence is legal."""
+def _record_findings(above: str, path: Path, read: Callable[[Path], object]) -> Iterator[Finding]:
+    """A cache file of the folder `above` runs that is there and can't be used; its absence is legal."""
     try:
         read(path)
     except RecordMissingError:
         return
     except RecordError as error:
-        where = str(path.relative_to(local_root))
+        where = f"{above}/{CACHE_FOLDER_NAME}/{path.name}"
         reason = error.message.replace(str(path), path.name).removesuffix(".")
         yield from findings_at("", where, OffendingKind.FILE_CONTENT, [unreadable_folder(reason)])
 
 
-def _beside(local_root: Path, folder: str, is_looked_at: Callable[[str, bool], bool]) -> Iterator[Finding]:
-    """Names in a folder of the tree that no walk of its own looks at. `is_looked_at`: of (name, whether it is a folder)
-    those that have one."""
+def _beside(place: Path, folder: str, is_looked_at: Callable[[str, bool], bool]) -> Iterator[Finding]:
+    """Names in a folder of the tree that no walk of its own looks at; `folder` is its path below `local_root`.
+    `is_looked_at`: of (name, whether it is a folder) those that have one."""
     try:
-        with os.scandir(local_root / folder) as entries:
+        with names_beneath(place) as entries:
             names = [(e.name, e.is_dir(follow_symlinks=False)) for e in entries]
     except FileNotFoundError:
         return
@@ -281,13 +299,6 @@ def _is_run(name: str, _is_folder: bool) -> bool:
 
 def _is_project(_name: str, is_folder: bool) -> bool:
     return is_folder
-
-
-def _is_symlink(place: bytes) -> bool:
-    try:
-        return stat.S_ISLNK(os.lstat(place).st_mode)
-    except FileNotFoundError:
-        return False
 
 
 def _shown(path: str) -> str:

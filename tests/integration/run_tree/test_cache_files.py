@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
+from filelock import FileLock, SoftFileLock
 
+from libs.run_tree import record_lock
 from libs.run_tree.equipment_record import (
     EquipmentRecord,
     equipment_record_path,
@@ -214,19 +217,39 @@ def test_readme_fields_of_another_major_are_not_read() -> None:
             parse_readme_fields(b'{"schema_version":' + version + b"}")
 
 
+@pytest.mark.parametrize("another_comes", [False, True])
 def test_a_run_that_is_moved_away_at_that_moment_is_not_made_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another_comes: bool
 ) -> None:
-    run = tmp_path / "Run_1"
+    run, aside = tmp_path / "Run_1", tmp_path / "aside"
     (run / ".exlab-wizard").mkdir(parents=True)
-    acquire = FileLock.acquire
+    lock = record_lock.lock_descriptor
 
-    def moved_first(lock: FileLock, *arguments: Any, **options: Any) -> Any:
-        run.rename(tmp_path / "aside")
-        return acquire(lock, *arguments, **options)
+    def moved_first(descriptor: int, **options: Any) -> bool:
+        run.rename(aside)
+        if another_comes:
+            (run / ".exlab-wizard").mkdir(parents=True)
+        return lock(descriptor, **options)
 
-    monkeypatch.setattr(FileLock, "acquire", moved_first)
+    monkeypatch.setattr(record_lock, "lock_descriptor", moved_first)
     with pytest.raises(RecordNotWritableError, match="No such file"):
         mirror_steps(ingest_path(run), HEAD, STEPS)
-    assert os.listdir(tmp_path) == ["aside"]
-    assert os.listdir(tmp_path / "aside" / ".exlab-wizard") == []
+    assert run.exists() == another_comes
+    assert [path.name for path in tmp_path.rglob("*.json")] == []
+
+
+def test_a_file_system_without_locks_is_locked_in_the_other_way_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    (tmp_path / ".exlab-wizard").mkdir()
+    path = ingest_path(tmp_path)
+    monkeypatch.setattr("fcntl.flock", no_flock)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert mirror_steps(path, HEAD, STEPS) is STEPS[-1].state
+        with SoftFileLock(f"{path}.lock"), pytest.raises(RecordLockedError):
+            mirror_steps(path, HEAD, STEPS, 0.1)
+    assert os.listdir(path.parent) == ["ingest.json"]
