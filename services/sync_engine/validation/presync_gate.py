@@ -16,7 +16,8 @@ from services.sync_engine.runs.location import LocatedRun, RunLocator
 from services.sync_engine.runs.run import RunRecord
 from services.sync_engine.validation.finding import Finding, in_order
 from services.sync_engine.validation.gate import blocking_findings, judged
-from services.sync_engine.validation.walk import AuditRules, WalkError, audit_run, first_unreadable, names_above
+from services.sync_engine.validation.walk import AuditRules, WalkError, audit_run, first_unreadable
+from services.sync_engine.validation.walk_above import names_above
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,14 +32,8 @@ from services.sync_engine.validation.gate import judged
 from services.sync_engine.validation.job_findings import findings_of_job
 from services.sync_engine.validation.remembered_walks import RememberedWalks
 from services.sync_engine.validation.rules import RuleMatch
-from services.sync_engine.validation.walk import (
-    AuditRules,
-    FolderAudit,
-    RunAudit,
-    WalkError,
-    findings_at,
-    names_above,
-)
+from services.sync_engine.validation.walk import AuditRules, RunAudit, WalkError, findings_at
+from services.sync_engine.validation.walk_above import FolderAudit, names_above
 
 
 @dataclass(frozen=True, slots=True)

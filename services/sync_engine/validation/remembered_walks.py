@@ -9,16 +9,8 @@ from pathlib import Path
 
 from libs.run_tree.find_runs import find_projects, find_runs
 from libs.run_tree.run_path import RunPath
-from services.sync_engine.validation.walk import (
-    AuditRules,
-    FolderAudit,
-    RunAudit,
-    WalkError,
-    audit_equipment,
-    audit_project,
-    audit_run,
-    names_above,
-)
+from services.sync_engine.validation.walk import AuditRules, RunAudit, WalkError, audit_run
+from services.sync_engine.validation.walk_above import FolderAudit, audit_equipment, audit_project, names_above
 
 _MOST = 200_000
 

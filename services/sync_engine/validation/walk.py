@@ -5,7 +5,7 @@ symlink.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,43 +13,28 @@ from libs.run_tree.atomic_file import read_in_folder
 from libs.run_tree.beneath import (
     SymlinkOnTheWayError,
     folder_beneath,
-    is_folder_beneath,
     names_beneath,
     real_place,
 )
 from libs.run_tree.creation_errors import CreationError, CreationMissingError
 from libs.run_tree.creation_json import creation_path, read_creation
 from libs.run_tree.creation_record import CreationRecord
-from libs.run_tree.equipment_record import equipment_record_path, read_equipment_record
 from libs.run_tree.find_runs import CACHE_FOLDER_NAME
-from libs.run_tree.group_record import group_record_path, read_group_record
 from libs.run_tree.readme_fields import README_FIELDS_NAME, ReadmeFieldsError, parse_readme_fields
-from libs.run_tree.record_file import RecordError, RecordMissingError
-from libs.run_tree.run_path import PathOutsideRootError, RunKind, RunPath, leads_into_run
+from libs.run_tree.run_path import PathOutsideRootError, RunPath, leads_into_run
 from services.sync_engine.validation.content_scan import ContentScan, RenderedFiles, scan_content
 from services.sync_engine.validation.finding import Finding, OffendingKind, Rule, in_order
 from services.sync_engine.validation.looked_at import LookedAt
 from services.sync_engine.validation.rules import RuleMatch, check_mode, check_name
 from services.sync_engine.validation.soft_rules import (
     ORPHAN,
-    check_project_name,
     missing_lims_project,
     missing_readme_fields,
     unreadable_creation,
     unreadable_folder,
 )
 
-__all__ = [
-    "AuditRules",
-    "ContentScan",
-    "FolderAudit",
-    "RunAudit",
-    "WalkError",
-    "audit_equipment",
-    "audit_project",
-    "audit_run",
-    "findings_at",
-]
+__all__ = ["AuditRules", "ContentScan", "RunAudit", "WalkError", "audit_run", "findings_at"]
 
 
 class WalkError(Exception):
@@ -80,69 +65,18 @@ class RunAudit:
     looked_at: LookedAt
 
 
-@dataclass(frozen=True, slots=True)
-class FolderAudit:
-    """What was found in a project folder and above it, without its runs."""
-
-    findings: tuple[Finding, ...]
-
-
 def audit_run(local_root: Path, run: RunPath, rules: AuditRules) -> RunAudit:
     """A fresh walk of one run's folder. What can't be read is a finding; WalkError when the run itself isn't there.
     `local_root` is real."""
-    return _RunWalk(_place(local_root, str(run)), run, rules).audit()
+    return _RunWalk(folder_in_root(local_root, str(run)), run, rules).audit()
 
 
-def _place(local_root: Path, relative: str) -> Path:
+def folder_in_root(local_root: Path, relative: str) -> Path:
+    """Where it really lies. WalkError when it leads out of the root."""
     try:
         return real_place(local_root, relative)
     except PathOutsideRootError as error:
         raise WalkError(_shown(relative), str(error)) from error
-
-
-def names_above(run: RunPath) -> list[Finding]:
-    """What is wrong with the names of the folders above a run, from its equipment downwards."""
-    findings: list[Finding] = []
-    path = ""
-    for segment in (run.equipment_id, run.project, run.group):
-        if segment:
-            path = f"{path}/{segment}" if path else segment
-            findings += findings_at("", path, OffendingKind.DIRECTORY_SEGMENT, check_name(segment))
-    return findings
-
-
-def audit_equipment(local_root: Path, equipment_id: str) -> FolderAudit:
-    """An equipment's own folder, without its projects: its cache file, and the files that lie beside the projects.
-    WalkError when it leads out of its root, which is real."""
-    equipment = _place(local_root, equipment_id)
-    findings = [
-        *_record_findings(equipment_id, equipment_record_path(equipment), read_equipment_record),
-        *_beside(equipment, equipment_id, _is_project),
-    ]
-    return FolderAudit(tuple(in_order(findings)))
-
-
-def audit_project(local_root: Path, equipment_id: str, project: str, rules: AuditRules) -> FolderAudit:
-    """A project's own folder: its name, its cache files, and the names of the folders that hold its runs.
-    WalkError when it leads out of its root, which is real."""
-    path = f"{equipment_id}/{project}"
-    folder = _place(local_root, path)
-    own = [*check_name(project), *check_project_name(project)]
-    creation, about_creation = _creation(folder)
-    own += about_creation
-    if creation is not None:
-        own += missing_lims_project(creation)
-    findings = [
-        *findings_at("", equipment_id, OffendingKind.DIRECTORY_SEGMENT, check_name(equipment_id)),
-        *findings_at("", path, OffendingKind.DIRECTORY_SEGMENT, own),
-        *_readme_findings("", path, folder, rules),
-    ]
-    for kind in RunKind:
-        group = folder / kind.group
-        if is_folder_beneath(group):
-            findings += _beside(group, f"{path}/{kind.group}", _is_run)
-            findings += _record_findings(f"{path}/{kind.group}", group_record_path(group, kind), read_group_record)
-    return FolderAudit(tuple(in_order(findings)))
 
 
 class _RunWalk:
@@ -158,7 +92,7 @@ class _RunWalk:
         self._note(CACHE_FOLDER_NAME)
         self._note(f"{CACHE_FOLDER_NAME}/creation.json")
         self._note(f"{CACHE_FOLDER_NAME}/{README_FIELDS_NAME}")
-        creation, about_creation = _creation(self._folder)
+        creation, about_creation = creation_in(self._folder)
         below = self._below(RenderedFiles(creation))
         if self._run.is_project:
             # What is wrong with the folder itself is said by `audit_project`, and by `names_above` of each of its runs.
@@ -169,7 +103,7 @@ class _RunWalk:
             own += missing_lims_project(creation)
         findings = [
             *findings_at(self._identity, self._identity, OffendingKind.DIRECTORY_SEGMENT, own),
-            *_readme_findings(self._identity, self._identity, self._folder, self._rules),
+            *readme_findings(self._identity, self._identity, self._folder, self._rules),
             *below,
         ]
         return RunAudit(self._run, creation, tuple(in_order(findings)), self._looked_at)
@@ -236,7 +170,8 @@ class _RunWalk:
         self._looked_at.note(self._in_run(relative))
 
 
-def _creation(folder: Path) -> tuple[CreationRecord | None, list[RuleMatch]]:
+def creation_in(folder: Path) -> tuple[CreationRecord | None, list[RuleMatch]]:
+    """A run's or project's creation.json, and what is wrong with it."""
     try:
         return read_creation(creation_path(folder)), []
     except CreationMissingError:
@@ -245,7 +180,8 @@ def _creation(folder: Path) -> tuple[CreationRecord | None, list[RuleMatch]]:
         return None, [unreadable_creation(error)]
 
 
-def _readme_findings(run_path: str, path: str, folder: Path, rules: AuditRules) -> Iterator[Finding]:
+def readme_findings(run_path: str, path: str, folder: Path, rules: AuditRules) -> Iterator[Finding]:
+    """README fields that the configuration requires and that the run or project at `path` lacks."""
     if not rules.required_fields:
         return
     where = f"{path}/{CACHE_FOLDER_NAME}/{README_FIELDS_NAME}"
@@ -261,44 +197,6 @@ def _readme_findings(run_path: str, path: str, folder: Path, rules: AuditRules) 
     yield from findings_at(
         run_path, where, OffendingKind.FILE_CONTENT, missing_readme_fields(fields, rules.required_fields)
     )
-
-
-def _record_findings(above: str, path: Path, read: Callable[[Path], object]) -> Iterator[Finding]:
-    """A cache file of the folder `above` runs that is there and can't be used; its absence is legal."""
-    try:
-        read(path)
-    except RecordMissingError:
-        return
-    except RecordError as error:
-        where = f"{above}/{CACHE_FOLDER_NAME}/{path.name}"
-        reason = error.message.replace(str(path), path.name).removesuffix(".")
-        yield from findings_at("", where, OffendingKind.FILE_CONTENT, [unreadable_folder(reason)])
-
-
-def _beside(place: Path, folder: str, is_looked_at: Callable[[str, bool], bool]) -> Iterator[Finding]:
-    """Names in a folder of the tree that no walk of its own looks at; `folder` is its path below `local_root`.
-    `is_looked_at`: of (name, whether it is a folder) those that have one."""
-    try:
-        with names_beneath(place) as entries:
-            names = [(e.name, e.is_dir(follow_symlinks=False)) for e in entries]
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        refused = unreadable_folder(str(error.strerror))
-        yield from findings_at("", folder, OffendingKind.DIRECTORY_SEGMENT, [refused])
-        return
-    for name, is_folder in names:
-        if not is_looked_at(name, is_folder):
-            kind = OffendingKind.DIRECTORY_SEGMENT if is_folder else OffendingKind.FILE_NAME
-            yield from findings_at("", f"{folder}/{name}", kind, check_name(name))
-
-
-def _is_run(name: str, _is_folder: bool) -> bool:
-    return RunKind.of_leaf(name) is not None
-
-
-def _is_project(_name: str, is_folder: bool) -> bool:
-    return is_folder
 
 
 def _shown(path: str) -> str:

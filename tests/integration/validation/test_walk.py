@@ -12,7 +12,8 @@ import pytest
 from libs.run_tree.run_path import RunPath
 from services.sync_engine.validation.content_scan import ContentScan
 from services.sync_engine.validation.finding import Finding, OffendingKind, Rule, in_order
-from services.sync_engine.validation.walk import AuditRules, WalkError, audit_project, audit_run, names_above
+from services.sync_engine.validation.walk import AuditRules, WalkError, audit_run
+from services.sync_engine.validation.walk_above import audit_project, names_above
 
 RUN = RunPath("CONFOCAL_01", "Cortex", "Runs", "Run_2026-04-17T14-32")
 RULES = AuditRules(ContentScan())
