@@ -1,8 +1,10 @@
-"""labferry secret: status, initialize, unseal, change-passphrase, upgrade, seal, set, list, delete."""
+"""labferry secret: the store (status, initialize, unseal, …), and what it keeps (set, rotate-by, list, delete, …)."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -19,6 +21,7 @@ app = typer.Typer(no_args_is_help=True, help="The lab's passwords. Values go in 
 ServiceOption = Annotated[str, typer.Option("--service", help="Service of the key.")]
 UsernameArgument = Annotated[str, typer.Argument(help="lims, nas:EQUIPMENT_ID, or a free name", show_default=False)]
 _DEFAULT_SERVICE = "exlab-wizard"
+_DATE_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"]
 
 
 def _hidden(prompt: str, *, confirm: bool = False) -> str:
@@ -34,6 +37,29 @@ def _print_status(status: secrets_service_pb2.GetStatusResponse, output: OutputF
         print_message(status)
     else:
         print_table(("field", "value"), [(k, str(v)) for k, v in json_form(status).items()])
+
+
+def _print_names(secrets: Iterable[secrets_service_pb2.SecretName]) -> None:
+    print_table(
+        ("service", "username", "version", "set", "by", "rotate by"),
+        [
+            (
+                secret.service,
+                secret.username,
+                str(secret.version or ""),
+                moment(secret.set_time) if secret.HasField("set_time") else "",
+                secret.set_by,
+                _rotate_by(secret),
+            )
+            for secret in secrets
+        ],
+    )
+
+
+def _rotate_by(secret: secrets_service_pb2.SecretName) -> str:
+    if not secret.HasField("rotate_by"):
+        return ""
+    return moment(secret.rotate_by) + (" OVERDUE" if secret.overdue else "")
 
 
 @app.command(epilog="Example: labferry secret status")
@@ -133,6 +159,9 @@ def seal(
 @app.command("set", epilog="Example: labferry secret set lims")
 def set_secret(
     username: UsernameArgument,
+    rotate_by: Annotated[
+        datetime | None, typer.Option(formats=_DATE_FORMATS, help="Overdue from then on; UTC. No date when absent.")
+    ] = None,
     service: ServiceOption = _DEFAULT_SERVICE,
     output: OutputOption = OutputFormat.TABLE,
     config: ConfigOption = None,
@@ -144,12 +173,14 @@ def set_secret(
         connection = connect(config, token_file)
         value = _hidden(f"Value of {username}", confirm=True)
         request = secrets_service_pb2.SetSecretRequest(service=service, username=username, value=value)
+        if rotate_by is not None:
+            request.rotate_by.FromDatetime(rotate_by)
         async with connection.channel(ServiceName.SECRETS) as channel:
             answer = await secrets_service_pb2_grpc.SecretsServiceStub(channel).SetSecret(request)
         if output is OutputFormat.JSON:
             print_message(answer)
         else:
-            note(f"{username}: {'replaced' if answer.replaced else 'stored'}")
+            note(f"{username}: {'replaced' if answer.replaced else 'stored'}, version {answer.version}")
 
     run_command(work())
 
@@ -171,9 +202,67 @@ def list_secrets(
         if output is OutputFormat.JSON:
             print_messages(answer.secrets)
         else:
+            _print_names(answer.secrets)
+
+    run_command(work())
+
+
+@app.command("rotate-by", epilog="Example: labferry secret rotate-by lims 2027-01-31")
+def rotate_by(
+    username: UsernameArgument,
+    date: Annotated[
+        datetime | None,
+        typer.Argument(formats=_DATE_FORMATS, help="Overdue from then on; UTC. Absent: no date any more."),
+    ] = None,
+    service: ServiceOption = _DEFAULT_SERVICE,
+    output: OutputOption = OutputFormat.TABLE,
+    config: ConfigOption = None,
+    token_file: TokenOption = None,
+) -> None:
+    """Say by when a value is to be replaced."""
+
+    async def work() -> None:
+        request = secrets_service_pb2.SetRotateByRequest(service=service, username=username)
+        if date is not None:
+            request.rotate_by.FromDatetime(date)
+        async with connect(config, token_file).channel(ServiceName.SECRETS) as channel:
+            answer = await secrets_service_pb2_grpc.SecretsServiceStub(channel).SetRotateBy(request)
+        if output is OutputFormat.JSON:
+            print_message(answer.secret)
+        else:
+            _print_names([answer.secret])
+
+    run_command(work())
+
+
+@app.command("versions", epilog="Example: labferry secret versions lims")
+def list_versions(
+    username: UsernameArgument,
+    service: ServiceOption = _DEFAULT_SERVICE,
+    output: OutputOption = OutputFormat.TABLE,
+    config: ConfigOption = None,
+    token_file: TokenOption = None,
+) -> None:
+    """List when a value was set and by whom, the newest first. Earlier values are not kept."""
+
+    async def work() -> None:
+        request = secrets_service_pb2.ListSecretVersionsRequest(service=service, username=username)
+        async with connect(config, token_file).channel(ServiceName.SECRETS) as channel:
+            answer = await secrets_service_pb2_grpc.SecretsServiceStub(channel).ListSecretVersions(request)
+        if output is OutputFormat.JSON:
+            print_messages(answer.versions)
+        else:
             print_table(
-                ("service", "username", "set"),
-                [(s.service, s.username, moment(s.set_time) if s.HasField("set_time") else "") for s in answer.secrets],
+                ("version", "set", "by", "rotate by"),
+                [
+                    (
+                        str(version.version),
+                        moment(version.set_time),
+                        version.set_by,
+                        moment(version.rotate_by) if version.HasField("rotate_by") else "",
+                    )
+                    for version in answer.versions
+                ],
             )
 
     run_command(work())

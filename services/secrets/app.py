@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from libs.event_log.checkpoint_keeper import keeping_checkpoints
@@ -20,7 +21,8 @@ from services.secrets.audit import Audit
 from services.secrets.encrypted_file import EncryptedFile
 from services.secrets.events import EVENT_TYPES
 from services.secrets.key_check import KeyCheck
-from services.secrets.names import LogNames
+from services.secrets.listing import Listing
+from services.secrets.names import LogHistories
 from services.secrets.os_keyring import OsKeyring
 from services.secrets.seal_health import SealHealth
 from services.secrets.start import unseal_at_start
@@ -49,12 +51,27 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         file = EncryptedFile(
             _file_path(settings, environment.settings.state_dir), KeyCheck(environment.state_dir / "key_check")
         )
-        vault = Vault(file, keyring, audit, LogNames(store), health.changed, await audit.attempts_so_far())
+        histories = LogHistories(store)
+
+        def tell_seal_change(sealed: bool) -> None:
+            health.changed(sealed)
+            listing.news()
+
+        vault = Vault(
+            file,
+            keyring,
+            audit,
+            histories,
+            tell_seal_change,
+            lambda: listing.news(),
+            await audit.attempts_so_far(),
+        )
+        listing = Listing(vault, histories, audit, environment.draining, lambda: datetime.now(UTC))
         try:
             await unseal_at_start(vault, audit, settings.passphrase_file, environment.logger)
             yield Composition(
                 services=(
-                    servicer.publish(vault),
+                    servicer.publish(vault, listing),
                     publish_event_log(store, EVENT_TYPES, None, environment.draining, checkpoints=checkpoints),
                 ),
                 note_refusal=refused.note,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from labferry.events.v1 import secret_events_pb2 as facts
 from libs.event_log.store import EventStore, Expected, StreamAppend
@@ -100,8 +101,12 @@ class Audit:
         fact = facts.SecretReadRefused(service=secret.service, username=secret.username, cause=cause)
         await self._append(secret.stream, fact, by)
 
-    async def secret_set(self, by: Asker, secret: SecretId, *, replaced: bool) -> None:
-        fact = facts.SecretSet(service=secret.service, username=secret.username, replaced=replaced)
+    async def secret_set(self, by: Asker, secret: SecretId, *, replaced: bool, rotate_by: Timestamp | None) -> None:
+        fact = facts.SecretSet(service=secret.service, username=secret.username, replaced=replaced, rotate_by=rotate_by)
+        await self._append(secret.stream, fact, by)
+
+    async def rotate_by_set(self, by: Asker, secret: SecretId, rotate_by: Timestamp | None) -> None:
+        fact = facts.SecretRotateBySet(service=secret.service, username=secret.username, rotate_by=rotate_by)
         await self._append(secret.stream, fact, by)
 
     async def secret_deleted(self, by: Asker, secret: SecretId, *, existed: bool, reason: str) -> None:

@@ -16,6 +16,7 @@ UNSEAL_REFUSED = "secrets.unseal_refused.v1"
 SECRET_SET = "secrets.secret.set.v1"
 SECRET_DELETED = "secrets.secret.deleted.v1"
 SECRET_CHANGE_FAILED = "secrets.secret.change_failed.v1"
+ROTATE_BY_SET = "secrets.secret.rotate_by_set.v1"
 
 EVENT_TYPES = EventTypes(
     (
@@ -32,5 +33,6 @@ EVENT_TYPES = EventTypes(
         EventType(SECRET_SET, secret_events_pb2.SecretSet),
         EventType(SECRET_DELETED, secret_events_pb2.SecretDeleted),
         EventType(SECRET_CHANGE_FAILED, secret_events_pb2.SecretChangeFailed),
+        EventType(ROTATE_BY_SET, secret_events_pb2.SecretRotateBySet),
     )
 )

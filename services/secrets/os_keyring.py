@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from services.secrets.errors import KeyringUnavailableError
@@ -25,8 +26,20 @@ _PROBLEMS = {
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class KeyringChange:
+    """Implements `PreparedChange`."""
+
+    existed: bool
+    make: Callable[[], Awaitable[None]]
+
+    async def commit(self) -> None:
+        """As `PreparedChange.commit`."""
+        await self.make()
+
+
 class OsKeyring:
-    """Secrets in the keyring of the user that the service runs as.
+    """Secrets in the keyring of the user that the service runs as. Implements `SecretStore`.
 
     Every method raises KeyringUnavailableError when the keyring fails or doesn't answer in time. A call that hangs (a
     locked keyring may wait for a person) is left behind; until it ends, further calls fail at once.
@@ -51,30 +64,36 @@ class OsKeyring:
 
         return await self._call(read)
 
-    async def set(self, secret: SecretId, value: SecretText) -> None:
+    async def usernames(self, service: str) -> None:
+        """As `SecretStore.usernames`: a keyring can't be listed."""
+
+    @asynccontextmanager
+    async def changing(self, secret: SecretId, value: SecretText | None) -> AsyncIterator[KeyringChange]:
+        """As `SecretStore.changing`."""
+        existed = await self.get(secret) is not None
+        yield KeyringChange(existed, lambda: self._set(secret, value) if value is not None else self._delete(secret))
+
+    async def _set(self, secret: SecretId, value: SecretText) -> None:
         def write() -> None:
             _backend().set_password(secret.service, secret.username, value.reveal())
 
         await self._call(write)
 
-    async def delete(self, secret: SecretId) -> bool:
-        """Whether there was one."""
-
-        def remove() -> bool:
+    async def _delete(self, secret: SecretId) -> None:
+        def remove() -> None:
             from keyring.errors import PasswordDeleteError
 
             backend = _backend()
             if backend.get_password(secret.service, secret.username) is None:
-                return False
+                return
             try:
                 backend.delete_password(secret.service, secret.username)
             except PasswordDeleteError:
                 # Removed by another program in between; anything else is a failure.
                 if backend.get_password(secret.service, secret.username) is not None:
                     raise
-            return True
 
-        return await self._call(remove)
+        await self._call(remove)
 
     async def _call(self, work: Callable[[], T]) -> T:
         async with self._one_at_a_time:

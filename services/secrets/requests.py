@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from labferry.secrets.v1 import secrets_service_pb2 as pb
 from libs.service_kit.errors import FieldViolation, InvalidRequestError
 from services.secrets.secret_id import DEFAULT_SERVICE, PROBE_USERNAME, SecretId
@@ -20,6 +22,15 @@ MAX_REASON_CHARACTERS = 2000
 class SetRequest:
     secret: SecretId
     value: SecretText
+    rotate_by: Timestamp | None
+
+
+@dataclass(frozen=True, slots=True)
+class RotateByRequest:
+    """`rotate_by` None: no such date any more."""
+
+    secret: SecretId
+    rotate_by: Timestamp | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +52,24 @@ def set_request(request: pb.SetSecretRequest) -> SetRequest:
     size = len(request.value.encode())
     if not 1 <= size <= MAX_VALUE_BYTES:
         wrong.append(FieldViolation("value", f"must have 1 to {MAX_VALUE_BYTES} bytes, has {size}"))
+    rotate_by = _rotate_by(request, wrong)
     _refuse(wrong)
-    return SetRequest(secret, SecretText(request.value))
+    return SetRequest(secret, SecretText(request.value), rotate_by)
+
+
+def rotate_by_request(request: pb.SetRotateByRequest) -> RotateByRequest:
+    wrong: list[FieldViolation] = []
+    secret = _secret_id(request.service, request.username, wrong)
+    rotate_by = _rotate_by(request, wrong)
+    _refuse(wrong)
+    return RotateByRequest(secret, rotate_by)
+
+
+def versions_request(request: pb.ListSecretVersionsRequest) -> SecretId:
+    wrong: list[FieldViolation] = []
+    secret = _secret_id(request.service, request.username, wrong)
+    _refuse(wrong)
+    return secret
 
 
 def delete_request(request: pb.DeleteSecretRequest) -> DeleteRequest:
@@ -105,6 +132,16 @@ def _service(service: str, wrong: list[FieldViolation]) -> str:
             FieldViolation("service", f'must be at most {MAX_NAME_CHARACTERS} printable characters other than "/"')
         )
     return service or DEFAULT_SERVICE
+
+
+def _rotate_by(request: pb.SetSecretRequest | pb.SetRotateByRequest, wrong: list[FieldViolation]) -> Timestamp | None:
+    if not request.HasField("rotate_by"):
+        return None
+    try:
+        request.rotate_by.ToDatetime()
+    except (ValueError, OverflowError):
+        wrong.append(FieldViolation("rotate_by", "is not a valid time"))
+    return request.rotate_by
 
 
 def _refuse(wrong: list[FieldViolation]) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from labferry.secrets.v1 import secrets_service_pb2 as pb
 from labferry.secrets.v1 import secrets_service_pb2_grpc as pb_grpc
 from libs.service_kit.call import current_correlation_id, current_on_behalf_of
-from libs.service_kit.identity import OPERATORS, READERS, current_caller
+from libs.service_kit.identity import OPERATORS, READERS, Role, current_caller
 from libs.service_kit.server import PublishedService
 from libs.service_kit.settings import SecretsBackend
 from services.secrets import requests
 from services.secrets.audit import Asker, PassphraseSource
+from services.secrets.history import Version
+from services.secrets.listing import Listing, Standing
 from services.secrets.names import KnownName
 from services.secrets.vault import Vault
 
@@ -27,6 +31,9 @@ _BACKENDS = {
     SecretsBackend.ENCRYPTED_FILE: pb.BACKEND_ENCRYPTED_FILE,
 }
 
+# The engine tells of overdue secrets as problems.
+FOLLOWERS = OPERATORS | {Role.SERVICE_SYNC_ENGINE}
+
 ROLES = {
     "GetStatus": READERS,
     "Initialize": OPERATORS,
@@ -37,8 +44,11 @@ ROLES = {
     # Whoever is known may ask; access.py decides, so that each refusal is an event.
     "GetSecret": READERS,
     "SetSecret": OPERATORS,
+    "SetRotateBy": OPERATORS,
     "DeleteSecret": OPERATORS,
     "ListSecrets": OPERATORS,
+    "ListSecretVersions": OPERATORS,
+    "WatchSecrets": FOLLOWERS,
 }
 
 
@@ -48,8 +58,9 @@ def _asker() -> Asker:
 
 
 class SecretsServicer(pb_grpc.SecretsServiceServicer):
-    def __init__(self, vault: Vault) -> None:
+    def __init__(self, vault: Vault, listing: Listing) -> None:
         self._vault = vault
+        self._listing = listing
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         return self._status()
@@ -81,15 +92,34 @@ class SecretsServicer(pb_grpc.SecretsServiceServicer):
 
     async def SetSecret(self, request: pb.SetSecretRequest, context: Context) -> pb.SetSecretResponse:
         wanted = requests.set_request(request)
-        return pb.SetSecretResponse(replaced=await self._vault.set(wanted.secret, wanted.value, _asker()))
+        done = await self._vault.set(wanted.secret, wanted.value, wanted.rotate_by, _asker())
+        return pb.SetSecretResponse(replaced=done.replaced, version=done.version)
+
+    async def SetRotateBy(self, request: pb.SetRotateByRequest, context: Context) -> pb.SetRotateByResponse:
+        wanted = requests.rotate_by_request(request)
+        await self._vault.set_rotate_by(wanted.secret, wanted.rotate_by, _asker())
+        return pb.SetRotateByResponse(secret=self._name(await self._listing.name(wanted.secret)))
 
     async def DeleteSecret(self, request: pb.DeleteSecretRequest, context: Context) -> pb.DeleteSecretResponse:
         wanted = requests.delete_request(request)
         return pb.DeleteSecretResponse(existed=await self._vault.delete(wanted.secret, wanted.reason, _asker()))
 
     async def ListSecrets(self, request: pb.ListSecretsRequest, context: Context) -> pb.ListSecretsResponse:
-        names = await self._vault.list_names(requests.list_request(request), _asker())
-        return pb.ListSecretsResponse(secrets=[_name(n) for n in names])
+        names = await self._listing.names(requests.list_request(request), _asker())
+        return pb.ListSecretsResponse(secrets=[self._name(n) for n in names])
+
+    async def ListSecretVersions(
+        self, request: pb.ListSecretVersionsRequest, context: Context
+    ) -> pb.ListSecretVersionsResponse:
+        versions = await self._listing.versions(requests.versions_request(request), _asker())
+        return pb.ListSecretVersionsResponse(versions=[_version(v) for v in versions])
+
+    async def WatchSecrets(
+        self, request: pb.WatchSecretsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchSecretsResponse]:
+        async with aclosing(self._listing.follow(_asker())) as standings:
+            async for standing in standings:
+                yield _standing(standing)
 
     def _status(self) -> pb.GetStatusResponse:
         status = self._vault.status()
@@ -101,13 +131,38 @@ class SecretsServicer(pb_grpc.SecretsServiceServicer):
             format_version=status.format_version or 0,
         )
 
+    def _name(self, known: KnownName) -> pb.SecretName:
+        history = known.history
+        name = pb.SecretName(
+            service=known.secret.service,
+            username=known.secret.username,
+            version=len(history.versions),
+            overdue=self._listing.is_overdue(history),
+        )
+        if history.present_version is not None:
+            name.set_time.FromNanoseconds(history.present_version.set_ns)
+            name.set_by = history.present_version.set_by
+        if history.rotate_by_ns is not None:
+            name.rotate_by.FromNanoseconds(history.rotate_by_ns)
+        return name
 
-def _name(known: KnownName) -> pb.SecretName:
-    name = pb.SecretName(service=known.secret.service, username=known.secret.username)
-    if known.set_ns is not None:
-        name.set_time.FromNanoseconds(known.set_ns)
-    return name
+
+def _version(version: Version) -> pb.SecretVersion:
+    message = pb.SecretVersion(version=version.number, set_by=version.set_by)
+    message.set_time.FromNanoseconds(version.set_ns)
+    if version.rotate_by_ns is not None:
+        message.rotate_by.FromNanoseconds(version.rotate_by_ns)
+    return message
 
 
-def publish(vault: Vault) -> PublishedService:
-    return PublishedService(FULL_NAME, SecretsServicer(vault), pb_grpc.add_SecretsServiceServicer_to_server, ROLES)
+def _standing(standing: Standing) -> pb.WatchSecretsResponse:
+    message = pb.WatchSecretsResponse(sealed=standing.sealed)
+    for date in standing.dates:
+        told = message.rotation_dates.add(service=date.secret.service, username=date.secret.username)
+        told.rotate_by.FromNanoseconds(date.rotate_by_ns)
+    return message
+
+
+def publish(vault: Vault, listing: Listing) -> PublishedService:
+    servicer = SecretsServicer(vault, listing)
+    return PublishedService(FULL_NAME, servicer, pb_grpc.add_SecretsServiceServicer_to_server, ROLES)

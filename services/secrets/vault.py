@@ -7,34 +7,35 @@ that says so; a crash in between leaves the event without the change, and a call
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from libs.service_kit.errors import FieldViolation, InvalidRequestError, LabferryError
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from libs.service_kit.errors import LabferryError
 from libs.service_kit.settings import SecretsBackend
 from services.secrets.access import may_read
 from services.secrets.audit import SERVICE_ITSELF, Asker, Audit, FailedChange, PassphraseSource, ReadRefusal
-from services.secrets.encrypted_file import EncryptedFile, FileChangedError, FileReplacedError
+from services.secrets.encrypted_file import EncryptedFile
 from services.secrets.errors import (
     AlreadyInitializedError,
     NotInitializedError,
     SealedError,
     SecretNotAllowedError,
     SecretNotFoundError,
-    StoreUnusableError,
 )
-from services.secrets.names import KnownName, LogNames, merge_names
+from services.secrets.file_store import FileStore
+from services.secrets.names import LogHistories
 from services.secrets.os_keyring import OsKeyring
 from services.secrets.passphrase_attempts import PassphraseAttempts
 from services.secrets.sealing import Sealing
-from services.secrets.secret_id import DEFAULT_SERVICE, SecretId
+from services.secrets.secret_id import SecretId
 from services.secrets.secret_text import SecretText
-
-_WRITE_ATTEMPTS = 5
+from services.secrets.store import SecretStore
 
 T = TypeVar("T")
 
@@ -51,10 +52,27 @@ class VaultStatus:
     """Of the open file."""
 
 
+@dataclass(frozen=True, slots=True)
+class NamesKept:
+    """`are_all`: what isn't among them isn't kept."""
+
+    usernames: frozenset[str]
+    are_all: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetOutcome:
+    """`replaced`: there was one before. `version`: the number that the log gives to what was set."""
+
+    replaced: bool
+    version: int
+
+
 class Vault:
     """Secrets in a keyring, with the encrypted file behind it; or in the file alone when `keyring` is None.
 
-    `on_seal_change` is called on the loop with the new state whenever the vault is sealed or unsealed.
+    `on_seal_change` is called on the loop with the new state whenever the vault is sealed or unsealed, `on_change`
+    after each change that was tried.
     """
 
     def __init__(
@@ -62,16 +80,19 @@ class Vault:
         file: EncryptedFile,
         keyring: OsKeyring | None,
         audit: Audit,
-        names: LogNames,
+        histories: LogHistories,
         on_seal_change: Callable[[bool], None],
+        on_change: Callable[[], None],
         attempts: PassphraseAttempts,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._file = file
+        self._in_file = FileStore(file, self._file_replaced)
         self._keyring = keyring
         self._audit = audit
-        self._names = names
+        self._histories = histories
         self._on_seal_change = on_seal_change
+        self._on_change = on_change
         self._sealing = Sealing(file, audit, attempts, self._tell_seal_change, clock)
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
@@ -125,21 +146,19 @@ class Vault:
         await self._audit.read(by, secret)
         return value
 
-    async def list_names(self, service: str, by: Asker) -> Sequence[KnownName]:
-        """The names that the log and the file know, sorted. SealedError while the file can't be asked."""
-        in_file: Sequence[str] = ()
-        if self._file_counts():
-            in_file = [secret.username for secret in await self._entries() if secret.service == service]
-        from_log = await self._names.of_service(service)
-        if self._keyring is None:
-            # The file is all there is: what the log remembers and the file lacks was removed by another program.
-            from_log = {username: at for username, at in from_log.items() if username in in_file}
-        await self._audit.names_listed(by, service)
-        return merge_names(service, from_log, in_file)
+    async def names_kept(self, service: str) -> NamesKept:
+        """The names that the places which can be listed hold. SealedError while the file can't be asked."""
+        listed = [await place.usernames(service) for place in self._places()]
+        told = [usernames for usernames in listed if usernames is not None]
+        return NamesKept(frozenset().union(*told), are_all=len(told) == len(listed))
 
-    async def set(self, secret: SecretId, value: SecretText, by: Asker) -> bool:
-        """Stores or replaces. Returns whether there was one before. Errors: those of an unusable or sealed store."""
-        return await self._to_the_end(self._set(secret, value, by))
+    async def set(self, secret: SecretId, value: SecretText, rotate_by: Timestamp | None, by: Asker) -> SetOutcome:
+        """Stores or replaces. Errors: those of an unusable or sealed store."""
+        return await self._to_the_end(self._set(secret, value, rotate_by, by))
+
+    async def set_rotate_by(self, secret: SecretId, rotate_by: Timestamp | None, by: Asker) -> None:
+        """Says by when what is kept is to be replaced. SecretNotFoundError, and errors as `set`."""
+        await self._to_the_end(self._set_rotate_by(secret, rotate_by, by))
 
     async def delete(self, secret: SecretId, reason: str, by: Asker) -> bool:
         """Removes it from keyring and file; silent if absent. Returns whether there was one."""
@@ -188,87 +207,57 @@ class Vault:
 
     async def _one_by_one(self, change: Coroutine[Any, Any, T]) -> T:
         async with self._changing:
-            return await change
+            try:
+                return await change
+            finally:
+                self._on_change()
 
-    async def _look_up(self, secret: SecretId) -> SecretText | None:
-        if self._keyring is not None:
-            found = await self._keyring.get(secret)
-            if found is not None:
-                return found
-        if not self._file_counts():
-            return None
-        return (await self._entries()).get(secret)
+    def _places(self) -> Sequence[SecretStore]:
+        """Where values lie, in the order in which they are asked; the first one takes new values."""
+        if self._keyring is None:
+            return (self._in_file,)
+        return (self._keyring, self._in_file) if self._file.exists() else (self._keyring,)
 
     def _file_counts(self) -> bool:
         """Behind a keyring, the file counts only if it exists; alone, its absence is an error to be told."""
-        return self._keyring is None or self._file.exists()
+        return self._in_file in self._places()
 
-    async def _entries(self) -> Mapping[SecretId, SecretText]:
-        try:
-            return await self._file.entries()
-        except FileReplacedError:
-            self._on_seal_change(self.sealed)
-            await self._audit.store_sealed(SERVICE_ITSELF)
-            raise
+    async def _look_up(self, secret: SecretId) -> SecretText | None:
+        for place in self._places():
+            found = await place.get(secret)
+            if found is not None:
+                return found
+        return None
 
-    async def _set(self, secret: SecretId, value: SecretText, by: Asker) -> bool:
-        if self._keyring is not None:
-            replaced = await self._keyring.get(secret) is not None
-            await self._audit.secret_set(by, secret, replaced=replaced)
+    async def _file_replaced(self) -> None:
+        self._on_seal_change(self.sealed)
+        await self._audit.store_sealed(SERVICE_ITSELF)
+
+    async def _set_rotate_by(self, secret: SecretId, rotate_by: Timestamp | None, by: Asker) -> None:
+        if await self._look_up(secret) is None:
+            raise SecretNotFoundError(secret)
+        await self._audit.rotate_by_set(by, secret, rotate_by)
+
+    async def _set(self, secret: SecretId, value: SecretText, rotate_by: Timestamp | None, by: Asker) -> SetOutcome:
+        async with self._places()[0].changing(secret, value) as change:
+            await self._audit.secret_set(by, secret, replaced=change.existed, rotate_by=rotate_by)
             async with self._failure_recorded(by, secret, FailedChange.SET):
-                await self._keyring.set(secret, value)
-            return replaced
-        replaced = secret in await self._entries()
-        if secret.service != DEFAULT_SERVICE and not await self._file.holds_every_service():
-            raise InvalidRequestError(
-                FieldViolation("service", f'version 1 of the encrypted file keeps service "{DEFAULT_SERVICE}" only')
-            )
-        await self._change_file(
-            secret, value, by, FailedChange.SET, lambda: self._audit.secret_set(by, secret, replaced=replaced)
-        )
-        return replaced
+                await change.commit()
+        version = (await self._histories.now()).of(secret).present_version
+        return SetOutcome(change.existed, version.number if version is not None else 0)
 
     async def _delete(self, secret: SecretId, reason: str, by: Asker) -> bool:
-        in_file = False
-        if self._file_counts():
-            in_file = secret in await self._entries()
-        existed = in_file or (self._keyring is not None and await self._keyring.get(secret) is not None)
-
-        async def record() -> None:
+        async with AsyncExitStack() as prepared:
+            # From the last to the first: what is gone from one place must not come to light from the next.
+            changes = [
+                await prepared.enter_async_context(place.changing(secret, None)) for place in reversed(self._places())
+            ]
+            existed = any(change.existed for change in changes)
             await self._audit.secret_deleted(by, secret, existed=existed, reason=reason)
-
-        if not in_file:
-            await record()
-        else:
-            await self._change_file(secret, None, by, FailedChange.DELETE, record)
-        if self._keyring is not None:
             async with self._failure_recorded(by, secret, FailedChange.DELETE):
-                await self._keyring.delete(secret)
+                for change in changes:
+                    await change.commit()
         return existed
-
-    async def _change_file(
-        self,
-        secret: SecretId,
-        value: SecretText | None,
-        by: Asker,
-        change: FailedChange,
-        record: Callable[[], Awaitable[None]],
-    ) -> None:
-        staged = await self._file.stage({secret: value})
-        try:
-            await record()
-            async with self._failure_recorded(by, secret, change):
-                for _ in range(_WRITE_ATTEMPTS):
-                    try:
-                        await self._file.commit(staged)
-                        return
-                    except FileChangedError:
-                        # The wizard wrote in between: our change goes onto what it left.
-                        await self._file.discard(staged)
-                        staged = await self._file.stage({secret: value})
-                raise StoreUnusableError(self._file.path, "another program keeps rewriting it")
-        finally:
-            await self._file.discard(staged)
 
     @asynccontextmanager
     async def _failure_recorded(self, by: Asker, secret: SecretId, change: FailedChange) -> AsyncIterator[None]:

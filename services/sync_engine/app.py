@@ -73,6 +73,9 @@ from services.sync_engine.runs.location import RunLocator
 from services.sync_engine.runs.override_commands import OverrideCommands
 from services.sync_engine.runs.queries import RunQueries
 from services.sync_engine.runs.read_model import RunsProjection, runs_known
+from services.sync_engine.secrets.channel import secrets_channel
+from services.sync_engine.secrets.follow_secrets import following_secrets
+from services.sync_engine.secrets.rotation_dates import RotationDates
 from services.sync_engine.staging import servicer as staging_servicer
 from services.sync_engine.staging.ingest_mirror import IngestMirror
 from services.sync_engine.staging.opened import staging
@@ -83,7 +86,7 @@ from services.sync_engine.transfer.transfer_control import StopReason
 from services.sync_engine.validation import servicer as problems_servicer
 from services.sync_engine.validation.presync_gate import PreSyncGate
 from services.sync_engine.validation.problem_watch import ProblemWatch
-from services.sync_engine.validation.problems import Problems
+from services.sync_engine.validation.problems import FromOutside, Problems
 from services.sync_engine.validation.walk import AuditRules, ContentScan
 
 
@@ -246,9 +249,13 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             proof=proof,
         )
         lims_projects = KnownLimsProjects()
-        problems = Problems(projections, locator, rules, threads, _now, targets.suspected, lims_projects.matches)
+        rotation_dates = RotationDates()
+        outside = FromOutside(targets.suspected, lims_projects.matches, rotation_dates.overdue)
+        problems = Problems(projections, locator, rules, threads, _now, outside)
         problem_watch = ProblemWatch(problems.query, as_labferry_error, environment.draining, logger)
         await resources.enter_async_context(following_gateway(environment, lims_projects, problem_watch.news))
+        secrets = await resources.enter_async_context(secrets_channel(environment))
+        await resources.enter_async_context(following_secrets(secrets, rotation_dates, problem_watch.news, logger))
         projections.on_applied(lambda _: problem_watch.news())
         resources.push_async_callback(problem_watch.close)
         equipment = equipment_servicer.EquipmentServicer(

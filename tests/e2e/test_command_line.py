@@ -88,6 +88,17 @@ async def test_secrets_go_in_and_never_come_out(operator: Operator) -> None:
     assert stored.status == 0
     listed = await operator("secret", "list", "-o", "json")
     assert [s["username"] for s in listed.json] == ["lims"]
+    again = await operator("secret", "set", "lims", "--rotate-by", "2020-01-31", given=value + "\n")
+    assert "replaced, version 2" in again.err
+    assert "2020-01-31T00:00:00Z OVERDUE" in (await operator("secret", "list")).out
+    async with asyncio.timeout(60):
+        # The engine is told a moment later.
+        while "secret_rotation_overdue" not in (await operator("problems")).out:
+            pass
+    moved = await operator("secret", "rotate-by", "lims", "2199-01-31", "-o", "json")
+    assert (moved.json["rotate_by"], moved.json["version"]) == ("2199-01-31T00:00:00Z", 2)
+    versions = await operator("secret", "versions", "lims", "-o", "json")
+    assert [(v["version"], v["set_by"]) for v in versions.json] == [(2, "operator-1"), (1, "operator-1")]
     status = await operator("secret", "status", "-o", "json")
     assert (status.json["backend"], status.json["sealed"]) == ("encrypted_file", False)
     assert (await operator("secret", "seal")).status == 0

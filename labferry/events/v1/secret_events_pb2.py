@@ -22,37 +22,40 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&labferry/events/v1/secret_events.proto\x12\x12labferry.events.v1\")\n\x16SecretStoreInitialized\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\"%\n\x13SecretStoreUnsealed\x12\x0e\n\x06source\x18\x01 \x01(\t\"\x13\n\x11SecretStoreSealed\"\x19\n\x17SecretPassphraseChanged\"?\n\x13SecretStoreUpgraded\x12\x14\n\x0c\x66rom_version\x18\x01 \x01(\x05\x12\x12\n\nto_version\x18\x02 \x01(\x05\"%\n\x13SecretUnsealRefused\x12\x0e\n\x06source\x18\x01 \x01(\t\"/\n\nSecretRead\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\"E\n\x11SecretReadRefused\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\"@\n\tSecretSet\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x10\n\x08replaced\x18\x03 \x01(\x08\"C\n\rSecretDeleted\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x0f\n\x07\x65xisted\x18\x03 \x01(\x08\"V\n\x12SecretChangeFailed\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x0e\n\x06\x63hange\x18\x03 \x01(\t\x12\r\n\x05\x63\x61use\x18\x04 \x01(\t\"$\n\x11SecretNamesListed\x12\x0f\n\x07service\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&labferry/events/v1/secret_events.proto\x12\x12labferry.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\")\n\x16SecretStoreInitialized\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\"%\n\x13SecretStoreUnsealed\x12\x0e\n\x06source\x18\x01 \x01(\t\"\x13\n\x11SecretStoreSealed\"\x19\n\x17SecretPassphraseChanged\"?\n\x13SecretStoreUpgraded\x12\x14\n\x0c\x66rom_version\x18\x01 \x01(\x05\x12\x12\n\nto_version\x18\x02 \x01(\x05\"%\n\x13SecretUnsealRefused\x12\x0e\n\x06source\x18\x01 \x01(\t\"/\n\nSecretRead\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\"E\n\x11SecretReadRefused\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\"o\n\tSecretSet\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x10\n\x08replaced\x18\x03 \x01(\x08\x12-\n\trotate_by\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"e\n\x11SecretRotateBySet\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12-\n\trotate_by\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"C\n\rSecretDeleted\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x0f\n\x07\x65xisted\x18\x03 \x01(\x08\"V\n\x12SecretChangeFailed\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x0e\n\x06\x63hange\x18\x03 \x01(\t\x12\r\n\x05\x63\x61use\x18\x04 \x01(\t\"$\n\x11SecretNamesListed\x12\x0f\n\x07service\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'labferry.events.v1.secret_events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SECRETSTOREINITIALIZED']._serialized_start=62
-  _globals['_SECRETSTOREINITIALIZED']._serialized_end=103
-  _globals['_SECRETSTOREUNSEALED']._serialized_start=105
-  _globals['_SECRETSTOREUNSEALED']._serialized_end=142
-  _globals['_SECRETSTORESEALED']._serialized_start=144
-  _globals['_SECRETSTORESEALED']._serialized_end=163
-  _globals['_SECRETPASSPHRASECHANGED']._serialized_start=165
-  _globals['_SECRETPASSPHRASECHANGED']._serialized_end=190
-  _globals['_SECRETSTOREUPGRADED']._serialized_start=192
-  _globals['_SECRETSTOREUPGRADED']._serialized_end=255
-  _globals['_SECRETUNSEALREFUSED']._serialized_start=257
-  _globals['_SECRETUNSEALREFUSED']._serialized_end=294
-  _globals['_SECRETREAD']._serialized_start=296
-  _globals['_SECRETREAD']._serialized_end=343
-  _globals['_SECRETREADREFUSED']._serialized_start=345
-  _globals['_SECRETREADREFUSED']._serialized_end=414
-  _globals['_SECRETSET']._serialized_start=416
-  _globals['_SECRETSET']._serialized_end=480
-  _globals['_SECRETDELETED']._serialized_start=482
-  _globals['_SECRETDELETED']._serialized_end=549
-  _globals['_SECRETCHANGEFAILED']._serialized_start=551
-  _globals['_SECRETCHANGEFAILED']._serialized_end=637
-  _globals['_SECRETNAMESLISTED']._serialized_start=639
-  _globals['_SECRETNAMESLISTED']._serialized_end=675
+  _globals['_SECRETSTOREINITIALIZED']._serialized_start=95
+  _globals['_SECRETSTOREINITIALIZED']._serialized_end=136
+  _globals['_SECRETSTOREUNSEALED']._serialized_start=138
+  _globals['_SECRETSTOREUNSEALED']._serialized_end=175
+  _globals['_SECRETSTORESEALED']._serialized_start=177
+  _globals['_SECRETSTORESEALED']._serialized_end=196
+  _globals['_SECRETPASSPHRASECHANGED']._serialized_start=198
+  _globals['_SECRETPASSPHRASECHANGED']._serialized_end=223
+  _globals['_SECRETSTOREUPGRADED']._serialized_start=225
+  _globals['_SECRETSTOREUPGRADED']._serialized_end=288
+  _globals['_SECRETUNSEALREFUSED']._serialized_start=290
+  _globals['_SECRETUNSEALREFUSED']._serialized_end=327
+  _globals['_SECRETREAD']._serialized_start=329
+  _globals['_SECRETREAD']._serialized_end=376
+  _globals['_SECRETREADREFUSED']._serialized_start=378
+  _globals['_SECRETREADREFUSED']._serialized_end=447
+  _globals['_SECRETSET']._serialized_start=449
+  _globals['_SECRETSET']._serialized_end=560
+  _globals['_SECRETROTATEBYSET']._serialized_start=562
+  _globals['_SECRETROTATEBYSET']._serialized_end=663
+  _globals['_SECRETDELETED']._serialized_start=665
+  _globals['_SECRETDELETED']._serialized_end=732
+  _globals['_SECRETCHANGEFAILED']._serialized_start=734
+  _globals['_SECRETCHANGEFAILED']._serialized_end=820
+  _globals['_SECRETNAMESLISTED']._serialized_start=822
+  _globals['_SECRETNAMESLISTED']._serialized_end=858
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -200,33 +201,73 @@ Global___SecretReadRefused: _TypeAlias = SecretReadRefused  # noqa: Y015
 
 @_typing.final
 class SecretSet(_message.Message):
-    """secrets.secret.set.v1: a value was stored or replaced. The value itself is never in an event."""
+    """secrets.secret.set.v1: a value was stored or replaced. The value itself is never in an event. Each that isn't followed by its failure is a version of the name,
+    counted from 1.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SERVICE_FIELD_NUMBER: _builtins.int
     USERNAME_FIELD_NUMBER: _builtins.int
     REPLACED_FIELD_NUMBER: _builtins.int
+    ROTATE_BY_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Service of the key."""
     username: _builtins.str
     """Username of the key."""
     replaced: _builtins.bool
     """Whether an earlier value was replaced."""
+    @_builtins.property
+    def rotate_by(self) -> _timestamp_pb2.Timestamp:
+        """By when this value is to be replaced. Absent: no such date, whatever the earlier value had."""
+
     def __init__(
         self,
         *,
         service: _builtins.str = ...,
         username: _builtins.str = ...,
         replaced: _builtins.bool = ...,
+        rotate_by: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rotate_by", b"rotate_by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replaced", b"replaced", "service", b"service", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replaced", b"replaced", "rotate_by", b"rotate_by", "service", b"service", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SecretSet: _TypeAlias = SecretSet  # noqa: Y015
+
+@_typing.final
+class SecretRotateBySet(_message.Message):
+    """secrets.secret.rotate_by_set.v1: somebody said by when the present value is to be replaced."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    ROTATE_BY_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """Service of the key."""
+    username: _builtins.str
+    """Username of the key."""
+    @_builtins.property
+    def rotate_by(self) -> _timestamp_pb2.Timestamp:
+        """By when. Absent: no such date any more."""
+
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        username: _builtins.str = ...,
+        rotate_by: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rotate_by", b"rotate_by"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rotate_by", b"rotate_by", "service", b"service", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretRotateBySet: _TypeAlias = SecretRotateBySet  # noqa: Y015
 
 @_typing.final
 class SecretDeleted(_message.Message):
@@ -300,7 +341,7 @@ class SecretNamesListed(_message.Message):
 
     SERVICE_FIELD_NUMBER: _builtins.int
     service: _builtins.str
-    """Service whose names were listed."""
+    """Service whose names were listed. Empty: of every service, by WatchSecrets."""
     def __init__(
         self,
         *,

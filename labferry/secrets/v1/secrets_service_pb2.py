@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)labferry/secrets/v1/secrets_service.proto\x12\x13labferry.secrets.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\x8d\x01\n\x11GetStatusResponse\x12-\n\x07\x62\x61\x63kend\x18\x01 \x01(\x0e\x32\x1c.labferry.secrets.v1.Backend\x12\x0e\n\x06sealed\x18\x02 \x01(\x08\x12\x13\n\x0binitialized\x18\x03 \x01(\x08\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x16\n\x0e\x66ormat_version\x18\x05 \x01(\x05\",\n\x11InitializeRequest\x12\x17\n\npassphrase\x18\x01 \x01(\tB\x03\x80\x01\x01\"(\n\rUnsealRequest\x12\x17\n\npassphrase\x18\x01 \x01(\tB\x03\x80\x01\x01\"=\n\x17\x43hangePassphraseRequest\x12\x10\n\x03old\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x10\n\x03new\x18\x02 \x01(\tB\x03\x80\x01\x01\".\n\x13UpgradeStoreRequest\x12\x17\n\npassphrase\x18\x01 \x01(\tB\x03\x80\x01\x01\"\r\n\x0bSealRequest\"5\n\x10GetSecretRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\"\'\n\x11GetSecretResponse\x12\x12\n\x05value\x18\x01 \x01(\tB\x03\x80\x01\x01\"I\n\x10SetSecretRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x12\n\x05value\x18\x03 \x01(\tB\x03\x80\x01\x01\"%\n\x11SetSecretResponse\x12\x10\n\x08replaced\x18\x01 \x01(\x08\"H\n\x13\x44\x65leteSecretRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\'\n\x14\x44\x65leteSecretResponse\x12\x0f\n\x07\x65xisted\x18\x01 \x01(\x08\"%\n\x12ListSecretsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"G\n\x13ListSecretsResponse\x12\x30\n\x07secrets\x18\x01 \x03(\x0b\x32\x1f.labferry.secrets.v1.SecretName\"]\n\nSecretName\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12,\n\x08set_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*V\n\x07\x42\x61\x63kend\x12\x17\n\x13\x42\x41\x43KEND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x42\x41\x43KEND_OS_KEYRING\x10\x01\x12\x1a\n\x16\x42\x41\x43KEND_ENCRYPTED_FILE\x10\x02\x32\xbd\x07\n\x0eSecretsService\x12Z\n\tGetStatus\x12%.labferry.secrets.v1.GetStatusRequest\x1a&.labferry.secrets.v1.GetStatusResponse\x12\\\n\nInitialize\x12&.labferry.secrets.v1.InitializeRequest\x1a&.labferry.secrets.v1.GetStatusResponse\x12T\n\x06Unseal\x12\".labferry.secrets.v1.UnsealRequest\x1a&.labferry.secrets.v1.GetStatusResponse\x12h\n\x10\x43hangePassphrase\x12,.labferry.secrets.v1.ChangePassphraseRequest\x1a&.labferry.secrets.v1.GetStatusResponse\x12`\n\x0cUpgradeStore\x12(.labferry.secrets.v1.UpgradeStoreRequest\x1a&.labferry.secrets.v1.GetStatusResponse\x12P\n\x04Seal\x12 .labferry.secrets.v1.SealRequest\x1a&.labferry.secrets.v1.GetStatusResponse\x12Z\n\tGetSecret\x12%.labferry.secrets.v1.GetSecretRequest\x1a&.labferry.secrets.v1.GetSecretResponse\x12Z\n\tSetSecret\x12%.labferry.secrets.v1.SetSecretRequest\x1a&.labferry.secrets.v1.SetSecretResponse\x12\x63\n\x0c\x44\x65leteSecret\x12(.labferry.secrets.v1.DeleteSecretRequest\x1a).labferry.secrets.v1.DeleteSecretResponse\x12`\n\x0bListSecrets\x12\'.labferry.secrets.v1.ListSecretsRequest\x1a(.labferry.secrets.v1.ListSecretsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)labferry/secrets/v1/secrets_service.proto\x12\x13labferry.secrets.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\x8d\x01\n\x11GetStatusResponse\x12-\n\x07\x62\x61\x63kend\x18\x01 \x01(\x0e\x32\x1c.labferry.secrets.v1.Backend\x12\x0e\n\x06sealed\x18\x02 \x01(\x08\x12\x13\n\x0binitialized\x18\x03 \x01(\x08\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x16\n\x0e\x66ormat_version\x18\x05 \x01(\x05\",\n\x11InitializeRequest\x12\x17\n\npassphrase\x18\x01 \x01(\tB\x03\x80\x01\x01\"(\n\rUnsealRequest\x12\x17\n\npassphrase\x18\x01 \x01(\tB\x03\x80\x01\x01\"=\n\x17\x43hangePassphraseRequest\x12\x10\n\x03old\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x10\n\x03new\x18\x02 \x01(\tB\x03\x80\x01\x01\".\n\x13UpgradeStoreRequest\x12\x17\n\npassphrase\x18\x01 \x01(\tB\x03\x80\x01\x01\"\r\n\x0bSealRequest\"5\n\x10GetSecretRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\"\'\n\x11GetSecretResponse\x12\x12\n\x05value\x18\x01 \x01(\tB\x03\x80\x01\x01\"x\n\x10SetSecretRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x12\n\x05value\x18\x03 \x01(\tB\x03\x80\x01\x01\x12-\n\trotate_by\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"6\n\x11SetSecretResponse\x12\x10\n\x08replaced\x18\x01 \x01(\x08\x12\x0f\n\x07version\x18\x02 \x01(\x05\"f\n\x12SetRotateByRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12-\n\trotate_by\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x13SetRotateByResponse\x12/\n\x06secret\x18\x01 \x01(\x0b\x32\x1f.labferry.secrets.v1.SecretName\"H\n\x13\x44\x65leteSecretRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\'\n\x14\x44\x65leteSecretResponse\x12\x0f\n\x07\x65xisted\x18\x01 \x01(\x08\"%\n\x12ListSecretsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"G\n\x13ListSecretsResponse\x12\x30\n\x07secrets\x18\x01 \x03(\x0b\x32\x1f.labferry.secrets.v1.SecretName\"\xbe\x01\n\nSecretName\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12,\n\x08set_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x04 \x01(\x05\x12\x0e\n\x06set_by\x18\x05 \x01(\t\x12-\n\trotate_by\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07overdue\x18\x07 \x01(\x08\">\n\x19ListSecretVersionsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\"R\n\x1aListSecretVersionsResponse\x12\x34\n\x08versions\x18\x01 \x03(\x0b\x32\".labferry.secrets.v1.SecretVersion\"\x8d\x01\n\rSecretVersion\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12,\n\x08set_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06set_by\x18\x03 \x01(\t\x12-\n\trotate_by\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x15\n\x13WatchSecretsRequest\"a\n\x14WatchSecretsResponse\x12\x0e\n\x06sealed\x18\x01 \x01(\x08\x12\x39\n\x0erotation_dates\x18\x02 \x03(\x0b\x32!.labferry.secrets.v1.RotationDate\"`\n\x0cRotationDate\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12-\n\trotate_by\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*V\n\x07\x42\x61\x63kend\x12\x17\n\x13\x42\x41\x43KEND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x42\x41\x43KEND_OS_KEYRING\x10\x01\x12\x1a\n\x16\x42\x41\x43KEND_ENCRYPTED_FILE\x10\x02\x32\xfd\t\n\x0eSecretsService\x12Z\n\tGetStatus\x12%.labferry.secrets.v1.GetStatusRequest\x1a&.labferry.secrets.v1.GetStatusResponse\x12\\\n\nInitialize\x12&.labferry.secrets.v1.InitializeRequest\x1a&.labferry.secrets.v1.GetStatusResponse\x12T\n\x06Unseal\x12\".labferry.secrets.v1.UnsealRequest\x1a&.labferry.secrets.v1.GetStatusResponse\x12h\n\x10\x43hangePassphrase\x12,.labferry.secrets.v1.ChangePassphraseRequest\x1a&.labferry.secrets.v1.GetStatusResponse\x12`\n\x0cUpgradeStore\x12(.labferry.secrets.v1.UpgradeStoreRequest\x1a&.labferry.secrets.v1.GetStatusResponse\x12P\n\x04Seal\x12 .labferry.secrets.v1.SealRequest\x1a&.labferry.secrets.v1.GetStatusResponse\x12Z\n\tGetSecret\x12%.labferry.secrets.v1.GetSecretRequest\x1a&.labferry.secrets.v1.GetSecretResponse\x12Z\n\tSetSecret\x12%.labferry.secrets.v1.SetSecretRequest\x1a&.labferry.secrets.v1.SetSecretResponse\x12`\n\x0bSetRotateBy\x12\'.labferry.secrets.v1.SetRotateByRequest\x1a(.labferry.secrets.v1.SetRotateByResponse\x12\x63\n\x0c\x44\x65leteSecret\x12(.labferry.secrets.v1.DeleteSecretRequest\x1a).labferry.secrets.v1.DeleteSecretResponse\x12`\n\x0bListSecrets\x12\'.labferry.secrets.v1.ListSecretsRequest\x1a(.labferry.secrets.v1.ListSecretsResponse\x12u\n\x12ListSecretVersions\x12..labferry.secrets.v1.ListSecretVersionsRequest\x1a/.labferry.secrets.v1.ListSecretVersionsResponse\x12\x65\n\x0cWatchSecrets\x12(.labferry.secrets.v1.WatchSecretsRequest\x1a).labferry.secrets.v1.WatchSecretsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,8 +46,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSECRETRESPONSE'].fields_by_name['value']._serialized_options = b'\200\001\001'
   _globals['_SETSECRETREQUEST'].fields_by_name['value']._loaded_options = None
   _globals['_SETSECRETREQUEST'].fields_by_name['value']._serialized_options = b'\200\001\001'
-  _globals['_BACKEND']._serialized_start=1009
-  _globals['_BACKEND']._serialized_end=1095
+  _globals['_BACKEND']._serialized_start=1859
+  _globals['_BACKEND']._serialized_end=1945
   _globals['_GETSTATUSREQUEST']._serialized_start=99
   _globals['_GETSTATUSREQUEST']._serialized_end=117
   _globals['_GETSTATUSRESPONSE']._serialized_start=120
@@ -67,19 +67,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSECRETRESPONSE']._serialized_start=532
   _globals['_GETSECRETRESPONSE']._serialized_end=571
   _globals['_SETSECRETREQUEST']._serialized_start=573
-  _globals['_SETSECRETREQUEST']._serialized_end=646
-  _globals['_SETSECRETRESPONSE']._serialized_start=648
-  _globals['_SETSECRETRESPONSE']._serialized_end=685
-  _globals['_DELETESECRETREQUEST']._serialized_start=687
-  _globals['_DELETESECRETREQUEST']._serialized_end=759
-  _globals['_DELETESECRETRESPONSE']._serialized_start=761
-  _globals['_DELETESECRETRESPONSE']._serialized_end=800
-  _globals['_LISTSECRETSREQUEST']._serialized_start=802
-  _globals['_LISTSECRETSREQUEST']._serialized_end=839
-  _globals['_LISTSECRETSRESPONSE']._serialized_start=841
-  _globals['_LISTSECRETSRESPONSE']._serialized_end=912
-  _globals['_SECRETNAME']._serialized_start=914
-  _globals['_SECRETNAME']._serialized_end=1007
-  _globals['_SECRETSSERVICE']._serialized_start=1098
-  _globals['_SECRETSSERVICE']._serialized_end=2055
+  _globals['_SETSECRETREQUEST']._serialized_end=693
+  _globals['_SETSECRETRESPONSE']._serialized_start=695
+  _globals['_SETSECRETRESPONSE']._serialized_end=749
+  _globals['_SETROTATEBYREQUEST']._serialized_start=751
+  _globals['_SETROTATEBYREQUEST']._serialized_end=853
+  _globals['_SETROTATEBYRESPONSE']._serialized_start=855
+  _globals['_SETROTATEBYRESPONSE']._serialized_end=925
+  _globals['_DELETESECRETREQUEST']._serialized_start=927
+  _globals['_DELETESECRETREQUEST']._serialized_end=999
+  _globals['_DELETESECRETRESPONSE']._serialized_start=1001
+  _globals['_DELETESECRETRESPONSE']._serialized_end=1040
+  _globals['_LISTSECRETSREQUEST']._serialized_start=1042
+  _globals['_LISTSECRETSREQUEST']._serialized_end=1079
+  _globals['_LISTSECRETSRESPONSE']._serialized_start=1081
+  _globals['_LISTSECRETSRESPONSE']._serialized_end=1152
+  _globals['_SECRETNAME']._serialized_start=1155
+  _globals['_SECRETNAME']._serialized_end=1345
+  _globals['_LISTSECRETVERSIONSREQUEST']._serialized_start=1347
+  _globals['_LISTSECRETVERSIONSREQUEST']._serialized_end=1409
+  _globals['_LISTSECRETVERSIONSRESPONSE']._serialized_start=1411
+  _globals['_LISTSECRETVERSIONSRESPONSE']._serialized_end=1493
+  _globals['_SECRETVERSION']._serialized_start=1496
+  _globals['_SECRETVERSION']._serialized_end=1637
+  _globals['_WATCHSECRETSREQUEST']._serialized_start=1639
+  _globals['_WATCHSECRETSREQUEST']._serialized_end=1660
+  _globals['_WATCHSECRETSRESPONSE']._serialized_start=1662
+  _globals['_WATCHSECRETSRESPONSE']._serialized_end=1759
+  _globals['_ROTATIONDATE']._serialized_start=1761
+  _globals['_ROTATIONDATE']._serialized_end=1857
+  _globals['_SECRETSSERVICE']._serialized_start=1948
+  _globals['_SECRETSSERVICE']._serialized_end=3225
 # @@protoc_insertion_point(module_scope)

@@ -265,22 +265,28 @@ class SetSecretRequest(_message.Message):
     SERVICE_FIELD_NUMBER: _builtins.int
     USERNAME_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    ROTATE_BY_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """"exlab-wizard" when empty. Format 1 of the encrypted file holds no other."""
     username: _builtins.str
     """"lims", "nas:<EQUIPMENT_ID>" or a free name."""
     value: _builtins.str
     """The value, 1 byte to 64 KiB. Never logged."""
+    @_builtins.property
+    def rotate_by(self) -> _timestamp_pb2.Timestamp:
+        """By when this value is to be replaced. Absent: no such date, whatever the earlier value had."""
+
     def __init__(
         self,
         *,
         service: _builtins.str = ...,
         username: _builtins.str = ...,
         value: _builtins.str = ...,
+        rotate_by: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rotate_by", b"rotate_by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["service", b"service", "username", b"username", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rotate_by", b"rotate_by", "service", b"service", "username", b"username", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -293,20 +299,80 @@ class SetSecretResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REPLACED_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     replaced: _builtins.bool
     """Whether an earlier value was replaced."""
+    version: _builtins.int
+    """Number of the version that this made."""
     def __init__(
         self,
         *,
         replaced: _builtins.bool = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replaced", b"replaced"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replaced", b"replaced", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetSecretResponse: _TypeAlias = SetSecretResponse  # noqa: Y015
+
+@_typing.final
+class SetRotateByRequest(_message.Message):
+    """Which value, and its date."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    ROTATE_BY_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """"exlab-wizard" when empty."""
+    username: _builtins.str
+    """Name of the value."""
+    @_builtins.property
+    def rotate_by(self) -> _timestamp_pb2.Timestamp:
+        """By when the value is to be replaced; it is overdue from this moment on. Absent: no such date any more."""
+
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        username: _builtins.str = ...,
+        rotate_by: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rotate_by", b"rotate_by"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rotate_by", b"rotate_by", "service", b"service", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetRotateByRequest: _TypeAlias = SetRotateByRequest  # noqa: Y015
+
+@_typing.final
+class SetRotateByResponse(_message.Message):
+    """What is known of the name now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECRET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def secret(self) -> Global___SecretName:
+        """The name with its date."""
+
+    def __init__(
+        self,
+        *,
+        secret: Global___SecretName | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetRotateByResponse: _TypeAlias = SetRotateByResponse  # noqa: Y015
 
 @_typing.final
 class DeleteSecretRequest(_message.Message):
@@ -415,13 +481,27 @@ class SecretName(_message.Message):
     SERVICE_FIELD_NUMBER: _builtins.int
     USERNAME_FIELD_NUMBER: _builtins.int
     SET_TIME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SET_BY_FIELD_NUMBER: _builtins.int
+    ROTATE_BY_FIELD_NUMBER: _builtins.int
+    OVERDUE_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Service of the key."""
     username: _builtins.str
     """Username of the key."""
+    version: _builtins.int
+    """How often it was set through this service, from 1; a deletion doesn't start anew. 0 when only another program set it."""
+    set_by: _builtins.str
+    """Identity that set it last through this service. Empty when another program set it."""
+    overdue: _builtins.bool
+    """Whether that moment has come."""
     @_builtins.property
     def set_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last set through this service. Absent when another program set it."""
+
+    @_builtins.property
+    def rotate_by(self) -> _timestamp_pb2.Timestamp:
+        """By when it is to be replaced. Absent: no such date."""
 
     def __init__(
         self,
@@ -429,11 +509,180 @@ class SecretName(_message.Message):
         service: _builtins.str = ...,
         username: _builtins.str = ...,
         set_time: _timestamp_pb2.Timestamp | None = ...,
+        version: _builtins.int = ...,
+        set_by: _builtins.str = ...,
+        rotate_by: _timestamp_pb2.Timestamp | None = ...,
+        overdue: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["set_time", b"set_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rotate_by", b"rotate_by", "set_time", b"set_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["service", b"service", "set_time", b"set_time", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["overdue", b"overdue", "rotate_by", b"rotate_by", "service", b"service", "set_by", b"set_by", "set_time", b"set_time", "username", b"username", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SecretName: _TypeAlias = SecretName  # noqa: Y015
+
+@_typing.final
+class ListSecretVersionsRequest(_message.Message):
+    """Which name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """"exlab-wizard" when empty."""
+    username: _builtins.str
+    """Name of the value."""
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        username: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["service", b"service", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSecretVersionsRequest: _TypeAlias = ListSecretVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListSecretVersionsResponse(_message.Message):
+    """The versions of one name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___SecretVersion]:
+        """The newest first. Empty when it was never set through this service."""
+
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[Global___SecretVersion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSecretVersionsResponse: _TypeAlias = ListSecretVersionsResponse  # noqa: Y015
+
+@_typing.final
+class SecretVersion(_message.Message):
+    """One version of a name. Its value is kept only while it is the newest and wasn't deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    SET_TIME_FIELD_NUMBER: _builtins.int
+    SET_BY_FIELD_NUMBER: _builtins.int
+    ROTATE_BY_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Number, from 1."""
+    set_by: _builtins.str
+    """Identity that set it."""
+    @_builtins.property
+    def set_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was set."""
+
+    @_builtins.property
+    def rotate_by(self) -> _timestamp_pb2.Timestamp:
+        """By when it was to be replaced, as said last. Absent: no such date."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        set_time: _timestamp_pb2.Timestamp | None = ...,
+        set_by: _builtins.str = ...,
+        rotate_by: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rotate_by", b"rotate_by", "set_time", b"set_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rotate_by", b"rotate_by", "set_by", b"set_by", "set_time", b"set_time", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretVersion: _TypeAlias = SecretVersion  # noqa: Y015
+
+@_typing.final
+class WatchSecretsRequest(_message.Message):
+    """Nothing is asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSecretsRequest: _TypeAlias = WatchSecretsRequest  # noqa: Y015
+
+@_typing.final
+class WatchSecretsResponse(_message.Message):
+    """How it is now, whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEALED_FIELD_NUMBER: _builtins.int
+    ROTATION_DATES_FIELD_NUMBER: _builtins.int
+    sealed: _builtins.bool
+    """No value can be read or written until Unseal."""
+    @_builtins.property
+    def rotation_dates(self) -> _containers.RepeatedCompositeFieldContainer[Global___RotationDate]:
+        """Every name that has a date, sorted by service and username."""
+
+    def __init__(
+        self,
+        *,
+        sealed: _builtins.bool = ...,
+        rotation_dates: _abc.Iterable[Global___RotationDate] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rotation_dates", b"rotation_dates", "sealed", b"sealed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSecretsResponse: _TypeAlias = WatchSecretsResponse  # noqa: Y015
+
+@_typing.final
+class RotationDate(_message.Message):
+    """One name, and by when it is to be replaced."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    ROTATE_BY_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """Service of the key."""
+    username: _builtins.str
+    """Username of the key."""
+    @_builtins.property
+    def rotate_by(self) -> _timestamp_pb2.Timestamp:
+        """It is overdue from this moment on."""
+
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        username: _builtins.str = ...,
+        rotate_by: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rotate_by", b"rotate_by"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rotate_by", b"rotate_by", "service", b"service", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotationDate: _TypeAlias = RotationDate  # noqa: Y015

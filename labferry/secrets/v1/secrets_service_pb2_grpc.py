@@ -76,6 +76,11 @@ class SecretsServiceStub(object):
                 request_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.SetSecretRequest.SerializeToString,
                 response_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.SetSecretResponse.FromString,
                 _registered_method=True)
+        self.SetRotateBy = channel.unary_unary(
+                '/labferry.secrets.v1.SecretsService/SetRotateBy',
+                request_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.SetRotateByRequest.SerializeToString,
+                response_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.SetRotateByResponse.FromString,
+                _registered_method=True)
         self.DeleteSecret = channel.unary_unary(
                 '/labferry.secrets.v1.SecretsService/DeleteSecret',
                 request_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.DeleteSecretRequest.SerializeToString,
@@ -85,6 +90,16 @@ class SecretsServiceStub(object):
                 '/labferry.secrets.v1.SecretsService/ListSecrets',
                 request_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ListSecretsRequest.SerializeToString,
                 response_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ListSecretsResponse.FromString,
+                _registered_method=True)
+        self.ListSecretVersions = channel.unary_unary(
+                '/labferry.secrets.v1.SecretsService/ListSecretVersions',
+                request_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ListSecretVersionsRequest.SerializeToString,
+                response_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ListSecretVersionsResponse.FromString,
+                _registered_method=True)
+        self.WatchSecrets = channel.unary_stream(
+                '/labferry.secrets.v1.SecretsService/WatchSecrets',
+                request_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.WatchSecretsRequest.SerializeToString,
+                response_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.WatchSecretsResponse.FromString,
                 _registered_method=True)
 
 
@@ -147,7 +162,14 @@ class SecretsServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SetSecret(self, request, context):
-        """Stores or replaces one value. Operators.
+        """Stores or replaces one value, which makes a new version of the name. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetRotateBy(self, request, context):
+        """Says by when the present value is to be replaced, or that there is no such date. NOT_FOUND when there is no value. Idempotent. Operators.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,6 +184,21 @@ class SecretsServiceServicer(object):
 
     def ListSecrets(self, request, context):
         """Lists names, never values. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSecretVersions(self, request, context):
+        """Lists when a name was set, and by whom: facts of the log, which outlive the values. Never values. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchSecrets(self, request, context):
+        """Tells whether the store is sealed and which names are to be replaced by when: first as it is, then after each change. Never values. The
+        sync engine is told of "lims", "lims:…" and "nas:…" of "exlab-wizard" alone. Ends with UNAVAILABLE when the service ends. Operators and the sync engine.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -210,6 +247,11 @@ def add_SecretsServiceServicer_to_server(servicer, server):
                     request_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.SetSecretRequest.FromString,
                     response_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.SetSecretResponse.SerializeToString,
             ),
+            'SetRotateBy': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRotateBy,
+                    request_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.SetRotateByRequest.FromString,
+                    response_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.SetRotateByResponse.SerializeToString,
+            ),
             'DeleteSecret': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteSecret,
                     request_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.DeleteSecretRequest.FromString,
@@ -219,6 +261,16 @@ def add_SecretsServiceServicer_to_server(servicer, server):
                     servicer.ListSecrets,
                     request_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ListSecretsRequest.FromString,
                     response_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ListSecretsResponse.SerializeToString,
+            ),
+            'ListSecretVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSecretVersions,
+                    request_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ListSecretVersionsRequest.FromString,
+                    response_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ListSecretVersionsResponse.SerializeToString,
+            ),
+            'WatchSecrets': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSecrets,
+                    request_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.WatchSecretsRequest.FromString,
+                    response_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.WatchSecretsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -450,6 +502,33 @@ class SecretsService(object):
             _registered_method=True)
 
     @staticmethod
+    def SetRotateBy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/labferry.secrets.v1.SecretsService/SetRotateBy',
+            labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.SetRotateByRequest.SerializeToString,
+            labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.SetRotateByResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DeleteSecret(request,
             target,
             options=(),
@@ -493,6 +572,60 @@ class SecretsService(object):
             '/labferry.secrets.v1.SecretsService/ListSecrets',
             labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ListSecretsRequest.SerializeToString,
             labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ListSecretsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSecretVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/labferry.secrets.v1.SecretsService/ListSecretVersions',
+            labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ListSecretVersionsRequest.SerializeToString,
+            labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ListSecretVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSecrets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/labferry.secrets.v1.SecretsService/WatchSecrets',
+            labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.WatchSecretsRequest.SerializeToString,
+            labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.WatchSecretsResponse.FromString,
             options,
             channel_credentials,
             insecure,

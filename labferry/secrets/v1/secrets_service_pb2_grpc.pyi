@@ -58,11 +58,19 @@ class SecretsServiceStub:
     sealed, PERMISSION_DENIED for anyone else, operators too.
     """
     SetSecret: _grpc.UnaryUnaryMultiCallable[_secrets_service_pb2.SetSecretRequest, _secrets_service_pb2.SetSecretResponse]
-    """Stores or replaces one value. Operators."""
+    """Stores or replaces one value, which makes a new version of the name. Operators."""
+    SetRotateBy: _grpc.UnaryUnaryMultiCallable[_secrets_service_pb2.SetRotateByRequest, _secrets_service_pb2.SetRotateByResponse]
+    """Says by when the present value is to be replaced, or that there is no such date. NOT_FOUND when there is no value. Idempotent. Operators."""
     DeleteSecret: _grpc.UnaryUnaryMultiCallable[_secrets_service_pb2.DeleteSecretRequest, _secrets_service_pb2.DeleteSecretResponse]
     """Removes one value; silent if absent. Operators."""
     ListSecrets: _grpc.UnaryUnaryMultiCallable[_secrets_service_pb2.ListSecretsRequest, _secrets_service_pb2.ListSecretsResponse]
     """Lists names, never values. Operators."""
+    ListSecretVersions: _grpc.UnaryUnaryMultiCallable[_secrets_service_pb2.ListSecretVersionsRequest, _secrets_service_pb2.ListSecretVersionsResponse]
+    """Lists when a name was set, and by whom: facts of the log, which outlive the values. Never values. Operators."""
+    WatchSecrets: _grpc.UnaryStreamMultiCallable[_secrets_service_pb2.WatchSecretsRequest, _secrets_service_pb2.WatchSecretsResponse]
+    """Tells whether the store is sealed and which names are to be replaced by when: first as it is, then after each change. Never values. The
+    sync engine is told of "lims", "lims:…" and "nas:…" of "exlab-wizard" alone. Ends with UNAVAILABLE when the service ends. Operators and the sync engine.
+    """
 
 @_typing.type_check_only
 class SecretsServiceAsyncStub(SecretsServiceStub):
@@ -94,11 +102,19 @@ class SecretsServiceAsyncStub(SecretsServiceStub):
     sealed, PERMISSION_DENIED for anyone else, operators too.
     """
     SetSecret: _aio.UnaryUnaryMultiCallable[_secrets_service_pb2.SetSecretRequest, _secrets_service_pb2.SetSecretResponse]  # type: ignore[assignment]
-    """Stores or replaces one value. Operators."""
+    """Stores or replaces one value, which makes a new version of the name. Operators."""
+    SetRotateBy: _aio.UnaryUnaryMultiCallable[_secrets_service_pb2.SetRotateByRequest, _secrets_service_pb2.SetRotateByResponse]  # type: ignore[assignment]
+    """Says by when the present value is to be replaced, or that there is no such date. NOT_FOUND when there is no value. Idempotent. Operators."""
     DeleteSecret: _aio.UnaryUnaryMultiCallable[_secrets_service_pb2.DeleteSecretRequest, _secrets_service_pb2.DeleteSecretResponse]  # type: ignore[assignment]
     """Removes one value; silent if absent. Operators."""
     ListSecrets: _aio.UnaryUnaryMultiCallable[_secrets_service_pb2.ListSecretsRequest, _secrets_service_pb2.ListSecretsResponse]  # type: ignore[assignment]
     """Lists names, never values. Operators."""
+    ListSecretVersions: _aio.UnaryUnaryMultiCallable[_secrets_service_pb2.ListSecretVersionsRequest, _secrets_service_pb2.ListSecretVersionsResponse]  # type: ignore[assignment]
+    """Lists when a name was set, and by whom: facts of the log, which outlive the values. Never values. Operators."""
+    WatchSecrets: _aio.UnaryStreamMultiCallable[_secrets_service_pb2.WatchSecretsRequest, _secrets_service_pb2.WatchSecretsResponse]  # type: ignore[assignment]
+    """Tells whether the store is sealed and which names are to be replaced by when: first as it is, then after each change. Never values. The
+    sync engine is told of "lims", "lims:…" and "nas:…" of "exlab-wizard" alone. Ends with UNAVAILABLE when the service ends. Operators and the sync engine.
+    """
 
 class SecretsServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps the lab's passwords in the OS keyring or in one encrypted file. Each access and each refusal is an event, written
@@ -175,7 +191,15 @@ class SecretsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _secrets_service_pb2.SetSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_secrets_service_pb2.SetSecretResponse, _abc.Awaitable[_secrets_service_pb2.SetSecretResponse]]:
-        """Stores or replaces one value. Operators."""
+        """Stores or replaces one value, which makes a new version of the name. Operators."""
+
+    @_abc_1.abstractmethod
+    def SetRotateBy(
+        self,
+        request: _secrets_service_pb2.SetRotateByRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_secrets_service_pb2.SetRotateByResponse, _abc.Awaitable[_secrets_service_pb2.SetRotateByResponse]]:
+        """Says by when the present value is to be replaced, or that there is no such date. NOT_FOUND when there is no value. Idempotent. Operators."""
 
     @_abc_1.abstractmethod
     def DeleteSecret(
@@ -192,5 +216,23 @@ class SecretsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_secrets_service_pb2.ListSecretsResponse, _abc.Awaitable[_secrets_service_pb2.ListSecretsResponse]]:
         """Lists names, never values. Operators."""
+
+    @_abc_1.abstractmethod
+    def ListSecretVersions(
+        self,
+        request: _secrets_service_pb2.ListSecretVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_secrets_service_pb2.ListSecretVersionsResponse, _abc.Awaitable[_secrets_service_pb2.ListSecretVersionsResponse]]:
+        """Lists when a name was set, and by whom: facts of the log, which outlive the values. Never values. Operators."""
+
+    @_abc_1.abstractmethod
+    def WatchSecrets(
+        self,
+        request: _secrets_service_pb2.WatchSecretsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_secrets_service_pb2.WatchSecretsResponse], _abc.AsyncIterator[_secrets_service_pb2.WatchSecretsResponse]]:
+        """Tells whether the store is sealed and which names are to be replaced by when: first as it is, then after each change. Never values. The
+        sync engine is told of "lims", "lims:…" and "nas:…" of "exlab-wizard" alone. Ends with UNAVAILABLE when the service ends. Operators and the sync engine.
+        """
 
 def add_SecretsServiceServicer_to_server(servicer: SecretsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elabferry/sync/v1/finding.proto\x12\x10labferry.sync.v1\"\xd5\x02\n\x07\x46inding\x12$\n\x04rule\x18\x01 \x01(\x0e\x32\x16.labferry.sync.v1.Rule\x12$\n\x04tier\x18\x02 \x01(\x0e\x32\x16.labferry.sync.v1.Tier\x12\x10\n\x08run_path\x18\x03 \x01(\t\x12\x16\n\x0eoffending_path\x18\x04 \x01(\t\x12\x37\n\x0eoffending_kind\x18\x05 \x01(\x0e\x32\x1f.labferry.sync.v1.OffendingKind\x12\x1a\n\rmatched_token\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x0brule_detail\x18\x07 \x01(\t\x12!\n\x19synced_under_prior_policy\x18\x08 \x01(\x08\x12\x17\n\x0foverride_active\x18\t \x01(\x08\x12\x1c\n\x14offending_path_bytes\x18\n \x01(\x0c\x42\x10\n\x0e_matched_token*\x9c\x05\n\x04Rule\x12\x14\n\x10RULE_UNSPECIFIED\x10\x00\x12%\n!RULE_UNRESOLVED_PLACEHOLDER_TOKEN\x10\x01\x12\x1e\n\x1aRULE_LEFTOVER_JINJA_MARKER\x10\x02\x12%\n!RULE_ILLEGAL_FILESYSTEM_CHARACTER\x10\x03\x12!\n\x1dRULE_RESERVED_FILESYSTEM_NAME\x10\x04\x12\x1d\n\x19RULE_MODE_PREFIX_MISMATCH\x10\x05\x12\x1e\n\x1aRULE_VERIFIED_FILE_CHANGED\x10\x06\x12!\n\x1dRULE_DESTINATION_FILE_DIFFERS\x10\x07\x12\x14\n\x10RULE_COPY_ROTTED\x10\x08\x12\x0f\n\x0bRULE_ORPHAN\x10\x0b\x12\x1f\n\x1bRULE_MISSING_REQUIRED_FIELD\x10\x0c\x12$\n RULE_MALFORMED_YAML_FRONT_MATTER\x10\r\x12\x1c\n\x18RULE_UNSAFE_PROJECT_NAME\x10\x0e\x12!\n\x1dRULE_UNREADABLE_CREATION_JSON\x10\x0f\x12\x1a\n\x16RULE_UNREADABLE_FOLDER\x10\x10\x12\x18\n\x14RULE_NAS_SYNC_FAILED\x10\x11\x12\x19\n\x15RULE_NAS_SYNC_WAITING\x10\x12\x12\x18\n\x14RULE_STAGING_STALLED\x10\x13\x12\x18\n\x14RULE_STAGING_WAITING\x10\x14\x12\x19\n\x15RULE_TARGET_SUSPECTED\x10\x15\x12\x1d\n\x19RULE_LIMS_PROJECT_MISSING\x10\x1e\x12\x1d\n\x19RULE_LIMS_PROJECT_RENAMED\x10\x1f*:\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\r\n\tTIER_HARD\x10\x01\x12\r\n\tTIER_SOFT\x10\x02*\x94\x01\n\rOffendingKind\x12\x1e\n\x1aOFFENDING_KIND_UNSPECIFIED\x10\x00\x12$\n OFFENDING_KIND_DIRECTORY_SEGMENT\x10\x01\x12\x1c\n\x18OFFENDING_KIND_FILE_NAME\x10\x02\x12\x1f\n\x1bOFFENDING_KIND_FILE_CONTENT\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elabferry/sync/v1/finding.proto\x12\x10labferry.sync.v1\"\xd5\x02\n\x07\x46inding\x12$\n\x04rule\x18\x01 \x01(\x0e\x32\x16.labferry.sync.v1.Rule\x12$\n\x04tier\x18\x02 \x01(\x0e\x32\x16.labferry.sync.v1.Tier\x12\x10\n\x08run_path\x18\x03 \x01(\t\x12\x16\n\x0eoffending_path\x18\x04 \x01(\t\x12\x37\n\x0eoffending_kind\x18\x05 \x01(\x0e\x32\x1f.labferry.sync.v1.OffendingKind\x12\x1a\n\rmatched_token\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x0brule_detail\x18\x07 \x01(\t\x12!\n\x19synced_under_prior_policy\x18\x08 \x01(\x08\x12\x17\n\x0foverride_active\x18\t \x01(\x08\x12\x1c\n\x14offending_path_bytes\x18\n \x01(\x0c\x42\x10\n\x0e_matched_token*\xbe\x05\n\x04Rule\x12\x14\n\x10RULE_UNSPECIFIED\x10\x00\x12%\n!RULE_UNRESOLVED_PLACEHOLDER_TOKEN\x10\x01\x12\x1e\n\x1aRULE_LEFTOVER_JINJA_MARKER\x10\x02\x12%\n!RULE_ILLEGAL_FILESYSTEM_CHARACTER\x10\x03\x12!\n\x1dRULE_RESERVED_FILESYSTEM_NAME\x10\x04\x12\x1d\n\x19RULE_MODE_PREFIX_MISMATCH\x10\x05\x12\x1e\n\x1aRULE_VERIFIED_FILE_CHANGED\x10\x06\x12!\n\x1dRULE_DESTINATION_FILE_DIFFERS\x10\x07\x12\x14\n\x10RULE_COPY_ROTTED\x10\x08\x12\x0f\n\x0bRULE_ORPHAN\x10\x0b\x12\x1f\n\x1bRULE_MISSING_REQUIRED_FIELD\x10\x0c\x12$\n RULE_MALFORMED_YAML_FRONT_MATTER\x10\r\x12\x1c\n\x18RULE_UNSAFE_PROJECT_NAME\x10\x0e\x12!\n\x1dRULE_UNREADABLE_CREATION_JSON\x10\x0f\x12\x1a\n\x16RULE_UNREADABLE_FOLDER\x10\x10\x12\x18\n\x14RULE_NAS_SYNC_FAILED\x10\x11\x12\x19\n\x15RULE_NAS_SYNC_WAITING\x10\x12\x12\x18\n\x14RULE_STAGING_STALLED\x10\x13\x12\x18\n\x14RULE_STAGING_WAITING\x10\x14\x12\x19\n\x15RULE_TARGET_SUSPECTED\x10\x15\x12\x1d\n\x19RULE_LIMS_PROJECT_MISSING\x10\x1e\x12\x1d\n\x19RULE_LIMS_PROJECT_RENAMED\x10\x1f\x12 \n\x1cRULE_SECRET_ROTATION_OVERDUE\x10 *:\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\r\n\tTIER_HARD\x10\x01\x12\r\n\tTIER_SOFT\x10\x02*\x94\x01\n\rOffendingKind\x12\x1e\n\x1aOFFENDING_KIND_UNSPECIFIED\x10\x00\x12$\n OFFENDING_KIND_DIRECTORY_SEGMENT\x10\x01\x12\x1c\n\x18OFFENDING_KIND_FILE_NAME\x10\x02\x12\x1f\n\x1bOFFENDING_KIND_FILE_CONTENT\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,11 +32,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'labferry.sync.v1.finding_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RULE']._serialized_start=397
-  _globals['_RULE']._serialized_end=1065
-  _globals['_TIER']._serialized_start=1067
-  _globals['_TIER']._serialized_end=1125
-  _globals['_OFFENDINGKIND']._serialized_start=1128
-  _globals['_OFFENDINGKIND']._serialized_end=1276
+  _globals['_RULE']._serialized_end=1099
+  _globals['_TIER']._serialized_start=1101
+  _globals['_TIER']._serialized_end=1159
+  _globals['_OFFENDINGKIND']._serialized_start=1162
+  _globals['_OFFENDINGKIND']._serialized_end=1310
   _globals['_FINDING']._serialized_start=53
   _globals['_FINDING']._serialized_end=394
 # @@protoc_insertion_point(module_scope)

@@ -69,6 +69,8 @@ class _RuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rule.ValueType],
     """Soft: no configured LIMS lists the project that creation.json names. Silent while a LIMS was never read."""
     RULE_LIMS_PROJECT_RENAMED: _Rule.ValueType  # 31
     """Soft: the LIMS gives the project that creation.json names another name or short id now."""
+    RULE_SECRET_ROTATION_OVERDUE: _Rule.ValueType  # 32
+    """Soft: a secret wasn't replaced by the date that an operator gave it. Of an equipment: its nas:ID. Of everything: the LIMS's too."""
 
 class Rule(_Rule, metaclass=_RuleEnumTypeWrapper):
     """A validation rule. Its short name (the spec's) is the enum name without the prefix, in lower case."""
@@ -119,6 +121,8 @@ RULE_LIMS_PROJECT_MISSING: Rule.ValueType  # 30
 """Soft: no configured LIMS lists the project that creation.json names. Silent while a LIMS was never read."""
 RULE_LIMS_PROJECT_RENAMED: Rule.ValueType  # 31
 """Soft: the LIMS gives the project that creation.json names another name or short id now."""
+RULE_SECRET_ROTATION_OVERDUE: Rule.ValueType  # 32
+"""Soft: a secret wasn't replaced by the date that an operator gave it. Of an equipment: its nas:ID. Of everything: the LIMS's too."""
 Global___Rule: _TypeAlias = Rule  # noqa: Y015
 
 class _Tier:

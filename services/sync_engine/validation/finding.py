@@ -38,6 +38,7 @@ class Rule(StrEnum):
     STAGING_STALLED = "staging_stalled"
     STAGING_WAITING = "staging_waiting"
     TARGET_SUSPECTED = "target_suspected"
+    SECRET_ROTATION_OVERDUE = "secret_rotation_overdue"
 
     @property
     def tier(self) -> Tier:

@@ -60,6 +60,16 @@ class RunScope:
 Scope = Everything | EquipmentScope | ProjectScope | RunScope
 
 
+@dataclass(frozen=True, slots=True)
+class FromOutside:
+    """What is known now of things beyond the folders: destinations under suspicion, a project that a creation.json
+    names, and the secrets of one equipment, or all, that were to be replaced before a moment."""
+
+    suspected: Callable[[], Sequence[Target]]
+    about_lims_project: Callable[[NamedLimsProject | None], Sequence[RuleMatch]]
+    secrets_overdue: Callable[[datetime, str | None], Sequence[Finding]]
+
+
 class Problems:
     """Answers from the folders as they are now. Changes nothing: entries that only the file holds count too."""
 
@@ -70,17 +80,14 @@ class Problems:
         rules: AuditRules,
         threads: WorkThreads,
         clock: Callable[[], datetime],
-        suspected: Callable[[], Sequence[Target]],
-        about_lims_project: Callable[[NamedLimsProject | None], Sequence[RuleMatch]],
+        outside: FromOutside,
     ) -> None:
-        """`about_lims_project`: what is known now of a project that a creation.json names."""
         self._projections = projections
         self._locator = locator
         self._rules = rules
         self._threads = threads
         self._clock = clock
-        self._suspected = suspected
-        self._about_lims_project = about_lims_project
+        self._outside = outside
         self._walks: dict[Path, RememberedWalks] = {}
 
     async def query(self, scope: Scope) -> list[Finding]:
@@ -99,10 +106,17 @@ class Problems:
             findings += _judged(runs[run], records[run], now)
         findings += [f for placed in stopped if placed.job.run in runs for f in findings_of_job(placed.job)]
         findings += [f for record in staged if record.run in runs for f in findings_of_staged(record)]
-        findings += [finding_of_target(t) for t in self._suspected() if _concerns(t, scope)]
+        findings += [finding_of_target(t) for t in self._outside.suspected() if _concerns(t, scope)]
+        match scope:
+            case Everything():
+                findings += self._outside.secrets_overdue(now, None)
+            case EquipmentScope(equipment_id):
+                findings += self._outside.secrets_overdue(now, equipment_id)
+            case _:
+                pass
         for run, audit in runs.items():
             if audit.creation is not None:
-                about = self._about_lims_project(audit.creation.lims_project)
+                about = self._outside.about_lims_project(audit.creation.lims_project)
                 findings += findings_at(run, run, OffendingKind.DIRECTORY_SEGMENT, about)
         return in_order(findings)
 

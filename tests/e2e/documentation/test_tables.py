@@ -127,7 +127,12 @@ def test_every_state_and_hold_of_a_staged_run() -> None:
 
 
 def test_every_method_and_its_roles() -> None:
-    groups = {"readers": READERS, "operators": OPERATORS, "administrators": ADMINS}
+    groups = {
+        "readers": READERS,
+        "operators": OPERATORS,
+        "administrators": ADMINS,
+        "those who follow secrets": secrets_servicer.FOLLOWERS,
+    }
     named = {row[0]: frozenset(bare(role) for role in row[1].split(", ")) for row in INTEGRATOR.table("### Roles")}
     assert named == {name: frozenset(role.value for role in roles) for name, roles in groups.items()}
     rows = {bare(row[0]): groups[row[1]] for row in INTEGRATOR.table("### Methods and who may call them")}

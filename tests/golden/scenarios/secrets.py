@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from labferry.events.v1 import secret_events_pb2 as facts
 from libs.event_log.event import RecordedEvent
 from libs.event_log.sqlite_store import SqliteEventStore
 from services.secrets.events import EVENT_TYPES, STORE_STREAM
-from services.secrets.names import LogNames, NamesSoFar
+from services.secrets.history import HistoriesSoFar
+from services.secrets.names import LogHistories
 from services.secrets.secret_id import DEFAULT_SERVICE
 from tests.golden.scenario import LOG_COPIES, REFUSED_CALLS, Fact, GoldenService, Json, Scenario
 
@@ -60,22 +63,49 @@ STORE_UPGRADED = Scenario(
 )
 
 
+ROTATION = Scenario(
+    "rotation",
+    (
+        Fact(_LIMS_STREAM, facts.SecretSet(**_LIMS)),
+        Fact(_LIMS_STREAM, facts.SecretRotateBySet(**_LIMS, rotate_by=Timestamp(seconds=1_800_000_000))),
+        Fact(_NAS_STREAM, facts.SecretSet(**_NAS, rotate_by=Timestamp(seconds=1_790_000_000, nanos=5))),
+        Fact(_LIMS_STREAM, facts.SecretSet(**_LIMS, replaced=True, rotate_by=Timestamp(seconds=1_900_000_000))),
+        Fact(_LIMS_STREAM, facts.SecretChangeFailed(**_LIMS, change="set", cause="StoreUnusableError")),
+        Fact(_NAS_STREAM, facts.SecretRotateBySet(**_NAS)),
+        Fact(_NAS_STREAM, facts.SecretSet(**_NAS, replaced=True)),
+    ),
+)
+
+
 async def _state_after(store: SqliteEventStore, event: RecordedEvent) -> Json:
-    names = NamesSoFar()
+    histories = HistoriesSoFar()
     async for page in store.read(upto=event.position):
         for earlier in page:
-            names.apply(earlier)
-    return {"set_ns": dict(names.of_service(DEFAULT_SERVICE))}
+            histories.apply(earlier)
+    return _state_of(histories)
+
+
+def _state_of(histories: HistoriesSoFar) -> Json:
+    """Dates and versions are told of the logs that have dates; older ones are compared with what they gave then."""
+    present = histories.present(DEFAULT_SERVICE)
+    state: dict[str, Json] = {
+        "set_ns": {name: known.present_version.set_ns for name, known in present.items() if known.present_version}
+    }
+    dates = {secret.username: date for secret, date in histories.with_rotation_date()}
+    if dates:
+        state["rotate_by_ns"] = dates
+        state["versions"] = {name: len(known.versions) for name, known in present.items()}
+    return state
 
 
 async def _read_models(store: SqliteEventStore, folder: Path) -> Mapping[str, Json]:
-    return {"set_ns": dict(await LogNames(store).of_service(DEFAULT_SERVICE))}
+    return _state_of(await LogHistories(store).now())
 
 
 SECRETS = GoldenService(
     "secrets",
     EVENT_TYPES,
-    (FIRST_RELEASE, Scenario("refused-calls", REFUSED_CALLS), PASSPHRASE_CHANGED, STORE_UPGRADED),
+    (FIRST_RELEASE, Scenario("refused-calls", REFUSED_CALLS), PASSPHRASE_CHANGED, STORE_UPGRADED, ROTATION),
     _state_after,
     _read_models,
 )
