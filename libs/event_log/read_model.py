@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 from google.protobuf.message import Message
 
 from libs.event_log.event import EventTypes, RecordedEvent
+from libs.event_log.left_sound import leave_sound, note_path, was_left_sound
 from libs.service_kit.version import LABFERRY_VERSION
 
 T = TypeVar("T")
@@ -112,9 +113,11 @@ class ReadModelWriter:
         return applied
 
     def close(self) -> None:
+        """The last one of all who read the file."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+            leave_sound(self.path)
 
     def drop(self) -> None:
         """Closes and removes the file."""
@@ -135,9 +138,9 @@ class ReadModelWriter:
         connection = _connect(self.path)
         position: int | None = None
         try:
-            (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            sound = was_left_sound(self.path) or _is_sound(connection)
             state = connection.execute(f"SELECT store_id, shape, position FROM {_STATE_TABLE}").fetchone()
-            if sound == "ok" and state is not None and state[:2] == (store_id, shape) and state[2] <= head:
+            if sound and state is not None and state[:2] == (store_id, shape) and state[2] <= head:
                 position = int(state[2])
         except sqlite3.DatabaseError:
             # Unreadable or without its state: all of it is in the log, so it is made anew.
@@ -179,6 +182,7 @@ def read_at_once(connection: sqlite3.Connection, read: Callable[[sqlite3.Connect
 
 def remove_database(path: Path) -> None:
     """Removes a closed database file with all that SQLite keeps beside it."""
+    note_path(path).unlink(missing_ok=True)
     for suffix in ("", "-wal", "-shm", "-journal"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
@@ -193,6 +197,11 @@ def put_in_place(source: Path, target: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _is_sound(connection: sqlite3.Connection) -> bool:
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    return bool(found == "ok")
 
 
 def _connect(path: Path) -> sqlite3.Connection:
