@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from libs.event_log.projection import AppliedEvent
 from libs.run_tree.creation_errors import CreationError, CreationMissingError
@@ -18,6 +18,10 @@ from services.sync_engine.runs.run import RunRecord
 
 _RETRY_SECONDS = (1.0, 5.0, 30.0, 60.0)
 _MOST_REMEMBERED = 10_000
+# At the start the runs that changed last, which a crash may have left behind, come at full speed; then those who ask
+# have three quarters of the machine.
+_AT_FULL_SPEED = 500
+_REST = 3.0
 
 _Shown = tuple[SyncStatus | None, tuple[str | None, ...]]
 
@@ -35,20 +39,22 @@ class CreationKeeper:
         self._wake = asyncio.Event()
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._retries: set[asyncio.TimerHandle] = set()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self, known_runs: Iterable[str]) -> None:
-        """Begins with every run that the log knows: what a crash left undone is done first."""
-        self._due.update(dict.fromkeys(known_runs, 0))
-        self._wake.set()
-        self._task = asyncio.create_task(self._work(), name="creation files")
+    def start(self, known_runs: Sequence[str]) -> None:
+        """Looks at every run that the log knows, those that changed last first: a crash may have left some behind."""
+        self._tasks = [
+            asyncio.create_task(self._work(), name="creation files"),
+            asyncio.create_task(self._look_at_all(known_runs), name="creation files at the start"),
+        ]
 
     async def close(self) -> None:
         for retry in self._retries:
             retry.cancel()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def applied(self, batch: Sequence[AppliedEvent]) -> None:
         """The callback of the projections."""
@@ -85,17 +91,33 @@ class CreationKeeper:
             while self._due:
                 run = next(iter(self._due))
                 tries = self._due.pop(run)
-                await self._try(run, tries)
+                try:
+                    await self._try(run, tries)
+                except LabferryError as error:
+                    self._logger.warning("creation_file_gone", run=run, problem=error.message)
+
+    async def _look_at_all(self, runs: Sequence[str]) -> None:
+        loop = asyncio.get_running_loop()
+        gone: list[str] = []
+        for number, run in enumerate(runs):
+            began = loop.time()
+            try:
+                await self._try(run, 0)
+            except LabferryError:
+                gone.append(run)
+            if number >= _AT_FULL_SPEED:
+                await asyncio.sleep(_REST * (loop.time() - began))
+        if gone:
+            self._logger.warning("creation_files_gone", runs=len(gone), changed_last=gone[0])
 
     async def _try(self, run: str, tries: int) -> None:
+        """LabferryError when the folder or its equipment is gone; the log keeps what is to be written, should it come
+        back."""
         if self._in_step.get(run) == _what_the_file_holds(await self._log.run(run)):
             # Nothing that the file shows has changed since it was written.
             return
         try:
             await self._one(await asyncio.to_thread(self._locator.locate, run))
-        except LabferryError as error:
-            # The folder or its equipment is gone; the log keeps what is to be written, should it come back.
-            self._logger.warning("creation_file_gone", run=run, problem=error.message)
         except CreationError as error:
             if isinstance(error, CreationMissingError) and await self._is_cleaned(run):
                 # It went with the run's cache folder, and doesn't come back.

@@ -96,8 +96,8 @@ def _logged(entry: bytes, imported: int) -> LoggedOverride:
 
 
 def runs_known(connection: sqlite3.Connection) -> list[str]:
-    """Every run that the log says anything about."""
-    return [row[0] for row in connection.execute("SELECT run FROM runs ORDER BY run").fetchall()]
+    """Every run that the log says anything about, the one that changed last first."""
+    return [row[0] for row in connection.execute("SELECT run FROM runs ORDER BY last_position DESC").fetchall()]
 
 
 def runs_in_cleanup(connection: sqlite3.Connection) -> list[str]:

@@ -311,7 +311,7 @@ async def _read_models(store: SqliteEventStore, folder: Path) -> Mapping[str, Js
     await projections.start()
     try:
         jobs = await projections.query(lambda c: jobs_where(c, JobFilter()))
-        runs = await projections.query(lambda c: [run_record(c, name) for name in runs_known(c)])
+        runs = await projections.query(lambda c: [run_record(c, name) for name in sorted(runs_known(c))])
         staged = await projections.query(lambda c: staged_runs_in(c, tuple(StagingState)))
     finally:
         await projections.close()

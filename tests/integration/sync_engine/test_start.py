@@ -1,14 +1,18 @@
-"""What keeps an engine from starting: one clear sentence, and an exit status that tells programs what it was."""
+"""What keeps an engine from starting: one clear sentence, and an exit status that tells programs what it was. And what
+doesn't."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from tests.integration.secrets.running_service import ServiceEndedError, start
-from tests.integration.sync_engine.running_engine import Engine, Site, start_engine
+from tests.integration.sync_engine.running_engine import Engine, Site, running_engine, start_engine
 
 CANNOT_START, WRONG_CONFIGURATION = 75, 78
 
@@ -59,3 +63,19 @@ async def test_a_damaged_log_is_said_so(site: Site) -> None:
     status, log = await _fails(site)
     assert status == CANNOT_START
     assert "events.sqlite3" in log or "log" in log
+
+
+async def test_folders_that_are_gone_are_told_once_at_the_start(site: Site) -> None:
+    async with running_engine(site) as engine:
+        for leaf in ("Run_2026-04-17T14-32", "Run_2026-04-17T14-33"):
+            run = site.make_run(leaf=leaf)
+            await engine.bring(run)
+            shutil.rmtree(site.local(run))
+    seen = len(site.lab.log_text("sync_engine"))
+    async with running_engine(site):
+        async with asyncio.timeout(60):
+            while "creation_files_gone" not in site.lab.log_text("sync_engine")[seen:]:
+                await asyncio.sleep(0.02)
+    lines = [json.loads(line) for line in site.lab.log_text("sync_engine")[seen:].splitlines()]
+    told = [line for line in lines if line["event"].startswith("creation_file")]
+    assert [(line["event"], line["runs"]) for line in told] == [("creation_files_gone", 2)]
