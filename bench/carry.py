@@ -5,10 +5,10 @@ A process of its own, because peak memory is a process's: the figures of one car
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -23,7 +23,7 @@ from services.sync_engine.transfer.source_tree import scan_run
 from services.sync_engine.transfer.ssh_session import SshAccess
 from services.sync_engine.transfer.tools import RCLONE, RSYNC, SSH, Toolbox
 from services.sync_engine.transfer.transfer_control import TransferControl
-from services.sync_engine.transfer.transport import CopiedFile, ProgressPhase, Transport
+from services.sync_engine.transfer.transport import ProgressPhase, Transport
 
 _MAX_STREAM_BYTES = 1 << 40
 
@@ -80,7 +80,6 @@ def carry(spec: CarrySpec) -> Carried:
     """Scan, name plan, copy, landing and verification, as the engine calls them; no event log behind it."""
     transport, source = _open(spec), Path(spec.source)
     target, control, progress = PurePosixPath("project/Runs/Run_2026-04-17T14-32"), TransferControl(), NoProgress()
-    batches: list[Sequence[CopiedFile]] = []
     began = time.perf_counter()
     copied = transport.copy(
         source,
@@ -88,8 +87,8 @@ def carry(spec: CarrySpec) -> Carried:
         target=target,
         job_id="bench",
         attempt=1,
-        landed={},
-        before_landing=batches.append,
+        landed=(),
+        before_landing=lambda batch: None,
         control=control,
         progress=progress,
     )
@@ -105,14 +104,14 @@ def carry(spec: CarrySpec) -> Carried:
         copy_s=copied_at - began,
         verify_s=ended - copied_at,
         cpu_s=own.ru_utime + own.ru_stime + tools.ru_utime + tools.ru_stime,
-        peak_mib=_peak_mib(),
+        peak_mib=peak_mib(os.getpid()),
         tool_peak_mib=tools.ru_maxrss / 1024,
     )
 
 
-def _peak_mib() -> float:
-    """By the kernel's count for this program alone: `ru_maxrss` begins with what the process that started it had."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
+def peak_mib(process: int) -> float:
+    """By the kernel's count for its program alone: `ru_maxrss` begins with what the process that started it had."""
+    status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 

@@ -84,7 +84,7 @@ class TransferSmall:
             target=target,
             job_id="bench",
             attempt=1,
-            landed={},
+            landed=(),
             before_landing=batches.append,
             control=control,
             progress=progress,

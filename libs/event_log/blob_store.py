@@ -8,6 +8,7 @@ import io
 import os
 import re
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
@@ -56,6 +57,18 @@ class BlobStore:
         digest = hashlib.sha256(content).hexdigest()
         self._put(digest, io.BytesIO(content))
         return digest
+
+    def put_pieces_sync(self, pieces: Iterable[bytes]) -> str:
+        """As `put_sync`, for content that comes piece by piece, in bounded memory."""
+        self._make_folder(self._folder)
+        with tempfile.TemporaryFile(prefix=_TEMPORARY_PREFIX, dir=self._folder) as gathered:
+            digest = hashlib.sha256()
+            for piece in pieces:
+                digest.update(piece)
+                gathered.write(piece)
+            gathered.seek(0)
+            self._put(digest.hexdigest(), gathered)
+        return digest.hexdigest()
 
     def put_file_sync(self, content: BinaryIO, digest: str) -> None:
         """Keeps what a file holds, in bounded memory. For worker threads.
@@ -112,6 +125,17 @@ class BlobStore:
             if actual != digest:
                 raise BlobChangedError(digest, actual)
             return file.tell()
+
+    def checked_path_sync(self, digest: str) -> Path:
+        """Where the blob's bytes lie, which were read through and will never change. Errors as `read`. For worker
+        threads."""
+        self.check_sync(digest)
+        return self._path(digest)
+
+    def open_checked_sync(self, digest: str) -> BufferedReader:
+        """The blob's file, which was read through. Errors as `read`. For worker threads."""
+        self.check_sync(digest)
+        return self.open_sync(digest)
 
     def open_sync(self, digest: str) -> BufferedReader:
         """The blob's file, unchecked. BlobMissingError; ValueError for what is no digest. For worker threads."""

@@ -10,10 +10,13 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from io import BufferedReader
 from pathlib import Path
 
+_PIECE = 1 << 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FOLDERS_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
 
@@ -52,6 +55,12 @@ def read_plain_file(path: Path) -> bytes:
 
 def read_in_folder(folder: int, path: Path) -> bytes:
     """As `read_plain_file`, of the file that has the path's last name in an open folder."""
+    with open_in_folder(folder, path) as stream:
+        return stream.read()
+
+
+def open_in_folder(folder: int, path: Path) -> BufferedReader:
+    """As `read_in_folder`, for content that may be long."""
     try:
         # O_NONBLOCK: opening a named pipe must not wait for a writer.
         descriptor = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
@@ -59,10 +68,10 @@ def read_in_folder(folder: int, path: Path) -> bytes:
         if error.errno == errno.ELOOP:
             raise NotAPlainFileError(error.errno, "is a symlink", str(path)) from error
         raise
-    with open(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise NotAPlainFileError(errno.EINVAL, "is no plain file", str(path))
-        return stream.read()
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotAPlainFileError(errno.EINVAL, "is no plain file", str(path))
+    return open(descriptor, "rb")
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int) -> None:
@@ -76,8 +85,18 @@ def write_atomically(path: Path, content: bytes, *, mode: int) -> None:
 
 def write_in_folder(folder: int, path: Path, content: bytes, *, mode: int) -> None:
     """As `write_atomically`, under the path's last name in an open folder."""
+    _replace_in_folder(folder, path, [content], mode)
+
+
+def copy_in_folder(folder: int, path: Path, source: Path, *, mode: int) -> None:
+    """As `write_in_folder`, with what another file holds."""
+    with source.open("rb") as content:
+        _replace_in_folder(folder, path, iter(partial(content.read, _PIECE), b""), mode)
+
+
+def _replace_in_folder(folder: int, path: Path, pieces: Iterable[bytes], mode: int) -> None:
     present = _plain_file_status(folder, path)
-    temporary = _write_temporary(folder, path, content, mode, present)
+    temporary = _write_temporary(folder, path, pieces, mode, present)
     try:
         os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError:
@@ -89,7 +108,7 @@ def write_in_folder(folder: int, path: Path, content: bytes, *, mode: int) -> No
 def create_in_folder(folder: int, path: Path, content: bytes, *, mode: int) -> None:
     """Makes the file durably under the path's last name in an open folder; FileExistsError when anything has that name,
     which then stays as it is."""
-    temporary = _write_temporary(folder, path, content, mode, None)
+    temporary = _write_temporary(folder, path, [content], mode, None)
     try:
         os.link(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
     finally:
@@ -116,15 +135,18 @@ def _plain_file_status(folder: int, path: Path) -> os.stat_result | None:
     return present
 
 
-def _write_temporary(folder: int, path: Path, content: bytes, mode: int, present: os.stat_result | None) -> str:
+def _write_temporary(
+    folder: int, path: Path, pieces: Iterable[bytes], mode: int, present: os.stat_result | None
+) -> str:
     temporary = f"{path.name}.{secrets.token_hex(8)}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o600, dir_fd=folder)
     try:
         with open(descriptor, "wb", buffering=0) as stream:
-            remaining = memoryview(content)
-            while remaining:
-                remaining = remaining[stream.write(remaining) or 0 :]
+            for piece in pieces:
+                remaining = memoryview(piece)
+                while remaining:
+                    remaining = remaining[stream.write(remaining) or 0 :]
             if present is None:
                 os.fchmod(descriptor, mode)
             else:

@@ -53,10 +53,11 @@ def is_changing_file(relative: bytes) -> bool:
 def format_manifest(entries: Iterable[ManifestEntry]) -> bytes:
     """The file as `sha256sum -c` accepts it in the run's folder, sorted by path."""
     # Sorting UTF-8 bytes is sorting by code point, and is defined for names that aren't UTF-8 too.
-    return b"".join(_line(entry) for entry in sorted(entries, key=lambda entry: entry.path))
+    return b"".join(map(manifest_line, sorted(entries, key=lambda entry: entry.path)))
 
 
-def _line(entry: ManifestEntry) -> bytes:
+def manifest_line(entry: ManifestEntry) -> bytes:
+    """One entry's part of the file."""
     # sha256sum takes "-" for its standard input.
     name = b"./-" if entry.path == b"-" else entry.path
     escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")

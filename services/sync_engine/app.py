@@ -82,12 +82,14 @@ from services.sync_engine.staging.opened import staging
 from services.sync_engine.staging.read_model import StagingProjection
 from services.sync_engine.staging.steps import StagingSteps
 from services.sync_engine.targets.keeper import TargetKeeper
+from services.sync_engine.transfer.spilled_list import spill_into
 from services.sync_engine.transfer.transfer_control import StopReason
 from services.sync_engine.validation import servicer as problems_servicer
+from services.sync_engine.validation.content_scan import ContentScan
 from services.sync_engine.validation.presync_gate import PreSyncGate
 from services.sync_engine.validation.problem_watch import ProblemWatch
 from services.sync_engine.validation.problems import FromOutside, Problems
-from services.sync_engine.validation.walk import AuditRules, ContentScan
+from services.sync_engine.validation.walk import AuditRules
 
 
 def _now() -> datetime:
@@ -109,6 +111,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             )
         )
         blobs = BlobStore(settings.blobs_of(environment.name))
+        spill_into(environment.state_dir)
         shared = settings.event_log.url != SQLITE
         log = EngineLog(store, shared=shared)
         projections = ProjectionRunner(
@@ -135,9 +138,8 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         async def jobs_of_run(run: str) -> Sequence[Job]:
             return [p.job for p in await projections.query(lambda c: jobs_where(c, JobFilter(run=run)))]
 
-        destinations = open_destinations(
-            settings.equipment, await projections.query(destinations_used), settings.verify
-        )
+        used = await projections.query(destinations_used)
+        destinations = open_destinations(settings.equipment, used, settings.verify)
         await report_missing_tools(destinations, threads, logger)
         watch = DestinationWatch(threads, _now, logger, settings.transfer.stall_timeout)
         resources.push_async_callback(watch.close)

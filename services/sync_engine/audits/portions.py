@@ -2,66 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from heapq import nsmallest
 
-from services.sync_engine.transfer.transport import CopiedFile, EvidenceGrade, VerifyOutcome
+from services.sync_engine.transfer.path_order import by_path
+from services.sync_engine.transfer.spilled_list import ListWriter
+from services.sync_engine.transfer.transport import CopiedFile, FileEvidence, VerifyOutcome
 
 MOST_FILES = 2_000
 MOST_BYTES = 1 << 30
 
 
-def portions(files: Sequence[CopiedFile]) -> Iterator[Sequence[CopiedFile]]:
-    """The files in their order, cut so that none has too many files or bytes; a large file is one alone."""
+def next_portion(files: Iterable[CopiedFile]) -> Sequence[CopiedFile]:
+    """The first of the files, cut so that there aren't too many files or bytes; a large file is one alone."""
     portion: list[CopiedFile] = []
     held = 0
     for file in files:
         if portion and (len(portion) == MOST_FILES or held + file.size > MOST_BYTES):
-            yield portion
-            portion, held = [], 0
+            break
         portion.append(file)
         held += file.size
-    if portion:
-        yield portion
+    return portion
 
 
-def together(outcomes: Sequence[VerifyOutcome]) -> VerifyOutcome:
-    """What the portions of one copy found. Each takes the files of the others for unexpected ones: only those count
-    that no portion expected."""
-    if len(outcomes) == 1:
-        return outcomes[0]
-    first = outcomes[0]
-    unexpected = set(first.unexpected).intersection(*(o.unexpected for o in outcomes))
-    return VerifyOutcome(
-        expected=sum(o.expected for o in outcomes),
-        hashed=sum(o.hashed for o in outcomes),
-        matched=sum(o.matched for o in outcomes),
-        missing=tuple(sorted(path for o in outcomes for path in o.missing)),
-        differing=tuple(sorted(path for o in outcomes for path in o.differing)),
-        unexpected=tuple(sorted(unexpected)),
-        evidence=tuple(e for o in outcomes for e in o.evidence),
-        method=first.method,
-        grade=EvidenceGrade(min(o.grade for o in outcomes)),
-        host=first.host,
-        note=first.note,
-        oversize=tuple(sorted(path for o in outcomes for path in o.oversize)),
-    )
+class PortionedPass:
+    """One pass over the files of a copy, which are sorted by path, portion after portion."""
+
+    def __init__(self, expected: Sequence[CopiedFile]) -> None:
+        self.expected = expected
+        self._read = 0
+        self._evidence = ListWriter(FileEvidence)
+        self._sum: VerifyOutcome | None = None
+
+    def next(self) -> Sequence[CopiedFile]:
+        """What is to be read next; empty when everything was."""
+        return next_portion(self.expected[self._read : self._read + MOST_FILES + 1])
+
+    def note(self, portion: Sequence[CopiedFile], found: VerifyOutcome) -> None:
+        """What a portion came to. Of unexpected files those count that were there the last time."""
+        self._read += len(portion)
+        self._evidence.extend(found.evidence)
+        before = self._sum
+        if before is not None:
+            found = replace(
+                found,
+                expected=before.expected + found.expected,
+                hashed=before.hashed + found.hashed,
+                matched=before.matched + found.matched,
+                missing=(*before.missing, *found.missing),
+                differing=(*before.differing, *found.differing),
+                grade=min(before.grade, found.grade),
+                oversize=(*before.oversize, *found.oversize),
+            )
+        self._sum = replace(found, evidence=())
+
+    def outcome(self) -> VerifyOutcome | None:
+        """What all portions say together; None when there was none."""
+        return None if self._sum is None else replace(self._sum, evidence=self._evidence.finish())
 
 
 @dataclass(frozen=True, slots=True)
 class ScrubPortion:
-    """Files to read again now, and when the oldest of all files was read once they were (at `now`)."""
+    """Files to read again now, sorted by path, and when the oldest of all files was read once they were (at `now`)."""
 
     files: Sequence[CopiedFile]
     oldest_then: datetime
 
 
-def oldest_first(files: Sequence[CopiedFile], read: Mapping[bytes, datetime], now: datetime) -> ScrubPortion:
-    """The files that were not read for longest, as many as make a portion. One that nothing tells of comes first."""
+def oldest_first(files: Iterable[tuple[CopiedFile, datetime | None]], now: datetime) -> ScrubPortion:
+    """Of files, each with the time when it was read, those that were not read for longest, as many as make a portion.
+    One that nothing tells of comes first."""
     never = datetime.min.replace(tzinfo=now.tzinfo)
-    by_age = sorted(files, key=lambda file: (read.get(file.path, never), file.path))
-    portion = next(portions(by_age), ())
-    rest = by_age[len(portion) :]
-    oldest = min((read.get(file.path, never) for file in rest), default=now)
-    return ScrubPortion(portion, min(oldest, now))
+    by_age = nsmallest(MOST_FILES + 1, ((read or never, file.path, file) for file, read in files))
+    portion = next_portion(file for _, _, file in by_age)
+    oldest = next((read for read, _, _ in by_age[len(portion) :]), now)
+    return ScrubPortion(sorted(portion, key=by_path), min(oldest, now))

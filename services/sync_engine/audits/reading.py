@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from google.protobuf.message import Message
@@ -12,11 +12,11 @@ from labferry.events.v1 import job_events_pb2 as events
 from libs.event_log.blob_store import BlobError
 from libs.run_tree.run_path import RunPath
 from services.sync_engine.audits.braked_progress import BrakedProgress
-from services.sync_engine.audits.portions import oldest_first, portions, together
+from services.sync_engine.audits.portions import PortionedPass, oldest_first
 from services.sync_engine.audits.repair import Repair
 from services.sync_engine.engine_log import BY_ITSELF, decided_anew, job_change
-from services.sync_engine.jobs.file_list import decode_copied, encode_evidence
-from services.sync_engine.jobs.job import PROVEN_STATES, Job
+from services.sync_engine.jobs.file_list import evidence_lines, read_copied
+from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobHistoryError
 from services.sync_engine.jobs.progress import JobProgressMeter
 from services.sync_engine.jobs.verify_step import (
     Occasion,
@@ -27,9 +27,10 @@ from services.sync_engine.jobs.verify_step import (
 )
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
-from services.sync_engine.receipts.queries import ProofQueries
+from services.sync_engine.receipts.queries import ProofQueries, Proofs
 from services.sync_engine.transfer.bandwidth import BandwidthBrake
 from services.sync_engine.transfer.destination import Destination
+from services.sync_engine.transfer.path_order import InStep
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
@@ -47,8 +48,7 @@ class _BegunPass:
 
     began: datetime
     manifest_blob: str | None
-    left: list[Sequence[CopiedFile]]
-    outcomes: list[VerifyOutcome] = field(default_factory=list)
+    reading: PortionedPass
 
 
 class CopyReading:
@@ -71,19 +71,20 @@ class CopyReading:
         begun = self._begun.get(job.job_id)
         now = self._bench.clock()
         if begun is None or begun.manifest_blob != job.manifest_blob or not _is_young(begun, now):
-            begun = self._begun[job.job_id] = _BegunPass(now, job.manifest_blob, list(portions(expected)))
-        while begun.left:
+            begun = self._begun[job.job_id] = _BegunPass(now, job.manifest_blob, PortionedPass(expected))
+        while portion := begun.reading.next():
             if not go_on():
                 return
             try:
-                begun.outcomes.append(await self._read(job, place, begun.left[0], control))
+                begun.reading.note(portion, await self._read(job, place, portion, expected, control))
             except TransferError as error:
                 del self._begun[job.job_id]
                 await self._record(job, inconclusive(self._bench, job, Occasion.AUDIT, error).event)
                 return
-            del begun.left[0]
         del self._begun[job.job_id]
-        outcome = together(begun.outcomes)
+        outcome = begun.reading.outcome()
+        if outcome is None:
+            raise JobHistoryError(f"job {job.job_id} proved a copy without a file")
         await self._conclude(job, place, expected, await self._judged(job, expected, outcome, Occasion.AUDIT), control)
 
     async def scrub(self, job: Job, place: Destination, control: TransferControl) -> None:
@@ -91,10 +92,10 @@ class CopyReading:
         expected = await self._files(job, Occasion.SCRUB)
         if expected is None:
             return
-        read = {proof.evidence.path: proof.time for proof in await self._proofs.proofs(job)}
-        portion = oldest_first(expected, read, self._bench.clock())
+        proofs, now = await self._proofs.proofs(job), self._bench.clock()
+        portion = await self._bench.threads.run(lambda: oldest_first(_with_times(expected, proofs), now))
         try:
-            outcome = await self._read(job, place, portion.files, control)
+            outcome = await self._read(job, place, portion.files, expected, control)
         except TransferError as error:
             await self._record(job, inconclusive(self._bench, job, Occasion.SCRUB, error).event)
             return
@@ -103,7 +104,7 @@ class CopyReading:
             await self._conclude(job, place, portion.files, found, control)
             return
         scrubbed = events.JobFilesScrubbed(
-            evidence_blob=await self._bench.blobs.put(encode_evidence(outcome.evidence)),
+            evidence_blob=await self._bench.blobs.put(b"".join(evidence_lines(outcome.evidence))),
             file_count=len(outcome.evidence),
             byte_count=sum(e.size for e in outcome.evidence),
             method=outcome.method,
@@ -117,14 +118,19 @@ class CopyReading:
     async def _files(self, job: Job, occasion: Occasion) -> Sequence[CopiedFile] | None:
         """None when nobody knows any more what the copy should hold; that is a pass that could not check."""
         try:
-            return decode_copied(await self._bench.blobs.read(job.files_blob or ""))
+            return await self._bench.threads.run(lambda: read_copied(self._bench.blobs, job.files_blob or ""))
         except BlobError as error:
             unknown = TransferError(FailureKind.INTERNAL, str(error))
             await self._record(job, inconclusive(self._bench, job, occasion, unknown).event)
             return None
 
     async def _read(
-        self, job: Job, place: Destination, files: Sequence[CopiedFile], control: TransferControl
+        self,
+        job: Job,
+        place: Destination,
+        files: Sequence[CopiedFile],
+        whole: Sequence[CopiedFile],
+        control: TransferControl,
     ) -> VerifyOutcome:
         meter = JobProgressMeter(lambda: None)
         progress = BrakedProgress(meter, self._brakes[job.equipment_id, place.name], control)
@@ -133,7 +139,7 @@ class CopyReading:
             f"audit {job.job_id}",
             control,
             meter,
-            lambda: place.transport.verify(target, files, control=control, progress=progress),
+            lambda: place.transport.verify(target, files, control=control, progress=progress, whole=whole),
         )
 
     async def _judged(
@@ -165,6 +171,14 @@ class CopyReading:
                 await bench.log.append(BY_ITSELF, job_change(present, event), fence=bench.owned.fence(job.job_id))
 
         await decided_anew(attempt)
+
+
+def _with_times(files: Iterable[CopiedFile], proofs: Proofs) -> Iterator[tuple[CopiedFile, datetime | None]]:
+    """Each file, and when it was read last."""
+    times = InStep(proofs)
+    for file in files:
+        proof = times.at(file.path)
+        yield file, None if proof is None else proof.time
 
 
 def _is_young(begun: _BegunPass, now: datetime) -> bool:

@@ -89,7 +89,7 @@ class Repair:
             target=target,
             job_id=job.job_id,
             attempt=attempt,
-            landed={},
+            landed=(),
             before_landing=lambda batch: asyncio.run_coroutine_threadsafe(self._record(job, batch), loop).result(),
             control=control,
             progress=progress,
@@ -112,15 +112,16 @@ class Repair:
 
 
 def _sound(located: LocatedRun, wanted: Sequence[CopiedFile]) -> _Sound:
-    entries = {entry.path: entry for entry in scan_run(located.folder, of_project=located.path.is_project)}
     source = SourceFiles(os.fsencode(located.folder))
+    entries = scan_run(located.folder, of_project=located.path.is_project)
+    sought = {file.path: file for file in wanted}
     files = []
-    for file in wanted:
-        entry = entries.get(file.path)
-        if entry is not None and entry.kind is file.kind and source.sha256(entry) == file.sha256:
+    for entry in entries:
+        file = sought.get(entry.path)
+        if file is not None and entry.kind is file.kind and source.sha256(entry) == file.sha256:
             files.append(entry)
     above = {path for entry in files for path in _folders_of(entry.path)}
-    folders = [e for e in entries.values() if e.kind is EntryKind.DIRECTORY and e.path in above]
+    folders = [e for e in entries if e.kind is EntryKind.DIRECTORY and e.path in above]
     return _Sound(files, folders)
 
 

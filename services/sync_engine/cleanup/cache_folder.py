@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
 
+from libs.event_log.blob_store import BlobStore
 from libs.run_tree.beneath import folder_beneath
 from libs.run_tree.manifest import CACHE_FOLDER, never_travels
 from services.sync_engine.cleanup.deletion import Remaining, delete_files
 from services.sync_engine.cleanup.local_files import in_cache, proven_everywhere
-from services.sync_engine.jobs.file_list import decode_copied
+from services.sync_engine.jobs.file_list import read_copied
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.seal_step import changing_files
 from services.sync_engine.jobs.workbench import Workbench
@@ -31,14 +32,14 @@ class CacheFolder:
     def __init__(self, bench: Workbench) -> None:
         self._bench = bench
 
-    async def delete(self, located: LocatedRun, jobs: Sequence[Job]) -> Sequence[Remaining]:
+    async def delete(self, located: LocatedRun, jobs: Sequence[Job], may: Callable[[], bool]) -> Sequence[Remaining]:
         """What is still there, and why; empty when the folder is gone. Another program may write there meanwhile: only
-        files whose very content every destination holds are deleted."""
+        files whose very content every destination holds are deleted, and only while they `may` be."""
         bench = self._bench
-        lists = [decode_copied(await bench.blobs.read(job.files_blob)) for job in jobs if job.files_blob is not None]
-        known = {p: files[0].sha256 for p, files in proven_everywhere(lists).items() if in_cache(p)}
+        digests = [job.files_blob for job in jobs if job.files_blob is not None]
+        known = dict(await bench.threads.run(partial(_proven_of_cache, bench.blobs, digests)))
         manifests = [job.manifest_blob for job in jobs if job.manifest_blob is not None]
-        manifest = await bench.blobs.read(manifests[0])
+        manifest = await bench.threads.run(partial(bench.blobs.checked_path_sync, manifests[0]))
         remaining: Sequence[Remaining] = ()
         try:
             for _ in range(_TRIES):
@@ -48,8 +49,8 @@ class CacheFolder:
                     if place is None:
                         return [Remaining(CACHE_FOLDER, f"{job.destination} is not in the configuration")]
                     await bench.threads.run(partial(place.transport.seal, list(snapshot.values())))
-                known |= {path: hashlib.sha256(file.content).hexdigest() for path, file in snapshot.items()}
-                remaining = await bench.threads.run(partial(_delete, located.folder, known))
+                known |= {path: file.sha256() for path, file in snapshot.items()}
+                remaining = await bench.threads.run(partial(_delete, located.folder, known, may))
                 # What was written to since the snapshot, the run's own log above all, is brought once more.
                 if not any(left.path in snapshot for left in remaining):
                     break
@@ -58,13 +59,19 @@ class CacheFolder:
             return [Remaining(CACHE_FOLDER, f"its sealed copy could not be compared: {error}")]
 
 
+def _proven_of_cache(blobs: BlobStore, digests: Sequence[str]) -> Mapping[bytes, str]:
+    """SHA-256 by path of what every destination holds of the run's own cache folder."""
+    lists = [read_copied(blobs, digest) for digest in digests]
+    return {one.path: one.copies[0].sha256 for one in proven_everywhere(lists) if in_cache(one.path)}
+
+
 def _of_run(located: LocatedRun, files: Sequence[SealedFile]) -> Mapping[bytes, SealedFile]:
     """The files of the run's own cache folder, by path relative to the run."""
     below = os.fsencode(located.path.below_equipment) + b"/"
     return {f.path.removeprefix(below): f for f in files if f.path.startswith(below + CACHE_FOLDER + b"/")}
 
 
-def _delete(run_folder: Path, known: Mapping[bytes, str]) -> Sequence[Remaining]:
+def _delete(run_folder: Path, known: Mapping[bytes, str], may: Callable[[], bool]) -> Sequence[Remaining]:
     files: list[CopiedFile] = []
     creation: list[CopiedFile] = []
     locks: list[CopiedFile] = []
@@ -81,7 +88,9 @@ def _delete(run_folder: Path, known: Mapping[bytes, str]) -> Sequence[Remaining]
         return others
     for portion in (files, creation, locks):
         # A run is known by its creation.json, and who writes that needs its lock: both go when nothing else is left.
-        remaining = delete_files(run_folder, portion).remaining
+        if not may():
+            return [Remaining(CACHE_FOLDER, "another engine may have the run by now")]
+        remaining = delete_files(run_folder, portion, may).remaining
         if remaining:
             return remaining
     return ()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from labferry.events.v1 import job_events_pb2
-from libs.event_log.store import RevisionConflictError
+from libs.event_log.store import LeaseLostError, RevisionConflictError
 from libs.run_tree.creation_record import SyncStatus
 from libs.service_kit.errors import UnavailableError
 from services.sync_engine.audits.pass_over_copy import pass_over_copy
@@ -107,7 +107,10 @@ class CleanRun:
             async with self._bench.owned.over(lead.job_id, lead.equipment_id) as mine:
                 if not mine:
                     raise UnavailableError(f"another engine works on {located.path.equipment_id} now")
-                return await self._clean(located, lead, cause)
+                try:
+                    return await self._clean(located, lead, cause)
+                except LeaseLostError as lost:
+                    raise UnavailableError(f"another engine cleans {located.identity} now") from lost
 
     async def _clean(self, located: LocatedRun, lead: Job, cause: Cause) -> Cleaned:
         bench = self._bench

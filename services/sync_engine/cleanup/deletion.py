@@ -12,7 +12,7 @@ import hashlib
 import os
 import signal
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,25 +35,32 @@ class Remaining:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """What a portion came to. A file that was not there any more is in neither."""
+    """What a portion came to. A file that was not there any more is in neither, nor one that came after the end."""
 
     files: Sequence[CopiedFile]
     remaining: Sequence[Remaining]
+
+
+class _EndedError(Exception):
+    """No further file may be deleted."""
 
 
 class _RefusedError(Exception):
     """The file is not what the ticket says; the message says what was found."""
 
 
-def delete_files(run_folder: Path, files: Sequence[CopiedFile]) -> Deleted:
-    """Deletes those files that are still exactly what the ticket says. OSError when the run's folder is gone."""
+def delete_files(run_folder: Path, files: Sequence[CopiedFile], may: Callable[[], bool]) -> Deleted:
+    """Deletes those files that are still exactly what the ticket says. `may` is asked right before each name goes: once
+    it says no, none does any more. OSError when the run's folder is gone."""
     deleted: list[CopiedFile] = []
     remaining: list[Remaining] = []
     with folder_beneath(run_folder) as root:
         for file in files:
             try:
-                if _delete(root, file):
+                if _delete(root, file, may):
                     deleted.append(file)
+            except _EndedError:
+                break
             except _RefusedError as refused:
                 remaining.append(Remaining(file.path, str(refused)))
             except OSError as error:
@@ -62,27 +69,27 @@ def delete_files(run_folder: Path, files: Sequence[CopiedFile]) -> Deleted:
     return Deleted(deleted, remaining)
 
 
-def _delete(root: int, file: CopiedFile) -> bool:
+def _delete(root: int, file: CopiedFile, may: Callable[[], bool]) -> bool:
     folder, _, name = file.path.rpartition(b"/")
     try:
         with _opened(root, folder) as parent:
             if file.kind is EntryKind.SYMLINK:
-                return _delete_link(parent, name, file)
-            return _delete_plain(parent, name, file)
+                return _delete_link(parent, name, file, may)
+            return _delete_plain(parent, name, file, may)
     except FileNotFoundError:
         return False
 
 
-def _delete_link(parent: int, name: bytes, file: CopiedFile) -> bool:
+def _delete_link(parent: int, name: bytes, file: CopiedFile, may: Callable[[], bool]) -> bool:
     if not stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
         raise _RefusedError("it is no symlink any more")
     if hashlib.sha256(os.readlink(name, dir_fd=parent)).hexdigest() != file.sha256:
         raise _RefusedError("the symlink leads elsewhere than when it was verified")
-    os.unlink(name, dir_fd=parent)
+    _unlink(parent, name, may)
     return True
 
 
-def _delete_plain(parent: int, name: bytes, file: CopiedFile) -> bool:
+def _delete_plain(parent: int, name: bytes, file: CopiedFile, may: Callable[[], bool]) -> bool:
     try:
         descriptor = os.open(name, _READ, dir_fd=parent)
     except OSError as error:
@@ -102,10 +109,16 @@ def _delete_plain(parent: int, name: bytes, file: CopiedFile) -> bool:
             raise _RefusedError("another file has taken its place")
         if leased and fcntl.fcntl(descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
             raise _RefusedError("another program wants to write to it")
-        os.unlink(name, dir_fd=parent)
+        _unlink(parent, name, may)
     finally:
         os.close(descriptor)
     return True
+
+
+def _unlink(parent: int, name: bytes, may: Callable[[], bool]) -> None:
+    if not may():
+        raise _EndedError
+    os.unlink(name, dir_fd=parent)
 
 
 def _refuse_unless_as_ticketed(status: os.stat_result, file: CopiedFile) -> None:

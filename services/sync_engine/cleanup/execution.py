@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -17,35 +17,58 @@ from libs.run_tree.manifest import CACHE_FOLDER
 from services.sync_engine.cleanup.cache_folder import CacheFolder
 from services.sync_engine.cleanup.deletion import Remaining, delete_files
 from services.sync_engine.cleanup.interlocks import CleanupRules, LocalFacts
-from services.sync_engine.cleanup.local_files import files_left, still_there
+from services.sync_engine.cleanup.local_files import files_left, is_still_there
 from services.sync_engine.cleanup.ticket import TICKET_SECONDS, Ticket
 from services.sync_engine.engine_log import BY_ITSELF, Cause, decided_anew, job_change, run_change
-from services.sync_engine.jobs.file_list import decode_copied, encode_copied
+from services.sync_engine.jobs.file_list import copied_lines, read_copied
 from services.sync_engine.jobs.job import Job, JobState
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.runs.run import OpenCleanup, RunRecord, status_change
+from services.sync_engine.transfer.path_order import InStep
 from services.sync_engine.transfer.system_error import shown
 from services.sync_engine.transfer.transport import CopiedFile, TransferError, bytes_unless_text
 
 _PORTION = 100
 _MOST_REMAINING = 100
+_CUT_OFF = "the engine ended before it was deleted"
+_LATER = "it appeared later"
+
+
+@dataclass(slots=True)
+class RemainingFiles:
+    """How many files are still there, and the first of them."""
+
+    count: int = 0
+    first: list[Remaining] = field(default_factory=list)
+
+    def add(self, files: Iterable[Remaining]) -> None:
+        for file in files:
+            self.count += 1
+            if len(self.first) < _MOST_REMAINING:
+                self.first.append(file)
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What a deletion came to so far. `ended` says why it stopped before its last file; empty: it didn't."""
+    """What a deletion came to so far. `refused` are files that were not what the ticket says. `ended` says why it
+    stopped before its last file; empty: it didn't."""
 
     file_count: int = 0
     byte_count: int = 0
-    remaining: list[Remaining] = field(default_factory=list)
+    refused: set[bytes] = field(default_factory=set)
+    remaining: RemainingFiles = field(default_factory=RemainingFiles)
     ended: str = ""
     cache_deleted: bool = False
+
+    def refuse(self, files: Sequence[Remaining]) -> None:
+        self.refused.update(file.path for file in files)
+        self.remaining.add(files)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`cleaned`: nothing of the run's data is left here."""
+    """`cleaned`: nothing of the run's data is left here. `remaining` are the first of the files that are."""
 
     cleaned: bool
     file_count: int
@@ -94,7 +117,7 @@ class Execution:
         ]
         event = run_events_pb2.RunCleanupBegun(
             run=record.run,
-            ticket_blob=await bench.blobs.put(encode_copied(local.ticket.files)),
+            ticket_blob=await bench.threads.run(lambda: bench.blobs.put_pieces_sync(copied_lines(local.ticket.files))),
             file_count=local.ticket.file_count,
             byte_count=local.ticket.byte_count,
             evidence=evidence,
@@ -110,21 +133,22 @@ class Execution:
     async def carry_out(
         self, located: LocatedRun, begun: Begun, ticket: Ticket, evidence_began: float, lead: Job, cause: Cause
     ) -> Outcome:
-        """Deletes what the ticket names, as long as nothing happens to the run in the log."""
+        """Deletes what the ticket names, as long as nothing happens to the run in the log and `lead` is this engine's.
+        LeaseLostError when it isn't at the end: whoever has it records what was deleted."""
         tally = _Tally()
         for start in range(0, ticket.file_count, _PORTION):
-            tally.ended = await self._reason_to_end(begun.record, evidence_began)
+            tally.ended = await self._reason_to_end(begun.record, evidence_began, lead)
             if tally.ended:
                 break
-            await self._portion(located, ticket.files[start : start + _PORTION], tally)
-            if self._rules.limits.too_many_refused(len(tally.remaining), ticket):
+            await self._portion(located, ticket.files[start : start + _PORTION], lead, tally)
+            if self._rules.limits.too_many_refused(len(tally.refused), ticket):
                 tally.ended = "too many files are not what the ticket says"
                 break
-        await self._see_what_is_left(located, ticket, tally)
-        if not tally.remaining and not self._rules.retain_cache:
+        await self._bench.threads.run(partial(_see_what_is_left, located, ticket.files, tally))
+        if not tally.remaining.count and not self._rules.retain_cache:
             jobs = await self._jobs(begun.open)
-            tally.remaining += await self._cache.delete(located, jobs)
-            tally.cache_deleted = not tally.remaining
+            tally.remaining.add(await self._cache.delete(located, jobs, partial(self._bench.owned.holds, lead.job_id)))
+            tally.cache_deleted = not tally.remaining.count
         return await self._conclude(begun.record.run, begun.open, tally, lead, cause, interrupted=False)
 
     async def finish_interrupted(self, located: LocatedRun, lead: Job) -> None:
@@ -134,54 +158,40 @@ class Execution:
         record = await bench.log.run(located.identity)
         if record.open_cleanup is None:
             return
-        ticketed = decode_copied(await bench.blobs.read(record.open_cleanup.ticket_blob))
-        there = await bench.threads.run(partial(still_there, located.folder, ticketed))
-        gone = [file for file in ticketed if file.path not in there]
-        tally = _Tally(len(gone), sum(file.size for file in gone))
-        tally.remaining = [Remaining(path, "the engine ended before it was deleted") for path in sorted(there)]
-        await self._see_what_is_left(located, Ticket(()), tally)
-        if not tally.remaining and not self._rules.retain_cache:
+        ticket_blob = record.open_cleanup.ticket_blob
+        tally = await bench.threads.run(lambda: _what_was_deleted(located, read_copied(bench.blobs, ticket_blob)))
+        if not tally.remaining.count and not self._rules.retain_cache:
             tally.cache_deleted = not await bench.threads.run(creation_path(located.folder).exists)
             if not tally.cache_deleted:
-                tally.remaining = [Remaining(CACHE_FOLDER, "the engine ended before it was deleted")]
+                tally.remaining.add([Remaining(CACHE_FOLDER, _CUT_OFF)])
         await self._conclude(record.run, record.open_cleanup, tally, lead, BY_ITSELF, interrupted=True)
 
-    async def _reason_to_end(self, begun: RunRecord, evidence_began: float) -> str:
+    async def _reason_to_end(self, begun: RunRecord, evidence_began: float, lead: Job) -> str:
         if self._stopping:
             return "the engine ends"
+        if not self._bench.owned.holds(lead.job_id):
+            return "another engine may have the run by now"
         if time.monotonic() - evidence_began > TICKET_SECONDS:
             return "the ticket expired"
         if (await self._bench.log.run(begun.run)).revision != begun.revision:
             return "something happened to the run meanwhile"
         return ""
 
-    async def _portion(self, located: LocatedRun, files: Sequence[CopiedFile], tally: _Tally) -> None:
+    async def _portion(self, located: LocatedRun, files: Sequence[CopiedFile], lead: Job, tally: _Tally) -> None:
+        may = partial(self._bench.owned.holds, lead.job_id)
         try:
-            done = await self._bench.threads.run(partial(delete_files, located.folder, files))
+            done = await self._bench.threads.run(partial(delete_files, located.folder, files, may))
         except OSError as error:
-            tally.remaining += [Remaining(f.path, error.strerror or str(error)) for f in files]
+            tally.refuse([Remaining(f.path, error.strerror or str(error)) for f in files])
             return
         tally.file_count += len(done.files)
         tally.byte_count += sum(file.size for file in done.files)
-        tally.remaining += done.remaining
-
-    async def _see_what_is_left(self, located: LocatedRun, ticket: Ticket, tally: _Tally) -> None:
-        named = {one.path for one in tally.remaining}
-        ticketed = {file.path for file in ticket.files}
-        why = tally.ended or "it vanished and came back"
-        try:
-            left = await self._bench.threads.run(partial(files_left, located))
-        except TransferError as error:
-            tally.remaining.append(Remaining(b".", f"the run can't be looked at: {error.message}"))
-            return
-        for path in left:
-            if path not in named:
-                tally.remaining.append(Remaining(path, why if path in ticketed else "it appeared later"))
+        tally.refuse(done.remaining)
 
     async def _conclude(
         self, run: str, opened: OpenCleanup, tally: _Tally, lead: Job, cause: Cause, *, interrupted: bool
     ) -> Outcome:
-        cleaned = not tally.remaining
+        cleaned = not tally.remaining.count
         ended = run_events_pb2.RunCleanupEnded(
             run=run,
             cleaned=cleaned,
@@ -190,8 +200,8 @@ class Execution:
             evidence=[
                 run_events_pb2.CleanupEvidence(destination=d, job_id=j, position=p) for d, j, p in opened.evidence
             ],
-            remaining=[remaining_message(r) for r in tally.remaining[:_MOST_REMAINING]],
-            remaining_count=len(tally.remaining),
+            remaining=[remaining_message(r) for r in tally.remaining.first],
+            remaining_count=tally.remaining.count,
             interrupted=interrupted,
             cache_deleted=tally.cache_deleted,
         )
@@ -207,11 +217,39 @@ class Execution:
             await bench.log.append(cause, run_change(record, ended, *status), *changes, fence=fence)
 
         await decided_anew(attempt)
-        return Outcome(cleaned, tally.file_count, tally.byte_count, tally.remaining)
+        return Outcome(cleaned, tally.file_count, tally.byte_count, tally.remaining.first)
 
     async def _jobs(self, opened: OpenCleanup) -> list[Job]:
         jobs = [await self._bench.log.job(job_id) for _, job_id, _ in opened.evidence]
         return [job for job in jobs if job is not None]
+
+
+def _see_what_is_left(located: LocatedRun, ticketed: Sequence[CopiedFile], tally: _Tally) -> None:
+    known = InStep(ticketed)
+    why = tally.ended or "it vanished and came back"
+    try:
+        for path in files_left(located):
+            if path not in tally.refused:
+                tally.remaining.add([Remaining(path, why if known.at(path) is not None else _LATER)])
+    except TransferError as error:
+        tally.remaining.add([Remaining(b".", f"the run can't be looked at: {error.message}")])
+
+
+def _what_was_deleted(located: LocatedRun, ticketed: Sequence[CopiedFile]) -> _Tally:
+    """Of a deletion that nobody was left to tell of."""
+    tally = _Tally()
+    for file in ticketed:
+        if is_still_there(located.folder, file):
+            tally.remaining.add([Remaining(file.path, _CUT_OFF)])
+        else:
+            tally.file_count += 1
+            tally.byte_count += file.size
+    known = InStep(ticketed)
+    try:
+        tally.remaining.add(Remaining(path, _LATER) for path in files_left(located) if known.at(path) is None)
+    except TransferError as error:
+        tally.remaining.add([Remaining(b".", f"the run can't be looked at: {error.message}")])
+    return tally
 
 
 def remaining_message(remaining: Remaining) -> run_pb2.RemainingFile:
@@ -221,8 +259,8 @@ def remaining_message(remaining: Remaining) -> run_pb2.RemainingFile:
 
 
 def _held(tally: _Tally) -> job_events_pb2.JobCleanupHeld:
-    first = tally.remaining[0]
-    more = f" and {len(tally.remaining) - 1} more" if len(tally.remaining) > 1 else ""
+    first = tally.remaining.first[0]
+    more = f" and {tally.remaining.count - 1} more" if tally.remaining.count > 1 else ""
     return job_events_pb2.JobCleanupHeld(
         interlocks=["files_left"], detail=f"still here: {shown(first.path)} ({first.why}){more}"
     )

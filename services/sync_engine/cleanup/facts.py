@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
 
 from labferry.events.v1 import job_events_pb2, run_events_pb2
 from libs.run_tree.creation_errors import CreationError
@@ -13,10 +12,10 @@ from libs.run_tree.json_value import decode_json
 from libs.run_tree.overrides import OverrideEntry
 from libs.service_kit.errors import LabferryError
 from services.sync_engine.cleanup.interlocks import CleanupFacts, CopyFacts, LocalFacts
-from services.sync_engine.cleanup.local_files import look_at_local_files, proven_everywhere
+from services.sync_engine.cleanup.local_files import look_at_local_files
 from services.sync_engine.cleanup.ticket import Ticket
 from services.sync_engine.event_types import EVENT_TYPES, job_stream, run_stream
-from services.sync_engine.jobs.file_list import decode_copied
+from services.sync_engine.jobs.file_list import read_copied
 from services.sync_engine.jobs.job import BEFORE_CLEANUP, PROVEN_STATES, Job, JobState
 from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.jobs.workbench import Workbench
@@ -56,12 +55,14 @@ class CleanupLook:
 
     async def local(self, located: LocatedRun, copies: Sequence[CopyFacts]) -> LocalFacts:
         """Hashes the run's files here."""
-        lists = []
+        blobs, digests = self._bench.blobs, []
         for copy in copies:
             if copy.job is None or copy.job.state not in PROVEN_STATES or copy.job.files_blob is None:
                 return LocalFacts(Ticket(()), problem=f"{copy.destination} holds no verified copy to compare with")
-            lists.append(decode_copied(await self._bench.blobs.read(copy.job.files_blob)))
-        return await self._bench.threads.run(partial(look_at_local_files, located, proven_everywhere(lists)))
+            digests.append(copy.job.files_blob)
+        return await self._bench.threads.run(
+            lambda: look_at_local_files(located, [read_copied(blobs, digest) for digest in digests])
+        )
 
     async def _ask(self, equipment_id: str, place: Destination) -> str:
         try:

@@ -3,60 +3,64 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from heapq import merge
+from itertools import groupby
 from pathlib import Path
 
 from libs.run_tree.manifest import CACHE_FOLDER
 from services.sync_engine.cleanup.interlocks import LocalFacts
 from services.sync_engine.cleanup.ticket import Ticket
 from services.sync_engine.runs.location import LocatedRun
+from services.sync_engine.transfer.path_order import InStep, by_path
 from services.sync_engine.transfer.source_file import SourceFiles, copied_from
 from services.sync_engine.transfer.source_tree import scan_run
+from services.sync_engine.transfer.spilled_list import ListWriter
 from services.sync_engine.transfer.system_error import shown
 from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SourceEntry, TransferError
 
-Proven = Mapping[bytes, Sequence[CopiedFile]]
-"""By path: how each destination was proven to hold the file. Only files that all of them hold, with one hash."""
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A file that every destination was proven to hold, with one hash: each one's record of it."""
+
+    path: bytes
+    copies: Sequence[CopiedFile]
 
 
-def proven_everywhere(lists: Sequence[Sequence[CopiedFile]]) -> Proven:
-    """What every list holds with the same content; `lists` has one a destination."""
-    by_path: dict[bytes, list[CopiedFile]] = {}
-    for files in lists:
-        for file in files:
-            by_path.setdefault(file.path, []).append(file)
-    return {
-        path: found
-        for path, found in by_path.items()
-        if len(found) == len(lists) and len({(f.sha256, f.kind) for f in found}) == 1
-    }
+def proven_everywhere(lists: Sequence[Sequence[CopiedFile]]) -> Iterator[Proven]:
+    """What every list holds with the same content, sorted by path; `lists` has one a destination, each so sorted."""
+    for path, found in groupby(merge(*lists, key=by_path), by_path):
+        copies = list(found)
+        if len(copies) == len(lists) and len({(f.sha256, f.kind) for f in copies}) == 1:
+            yield Proven(path, copies)
 
 
-def look_at_local_files(located: LocatedRun, proven: Proven) -> LocalFacts:
+def look_at_local_files(located: LocatedRun, lists: Sequence[Sequence[CopiedFile]]) -> LocalFacts:
     """Hashes every file of the run that is there. Files in the cache folder belong to it and are left out."""
     try:
-        entries = [
-            e
-            for e in scan_run(located.folder, of_project=located.path.is_project)
-            if e.kind is not EntryKind.DIRECTORY and not in_cache(e.path)
-        ]
+        entries = scan_run(located.folder, of_project=located.path.is_project)
     except TransferError as error:
         return LocalFacts(Ticket(()), problem=f"the run can't be looked at: {error.message}")
     source = SourceFiles(os.fsencode(located.folder))
-    ticketed: list[CopiedFile] = []
+    ticketed = ListWriter(CopiedFile)
     changed: list[str] = []
     added: list[str] = []
+    proven = InStep(proven_everywhere(lists))
     for entry in entries:
-        known = proven.get(entry.path)
+        if entry.kind is EntryKind.DIRECTORY or in_cache(entry.path):
+            continue
+        known = proven.at(entry.path)
         if known is None:
             added.append(shown(entry.path))
-        elif (file := _as_proven(source, entry, known)) is None:
+        elif (file := _as_proven(source, entry, known.copies)) is None:
             changed.append(shown(entry.path))
         else:
             ticketed.append(file)
-    here = {entry.path for entry in entries}
-    missing = sum(path not in here for path in proven if not in_cache(path))
-    return LocalFacts(Ticket(tuple(ticketed)), changed, added, missing)
+    here = InStep(entry for entry in entries if entry.kind is not EntryKind.DIRECTORY)
+    missing = sum(here.at(one.path) is None for one in proven_everywhere(lists) if not in_cache(one.path))
+    return LocalFacts(Ticket(ticketed.finish()), changed, added, missing)
 
 
 def in_cache(path: bytes) -> bool:
@@ -77,13 +81,13 @@ def _as_proven(source: SourceFiles, entry: SourceEntry, known: Sequence[CopiedFi
     return copied_from(entry, sha256) if sha256 == proven.sha256 else None
 
 
-def files_left(located: LocatedRun) -> Sequence[bytes]:
+def files_left(located: LocatedRun) -> Iterator[bytes]:
     """Every name outside the cache folder that is no folder, sorted. TransferError as `scan_run`."""
-    entries = scan_run(located.folder, of_project=located.path.is_project)
-    return [e.path for e in entries if e.kind is not EntryKind.DIRECTORY and not in_cache(e.path)]
+    for entry in scan_run(located.folder, of_project=located.path.is_project):
+        if entry.kind is not EntryKind.DIRECTORY and not in_cache(entry.path):
+            yield entry.path
 
 
-def still_there(run_folder: Path, files: Sequence[CopiedFile]) -> frozenset[bytes]:
-    """Paths of those files whose name is still taken."""
-    root = os.fsencode(run_folder)
-    return frozenset(file.path for file in files if os.path.lexists(root + b"/" + file.path))
+def is_still_there(run_folder: Path, file: CopiedFile) -> bool:
+    """Whether the file's name is still taken."""
+    return os.path.lexists(os.fsencode(run_folder) + b"/" + file.path)

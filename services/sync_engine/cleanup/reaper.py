@@ -9,12 +9,13 @@ from heapq import heappop, heappush
 
 from libs.event_log.store import EventStoreError
 from libs.run_tree.run_path import RunPath
-from libs.service_kit.errors import LabferryError
+from libs.service_kit.errors import LabferryError, UnavailableError
 from libs.service_kit.telemetry import Logger
 from services.sync_engine.cleanup.clean_run import CleanRun
 from services.sync_engine.cleanup.interlocks import CleanupRules
 from services.sync_engine.engine_log import BY_ITSELF
 from services.sync_engine.jobs.job import Job, JobState
+from services.sync_engine.jobs.retry import ANOTHERS_PAUSE
 from services.sync_engine.jobs.workbench import Workbench
 
 AGAIN = timedelta(hours=1)
@@ -86,11 +87,15 @@ class Reaper:
                 continue
 
     async def _try(self, run: str) -> None:
+        again = AGAIN
         try:
             if (await self._locate(run)).is_staged:
                 # What lies below the staging root is cleared by rules of its own.
                 return
             done = await self._clean.clean(run, BY_ITSELF)
+        except UnavailableError:
+            # Another engine works there. Should it die, what it left is this one's to finish.
+            again = ANOTHERS_PAUSE
         except (LabferryError, EventStoreError, OSError) as error:
             self._logger.warning("cleanup_failed", run=run, problem=str(error))
         else:
@@ -98,4 +103,4 @@ class Reaper:
                 self._logger.info("run_cleaned", run=run, files=done.file_count, bytes=done.byte_count)
                 return
         if run not in self._due:
-            self._at(run, AGAIN.total_seconds())
+            self._at(run, again.total_seconds())

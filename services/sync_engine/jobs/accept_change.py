@@ -10,7 +10,7 @@ from libs.event_log.event import RecordedEvent
 from libs.event_log.store import RequestKey
 from services.sync_engine.engine_log import Cause, decided_anew, job_change, run_change
 from services.sync_engine.errors import DestinationNotFoundError, NoSuchChangeError
-from services.sync_engine.jobs.file_list import decode_copied
+from services.sync_engine.jobs.file_list import read_copied
 from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobState
 from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.jobs.workbench import Workbench
@@ -81,8 +81,10 @@ class AcceptChange:
     async def _proved(self, job: Job, change: AcceptedChange) -> bool:
         if job.state not in PROVEN_STATES or job.files_blob is None:
             return False
-        files = decode_copied(await self._bench.blobs.read(job.files_blob))
-        return any((f.path, f.sha256) == (change.path, change.old_sha256) for f in files)
+        blobs, files_blob = self._bench.blobs, job.files_blob
+        return await self._bench.threads.run(
+            lambda: any((f.path, f.sha256) == (change.path, change.old_sha256) for f in read_copied(blobs, files_blob))
+        )
 
     async def _armed_by(self, recorded: Sequence[RecordedEvent]) -> Sequence[Job]:
         last = recorded[-1].position

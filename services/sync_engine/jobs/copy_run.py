@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from heapq import merge
+from itertools import groupby
 from pathlib import PurePosixPath
 
 from services.sync_engine.jobs.landing_journal import LandingJournal
 from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.runs.run import AcceptedChange
+from services.sync_engine.transfer.path_order import InStep, by_path
 from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.source_tree import difference, scan_run
+from services.sync_engine.transfer.spilled_list import spilled
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
@@ -33,11 +37,12 @@ _ROUNDS = 5
 @dataclass(frozen=True, slots=True)
 class Errand:
     """What one attempt brings where. `kept` are files that an earlier job proved there and that are the same still:
-    they are listed, and neither sent nor touched. `accepted` are the changes that operators accepted for this place."""
+    they are listed, sorted by path, and neither sent nor touched. `accepted` are the changes that operators accepted
+    for this place."""
 
     located: LocatedRun
     transport: Transport
-    kept: Mapping[bytes, CopiedFile]
+    kept: Sequence[CopiedFile]
     accepted: Sequence[AcceptedChange]
 
     @property
@@ -61,7 +66,7 @@ def copy_run(
     for _ in range(_ROUNDS):
         copied = transport.copy(
             located.folder,
-            [e for e in entries if e.path not in errand.kept],
+            _besides(entries, errand.kept),
             target=errand.target,
             job_id=job.job_id,
             attempt=job.attempt,
@@ -80,18 +85,27 @@ def copy_run(
             raise TransferError(FailureKind.SOURCE_CHANGED, "files changed while the run was copied", found.changed)
         if not found.added:
             transport.sweep(job.job_id, keep_attempt=None)
-            return sorted([*copied, *errand.kept.values()], key=attrgetter("path"))
+            return spilled(CopiedFile, merge(copied, errand.kept, key=by_path)) if errand.kept else copied
         entries = now
     raise TransferError(FailureKind.SOURCE_CHANGED, "files are still being added to the run", found.added)
+
+
+def _besides(entries: Sequence[SourceEntry], kept: Sequence[CopiedFile]) -> Sequence[SourceEntry]:
+    if not kept:
+        return entries
+    known = InStep(kept)
+    return spilled(SourceEntry, (entry for entry in entries if known.at(entry.path) is None))
 
 
 def _supersede(errand: Errand, journal: LandingJournal, entries: Sequence[SourceEntry]) -> None:
     """Moves copies beside the data whose replacement was accepted: only those that hold exactly the old content, and
     only while the run holds exactly the new one."""
-    here = {e.path: e for e in entries if e.kind is not EntryKind.DIRECTORY}
     source = SourceFiles(os.fsencode(errand.located.folder))
     # The last word on a file counts: what it may be is what was accepted last.
-    last = {a.path: a for a in errand.accepted if a.path not in errand.kept}
+    last = {a.path: a for a in errand.accepted}
+    for file in errand.kept:
+        last.pop(file.path, None)
+    here = {e.path: e for e in entries if e.path in last and e.kind is not EntryKind.DIRECTORY}
     there = errand.transport.digests(errand.target, sorted(last))
     refused: list[DifferingFile] = []
     superseded: list[bytes] = []
@@ -117,15 +131,18 @@ def _set_aside_what_rotted(
     errand: Errand, journal: LandingJournal, control: TransferControl, progress: Progress
 ) -> None:
     """Moves this job's own files that no longer hold what was sent out of the way, so that they can be sent again."""
-    last = {path: files[-1] for path, files in journal.landed().items()}
-    outcome = errand.transport.verify(
-        errand.target, sorted(last.values(), key=attrgetter("path")), control=control, progress=progress
-    )
+    last = spilled(CopiedFile, (deque(files, 1)[0] for _, files in groupby(journal.landed(), by_path)))
+    outcome = errand.transport.verify(errand.target, last, control=control, progress=progress)
     errand.transport.set_aside(errand.target, outcome.differing, job_id=journal.job.job_id, attempt=journal.job.attempt)
     # Was it the destination? Not if the source is another by now: then the copy was right, and the run isn't settled.
     located = errand.located
-    here = {e.path: e for e in scan_run(located.folder, of_project=located.path.is_project)}
+    differing = frozenset(outcome.differing)
+    sent = {file.path: file.sha256 for file in last if file.path in differing}
     source = SourceFiles(os.fsencode(located.folder))
-    changed = [p for p in outcome.differing if p in here and source.sha256(here[p]) != last[p].sha256]
+    changed = [
+        entry.path
+        for entry in scan_run(located.folder, of_project=located.path.is_project)
+        if entry.path in differing and source.sha256(entry) != sent[entry.path]
+    ]
     if changed:
         raise TransferError(FailureKind.SOURCE_CHANGED, "files changed here after they were copied", changed)

@@ -16,7 +16,7 @@ from services.sync_engine.engine_log import Cause, Change, decided_anew, job_cha
 from services.sync_engine.errors import SourceUnreadableError
 from services.sync_engine.event_types import EVENT_TYPES, job_stream
 from services.sync_engine.jobs.amendment import proven_bases
-from services.sync_engine.jobs.file_list import decode_copied
+from services.sync_engine.jobs.file_list import read_copied
 from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobState
 from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.jobs.workbench import Workbench
@@ -157,8 +157,10 @@ class Enqueue:
         return since
 
     async def _compare(self, located: LocatedRun, files_blob: str, cleaned: bool) -> ChangesSince:
-        proven = decode_copied(await self._bench.blobs.read(files_blob))
-        return await self._bench.threads.run(lambda: what_changed_since(located, proven, cleaned=cleaned))
+        blobs = self._bench.blobs
+        return await self._bench.threads.run(
+            lambda: what_changed_since(located, read_copied(blobs, files_blob), cleaned=cleaned)
+        )
 
     async def _refuse(self, view: GateView, blocking: Sequence[Finding], cause: Cause) -> Enqueued:
         refused = run_events_pb2.RunEnqueueBlocked(

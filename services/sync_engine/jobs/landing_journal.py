@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from labferry.events.v1 import job_events_pb2 as events
-from services.sync_engine.jobs.file_list import encode_copied
+from services.sync_engine.jobs.file_list import encode_copied, read_copied
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.workbench import Workbench
+from services.sync_engine.transfer.path_order import by_path
+from services.sync_engine.transfer.spilled_list import ListSorter
 from services.sync_engine.transfer.transfer_control import StopReason, TransferStoppedError
 from services.sync_engine.transfer.transport import CopiedFile, FailureKind, TransferError
 
@@ -16,18 +18,20 @@ from services.sync_engine.transfer.transport import CopiedFile, FailureKind, Tra
 class LandingJournal:
     """What one job has landed so far, over all its attempts. `record` is called from the transport's thread."""
 
-    def __init__(self, bench: Workbench, job: Job, earlier: Sequence[CopiedFile]) -> None:
+    def __init__(self, bench: Workbench, job: Job) -> None:
         self.job = job
         self._bench = bench
         self._loop = asyncio.get_running_loop()
         self._closed = False
         self._expected: Mapping[bytes, str] = {}
-        self._landed: dict[bytes, list[CopiedFile]] = {}
-        self._keep(earlier)
 
-    def landed(self) -> Mapping[bytes, Sequence[CopiedFile]]:
-        """Per path, every content that this job ever put there, oldest first."""
-        return self._landed
+    def landed(self) -> Sequence[CopiedFile]:
+        """Every content that this job ever put somewhere, sorted by path, of one path the oldest first. Errors of
+        blobs. For worker threads."""
+        known = ListSorter(CopiedFile, by_path)
+        for batch in self.job.landing_blobs:
+            known.extend(read_copied(self._bench.blobs, batch))
+        return known.finish()
 
     def expect(self, accepted: Mapping[bytes, str]) -> None:
         """Of these files only that content may land which an operator accepted."""
@@ -40,7 +44,6 @@ class LandingJournal:
         if other:
             raise TransferError(FailureKind.SOURCE_CHANGED, "files changed since their change was accepted", other)
         asyncio.run_coroutine_threadsafe(self._append(batch), self._loop).result()
-        self._keep(batch)
 
     def close(self) -> None:
         """The attempt is over: a thread that was left behind can land nothing more."""
@@ -56,7 +59,3 @@ class LandingJournal:
             byte_count=sum(f.size for f in batch),
         )
         self.job = await self._bench.append(self.job, event)
-
-    def _keep(self, files: Sequence[CopiedFile]) -> None:
-        for file in files:
-            self._landed.setdefault(file.path, []).append(file)

@@ -27,6 +27,10 @@ class Ownership(Protocol):
     def fence(self, job_id: str) -> LeaseFence | None:
         """For appends to a job in work; None where no other engine can be."""
 
+    def holds(self, job_id: str) -> bool:
+        """Whether a job in work is surely this engine's still, by its own clock: for what no log can refuse. Any thread
+        may ask."""
+
 
 class SoleOwnership:
     """One engine alone keeps the log: every job is its own."""
@@ -37,6 +41,9 @@ class SoleOwnership:
 
     def fence(self, job_id: str) -> LeaseFence | None:
         return None
+
+    def holds(self, job_id: str) -> bool:
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,10 @@ class LeasedOwnership:
         lease = self._held.get(job_id)
         # A job without a lease is nobody's to append to: a fence that no lease ever had is refused.
         return lease.fence if lease is not None else LeaseFence(_job_lease(job_id), 0)
+
+    def holds(self, job_id: str) -> bool:
+        lease = self._held.get(job_id)
+        return lease is not None and time.monotonic() < lease.believed_until - self._terms.grace
 
     @asynccontextmanager
     async def over(self, job_id: str, equipment_id: str) -> AsyncIterator[bool]:

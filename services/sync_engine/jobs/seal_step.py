@@ -11,7 +11,13 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from labferry.events.v1 import job_events_pb2 as events
-from libs.run_tree.atomic_file import NotAPlainFileError, read_in_folder, write_in_folder
+from libs.run_tree.atomic_file import (
+    NotAPlainFileError,
+    copy_in_folder,
+    open_in_folder,
+    read_in_folder,
+    write_in_folder,
+)
 from libs.run_tree.beneath import folder_beneath, is_folder_beneath
 from libs.run_tree.creation_errors import CreationError
 from libs.run_tree.manifest import CACHE_FOLDER, MANIFEST_PATH, is_changing_file, never_travels
@@ -52,7 +58,8 @@ class SealStep:
             return None
         if job.manifest_blob is None:
             raise JobHistoryError(f"job {job.job_id} is {job.state} without a manifest")
-        manifest = await bench.blobs.read(job.manifest_blob)
+        manifest_blob = job.manifest_blob
+        manifest = await bench.threads.run(lambda: bench.blobs.checked_path_sync(manifest_blob))
         progress = bench.board.open(job.job_id)
         try:
             located = await bench.locate(job.run)
@@ -61,7 +68,7 @@ class SealStep:
             await bench.before_seal(job.run)
             receipt = await bench.receipts.issue(job)
             snapshot = await bench.threads.run(lambda: changing_files(located, manifest, {job.destination: receipt}))
-            progress.begin(ProgressPhase.SEALING, len(snapshot), sum(len(f.content) for f in snapshot))
+            progress.begin(ProgressPhase.SEALING, len(snapshot), sum(f.size for f in snapshot))
             control = TransferControl()
             await self._in_hand.do(job.job_id, control, progress, lambda: destination.transport.seal(snapshot))
         except TransferStoppedError:
@@ -74,10 +81,9 @@ class SealStep:
             return await bench.hold(job, WaitCondition.OPERATOR, f"sealing: {error}", again)
         finally:
             bench.board.close(job.job_id)
-        lines = [
-            _SealedLine(f.path.decode(errors="replace"), len(f.content), hashlib.sha256(f.content).hexdigest())
-            for f in snapshot
-        ]
+        lines = await bench.threads.run(
+            lambda: [_SealedLine(f.path.decode(errors="replace"), f.size, f.sha256()) for f in snapshot]
+        )
         await bench.conclude(
             job,
             events.JobSealed(
@@ -91,7 +97,7 @@ class SealStep:
 
 
 def changing_files(
-    located: LocatedRun, manifest: bytes, receipts: Mapping[str, bytes] | None = None
+    located: LocatedRun, manifest: Path, receipts: Mapping[str, bytes] | None = None
 ) -> list[SealedFile]:
     """The run's changing files, the manifest, and the cache files of the folders above the run, as they are now.
 
@@ -100,7 +106,7 @@ def changing_files(
     manifest_path = located.folder / MANIFEST_PATH.decode()
     with folder_beneath(manifest_path.parent) as cache:
         if not _is_there(cache, manifest_path, manifest):
-            write_in_folder(cache, manifest_path, manifest, mode=0o600)
+            copy_in_folder(cache, manifest_path, manifest, mode=0o600)
         for destination, receipt in (receipts or {}).items():
             write_in_folder(cache, manifest_path.with_name(receipt_file_name(destination)), receipt, mode=0o600)
     files: list[SealedFile] = []
@@ -109,12 +115,12 @@ def changing_files(
     files += _cache_files(local, folder)
     for part in located.path.below_equipment.parts:
         folder, local = folder / part, local / part
-        files += _cache_files(local, folder, own=folder == located.path.below_equipment)
+        files += _cache_files(local, folder, manifest if folder == located.path.below_equipment else None)
     return files
 
 
-def _cache_files(folder: Path, target: PurePosixPath, *, own: bool = False) -> list[SealedFile]:
-    """`own`: of the run itself, whose other cache files travel with its data."""
+def _cache_files(folder: Path, target: PurePosixPath, manifest: Path | None = None) -> list[SealedFile]:
+    """With a `manifest` of the run itself, whose other cache files travel with its data."""
     cache = folder / CACHE_FOLDER.decode()
     if not is_folder_beneath(cache):
         return []
@@ -122,20 +128,25 @@ def _cache_files(folder: Path, target: PurePosixPath, *, own: bool = False) -> l
     with folder_beneath(cache) as opened:
         for name in sorted(os.listdir(opened)):
             relative = CACHE_FOLDER + b"/" + os.fsencode(name)
-            if never_travels(relative) or (own and not is_changing_file(relative)):
+            if never_travels(relative) or (manifest is not None and not is_changing_file(relative)):
                 continue
-            try:
-                content = read_in_folder(opened, cache / name)
-            except NotAPlainFileError:
-                continue
+            content: bytes | Path
+            if manifest is not None and relative == MANIFEST_PATH:
+                content = manifest
+            else:
+                try:
+                    content = read_in_folder(opened, cache / name)
+                except NotAPlainFileError:
+                    continue
             where = os.fsencode(target) + b"/" + relative
             status = os.stat(name, dir_fd=opened, follow_symlinks=False)
             files.append(SealedFile(where.removeprefix(b"./"), content, status.st_mtime_ns))
     return files
 
 
-def _is_there(cache: int, path: Path, content: bytes) -> bool:
+def _is_there(cache: int, path: Path, manifest: Path) -> bool:
     try:
-        return read_in_folder(cache, path) == content
+        with open_in_folder(cache, path) as here, manifest.open("rb") as wanted:
+            return hashlib.file_digest(here, "sha256").digest() == hashlib.file_digest(wanted, "sha256").digest()
     except (FileNotFoundError, NotAPlainFileError):
         return False

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from labferry.events.v1 import job_events_pb2 as events
 from libs.run_tree.creation_errors import CreationError
-from libs.run_tree.manifest import ManifestEntry, format_manifest
+from libs.run_tree.manifest import ManifestEntry, manifest_line
 from libs.service_kit.errors import LabferryError
 from services.sync_engine.errors import EquipmentNotConfiguredError
 from services.sync_engine.jobs.commands import decide_start
 from services.sync_engine.jobs.copy_run import Errand, copy_run
-from services.sync_engine.jobs.file_list import decode_copied, encode_copied
+from services.sync_engine.jobs.file_list import copied_lines, read_copied
 from services.sync_engine.jobs.gate_watch import GateWatch
 from services.sync_engine.jobs.job import Job, JobHistoryError, WaitCondition
 from services.sync_engine.jobs.landing_journal import LandingJournal
@@ -68,15 +68,14 @@ class TransferStep:
         if down is not None:
             await bench.hold_unreachable(job, down)
             return None
-        kept = {f.path: f for f in since.kept} if since is not None else {}
+        kept = since.kept if since is not None else ()
         return await self._attempt(job, view, Errand(located, destination.transport, kept, accepted), destination)
 
     async def _attempt(self, job: Job, view: GateView, errand: Errand, destination: Destination) -> datetime | None:
         bench = self._bench
-        earlier = [f for digest in job.landing_blobs for f in decode_copied(await bench.blobs.read(digest))]
         job = await bench.append(job, decide_start(job, bench.engine_id))
         control = TransferControl()
-        journal = LandingJournal(bench, job, earlier)
+        journal = LandingJournal(bench, job)
         progress = bench.board.open(job.job_id)
         try:
             async with self._gates.over(bench, view, control):
@@ -107,24 +106,27 @@ class TransferStep:
         amended = await bench.log.job(job.amends_job_id)
         if amended is None or amended.files_blob is None:
             raise JobHistoryError(f"job {job.job_id} amends {job.amends_job_id}, which proved nothing")
-        proven = decode_copied(await bench.blobs.read(amended.files_blob))
-        cleaned = amended.deletion_begun
-        return await bench.threads.run(lambda: what_changed_since(located, proven, cleaned=cleaned))
+        blob, cleaned = amended.files_blob, amended.deletion_begun
+        return await bench.threads.run(
+            lambda: what_changed_since(located, read_copied(bench.blobs, blob), cleaned=cleaned)
+        )
 
     async def _close_manifest(self, job: Job, copied: Sequence[CopiedFile]) -> None:
-        bench = self._bench
-        files = [f for f in copied if f.kind is EntryKind.FILE]
-        manifest = format_manifest(ManifestEntry(f.path, f.sha256) for f in files)
-        await bench.conclude(
-            job,
-            events.JobCopied(
-                attempt=job.attempt,
-                manifest_blob=await bench.blobs.put(manifest),
-                files_blob=await bench.blobs.put(encode_copied(copied)),
-                file_count=len(files),
-                byte_count=sum(f.size for f in files),
-            ),
-        )
+        await self._bench.conclude(job, await self._bench.threads.run(lambda: self._copied(job, copied)))
+
+    def _copied(self, job: Job, copied: Sequence[CopiedFile]) -> events.JobCopied:
+        blobs, closed = self._bench.blobs, events.JobCopied(attempt=job.attempt)
+
+        def manifest() -> Iterator[bytes]:
+            for file in copied:
+                if file.kind is EntryKind.FILE:
+                    closed.file_count += 1
+                    closed.byte_count += file.size
+                    yield manifest_line(ManifestEntry(file.path, file.sha256))
+
+        closed.manifest_blob = blobs.put_pieces_sync(manifest())
+        closed.files_blob = blobs.put_pieces_sync(copied_lines(copied))
+        return closed
 
     async def _without_run(self, job: Job, error: Exception) -> datetime | None:
         """The run can't be looked at: what kind of failure that is."""

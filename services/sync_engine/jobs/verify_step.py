@@ -13,17 +13,19 @@ from labferry.events.v1 import job_events_pb2 as events
 from labferry.sync.v1 import sync_service_pb2
 from libs.run_tree.run_path import RunPath
 from services.sync_engine.jobs.failure import failure_of_transfer
-from services.sync_engine.jobs.file_list import decode_copied, encode_evidence
+from services.sync_engine.jobs.file_list import evidence_lines, read_copied
 from services.sync_engine.jobs.job import BEFORE_CLEANUP, Job, JobHistoryError, JobState, WaitCondition, evolve
 from services.sync_engine.jobs.retry import after_failure
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.destination import Destination
+from services.sync_engine.transfer.path_order import InStep
 from services.sync_engine.transfer.transfer_control import TransferControl, TransferStoppedError
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     EvidenceGrade,
     FailureKind,
+    FileEvidence,
     Progress,
     TransferError,
     VerifyOutcome,
@@ -68,7 +70,8 @@ async def verify_destination(
     `max_stream_bytes`: the largest file to download for it; None: as configured."""
     if job.files_blob is None or job.manifest_blob is None:
         raise JobHistoryError(f"job {job.job_id} is {job.state} without a manifest")
-    expected = decode_copied(await bench.blobs.read(job.files_blob))
+    files_blob = job.files_blob
+    expected = await bench.threads.run(lambda: read_copied(bench.blobs, files_blob))
     target = RunPath.parse(job.run).below_equipment
     verify = destination.transport.verify
     outcome = await do(
@@ -82,7 +85,7 @@ async def verification_of(
 ) -> Verification:
     """What a reading of these files means: a pass only when every one of them is proven."""
     report = verify_report(job, outcome, bench.clock())
-    if not outcome.proven or not read_back_whole(outcome, expected):
+    if not outcome.proven or not await bench.threads.run(lambda: read_back_whole(outcome, expected)):
         report.passed = False
         return Verification(outcome, report, events.JobVerificationFailed(report=report, occasion=occasion.value))
     passed = events.JobVerified(
@@ -94,7 +97,7 @@ async def verification_of(
         grade=outcome.grade.value,
         host=outcome.host,
         note=outcome.note,
-        evidence_blob=await bench.blobs.put(encode_evidence(outcome.evidence)),
+        evidence_blob=await bench.threads.run(lambda: bench.blobs.put_pieces_sync(evidence_lines(outcome.evidence))),
         occasion=occasion.value,
     )
     return Verification(outcome, report, passed)
@@ -113,8 +116,12 @@ def inconclusive(bench: Workbench, job: Job, occasion: Occasion, error: Transfer
 def read_back_whole(outcome: VerifyOutcome, expected: Sequence[CopiedFile]) -> bool:
     """Whether there is evidence of every file, each read from behind the cache or hashed by the far host (E4), and each
     with the hash that was sent: nothing less is verified (ARCHITECTURE §4)."""
-    read = {e.path: (e.size, e.sha256) for e in outcome.evidence if e.grade in _GOOD_ENOUGH}
-    return all(read.get(file.path) == (file.size, file.sha256) for file in expected)
+    evidence = InStep(outcome.evidence)
+    return all(_is_evidence_of(file, evidence.at(file.path)) for file in expected)
+
+
+def _is_evidence_of(file: CopiedFile, read: FileEvidence | None) -> bool:
+    return read is not None and read.grade in _GOOD_ENOUGH and (read.size, read.sha256) == (file.size, file.sha256)
 
 
 def verify_report(job: Job, outcome: VerifyOutcome, at: datetime) -> sync_service_pb2.VerifyReport:

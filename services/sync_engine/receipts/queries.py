@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
+
+import msgspec
 
 from labferry.events.v1 import job_events_pb2
+from libs.event_log.blob_store import BlobStore
 from libs.run_tree.receipt import Receipt, read_receipt
 from services.sync_engine.engine_log import recorded_at
 from services.sync_engine.errors import DestinationNotFoundError, NothingVerifiedError, ReceiptNotFoundError
 from services.sync_engine.event_types import EVENT_TYPES, job_stream
-from services.sync_engine.jobs.file_list import decode_evidence
+from services.sync_engine.jobs.file_list import read_evidence
 from services.sync_engine.jobs.job import PROVEN_STATES, Job
 from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.jobs.workbench import Workbench
+from services.sync_engine.transfer.path_order import by_path
+from services.sync_engine.transfer.spilled_list import ListSorter, SpilledList, spilled
 from services.sync_engine.transfer.transport import FileEvidence
 
 _PIECE = 256 << 10
@@ -30,6 +37,44 @@ class Proof:
     host: str
     note: str
     time: datetime
+
+    @property
+    def path(self) -> bytes:
+        return self.evidence.path
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    evidence_blob: str
+    method: str
+    host: str
+    note: str
+    time: datetime
+
+
+class _ReadFile(msgspec.Struct, frozen=True, array_like=True):
+    """`reading` is its number."""
+
+    evidence: FileEvidence
+    reading: int
+
+    @property
+    def path(self) -> bytes:
+        return self.evidence.path
+
+
+class Proofs:
+    """What is known of each file of a copy, sorted by path."""
+
+    def __init__(self, destination: str, readings: Sequence[_Reading], files: SpilledList[_ReadFile]) -> None:
+        self._destination = destination
+        self._readings = readings
+        self._files = files
+
+    def __iter__(self) -> Iterator[Proof]:
+        for file in self._files:
+            read = self._readings[file.reading]
+            yield Proof(self._destination, file.evidence, read.method, read.host, read.note, read.time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +105,10 @@ class ProofQueries:
     async def manifest(self, run: str, destination: str | None) -> AsyncGenerator[bytes, None]:
         """The first job's manifest, in pieces. NothingVerifiedError, DestinationNotFoundError."""
         job = (await self._proven(run, destination))[0]
-        content = await self._bench.blobs.read(job.manifest_blob or "")
-        for start in range(0, len(content), _PIECE):
-            yield content[start : start + _PIECE]
+        blobs, digest = self._bench.blobs, job.manifest_blob or ""
+        with await self._bench.threads.run(lambda: blobs.open_checked_sync(digest)) as manifest:
+            while piece := await self._bench.threads.run(lambda: manifest.read(_PIECE)):
+                yield piece
 
     async def evidence(self, run: str, destination: str | None) -> AsyncGenerator[Proof, None]:
         """By destination, then by path. Errors as `manifest`."""
@@ -70,16 +116,18 @@ class ProofQueries:
             for proof in await self.proofs(job):
                 yield proof
 
-    async def proofs(self, job: Job) -> Sequence[Proof]:
-        """The last reading of each file of a copy, sorted by path."""
-        known: dict[bytes, Proof] = {}
+    async def proofs(self, job: Job) -> Proofs:
+        """The last reading of each file of a copy."""
+        readings: list[_Reading] = []
         for event in await self._bench.log.store.read_stream(job_stream(job.job_id)):
             read = EVENT_TYPES.decode(event)
+            if isinstance(read, job_events_pb2.JobVerified):
+                readings = []
             if isinstance(read, job_events_pb2.JobVerified | job_events_pb2.JobFilesScrubbed):
-                lines = decode_evidence(await self._bench.blobs.read(read.evidence_blob))
-                found = {p.evidence.path: p for p in _proofs(job, read, lines, recorded_at(event))}
-                known = found if isinstance(read, job_events_pb2.JobVerified) else known | found
-        return [known[path] for path in sorted(known)]
+                at = recorded_at(event)
+                readings.append(_Reading(read.evidence_blob, read.method, read.host, read.note, at))
+        blobs = self._bench.blobs
+        return Proofs(job.destination, readings, await self._bench.threads.run(lambda: _last_read(blobs, readings)))
 
     async def _proven(self, run: str, destination: str | None) -> Sequence[Job]:
         jobs = [job for job in await self._jobs(run, destination) if job.state in PROVEN_STATES]
@@ -102,11 +150,12 @@ class ProofQueries:
         return [latest[name] for name in names if name in latest and destination in (None, name)]
 
 
-def _proofs(
-    job: Job,
-    read: job_events_pb2.JobVerified | job_events_pb2.JobFilesScrubbed,
-    lines: Sequence[FileEvidence],
-    at: datetime,
-) -> Iterator[Proof]:
-    for line in lines:
-        yield Proof(job.destination, line, read.method, read.host, read.note, at)
+def _last_read(blobs: BlobStore, readings: Sequence[_Reading]) -> SpilledList[_ReadFile]:
+    found = ListSorter(_ReadFile, by_path)
+    for number, reading in enumerate(readings):
+        for file in read_evidence(blobs, reading.evidence_blob):
+            found.add(_ReadFile(file, number))
+    every = found.finish()
+    if len(readings) < 2:
+        return every
+    return spilled(_ReadFile, (deque(of_file, 1)[0] for _, of_file in groupby(every, by_path)))

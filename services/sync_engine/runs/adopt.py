@@ -259,7 +259,7 @@ def _copy_proven(
         target=target,
         job_id=_copy_id(run),
         attempt=1,
-        landed={},
+        landed=(),
         before_landing=lambda batch: None,
         control=control,
         progress=_NoProgress(),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.runs.run import AcceptedChange
 from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.source_tree import scan_run
+from services.sync_engine.transfer.spilled_list import ListWriter
 from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SourceEntry, bytes_unless_text
 from services.sync_engine.validation.finding import Finding, OffendingKind, Rule, Tier
 
@@ -45,25 +48,24 @@ class ChangesSince:
 
 
 def what_changed_since(located: LocatedRun, proven: Sequence[CopiedFile], *, cleaned: bool = False) -> ChangesSince:
-    """Compares the run as it lies there. A file whose times moved is hashed: only another content is a change.
-    TransferError when the run can't be read.
+    """Compares the run as it lies there with files sorted by path. A file whose times moved is hashed: only another
+    content is a change. TransferError when the run can't be read.
 
     `cleaned`: the local data was deleted after it was proven, so that a missing file is no change.
     """
-    now = {
-        e.path: e
-        for e in scan_run(located.folder, of_project=located.path.is_project)
-        if e.kind is not EntryKind.DIRECTORY
-    }
-    kept: list[CopiedFile] = []
+    kept = ListWriter(CopiedFile)
     changed: list[ChangedFile] = []
-    for file in sorted(proven, key=lambda f: f.path):
-        entry = now.get(file.path)
-        if entry is None:
-            if cleaned:
-                kept.append(file)
-            else:
-                changed.append(ChangedFile(file.path, file.sha256, ""))
+    added: list[bytes] = []
+    before = iter(proven)
+    file = next(before, None)
+    for entry in scan_run(located.folder, of_project=located.path.is_project):
+        if entry.kind is EntryKind.DIRECTORY:
+            continue
+        while file is not None and file.path < entry.path:
+            _note_missing(file, kept, changed, cleaned)
+            file = next(before, None)
+        if file is None or file.path != entry.path:
+            added.append(entry.path)
             continue
         sha256 = _hash(located.folder, entry, file)
         if sha256 != file.sha256 or entry.kind is not file.kind:
@@ -72,8 +74,18 @@ def what_changed_since(located: LocatedRun, proven: Sequence[CopiedFile], *, cle
             kept.append(
                 replace(file, size=entry.size, mtime_ns=entry.mtime_ns, ctime_ns=entry.ctime_ns, inode=entry.inode)
             )
-    proven_paths = {file.path for file in proven}
-    return ChangesSince(kept, changed, sorted(path for path in now if path not in proven_paths))
+        file = next(before, None)
+    while file is not None:
+        _note_missing(file, kept, changed, cleaned)
+        file = next(before, None)
+    return ChangesSince(kept.finish(), changed, added)
+
+
+def _note_missing(file: CopiedFile, kept: ListWriter[CopiedFile], changed: list[ChangedFile], cleaned: bool) -> None:
+    if cleaned:
+        kept.append(file)
+    else:
+        changed.append(ChangedFile(file.path, file.sha256, ""))
 
 
 def _hash(folder: Path, entry: SourceEntry, file: CopiedFile) -> str:

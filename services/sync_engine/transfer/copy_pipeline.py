@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from services.sync_engine.transfer.file_copy import LARGE_BYTES, ChunkOutcome, FileCopier, WholeFile
 from services.sync_engine.transfer.landing import Landing
+from services.sync_engine.transfer.path_order import by_path
+from services.sync_engine.transfer.spilled_list import ListSorter
 from services.sync_engine.transfer.system_error import shown
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
@@ -30,7 +32,7 @@ _GRAVEST_FIRST = (FailureKind.LOCAL_FILE_VANISHED, FailureKind.LOCAL_FILE_UNREAD
 class PipelineOutcome:
     """Files that landed, and local files that could not be copied. `cut_short`: others were not begun."""
 
-    landed: list[CopiedFile] = field(default_factory=list)
+    landed: ListSorter[CopiedFile] = field(default_factory=lambda: ListSorter(CopiedFile, by_path))
     failures: list[TransferError] = field(default_factory=list)
     cut_short: bool = False
 
@@ -102,7 +104,7 @@ def _finish(
         copied = [file.copied for file in whole]
         before_landing(copied)
         landing.land(whole)
-        outcome.landed += copied
+        outcome.landed.extend(copied)
 
 
 def local_failure(failures: Sequence[TransferError]) -> TransferError:

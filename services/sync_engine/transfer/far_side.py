@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from services.sync_engine.transfer.tools import Toolbox
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
@@ -24,10 +26,10 @@ from services.sync_engine.transfer.transport import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class FarName:
+class FarName(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a name stands for there; `kind` None: a pipe or the like."""
 
+    path: bytes
     kind: EntryKind | None
     size: int
     link_target: bytes | None = None
@@ -67,15 +69,16 @@ class FarSide(Protocol):
         """None when it can't be known."""
         ...
 
-    def names(self, folder: bytes) -> Mapping[bytes, FarName]:
-        """Every name below the folder, relative to it; empty when there is no such folder. No symlink is followed, and
-        DESTINATION_FILE_DIFFERS when the folder itself lies behind one."""
+    def names(self, folder: bytes) -> Sequence[FarName]:
+        """Every name below the folder, relative to it, sorted by path; empty when there is no such folder. No symlink
+        is followed, and DESTINATION_FILE_DIFFERS when the folder itself lies behind one."""
         ...
 
     def digests(
         self, folder: bytes, files: Mapping[bytes, int], max_stream_bytes: int, hashed: Callable[[bytes, int], None]
     ) -> FarDigests:
-        """SHA-256 of files of a folder, given with their sizes there. `hashed` hears each with its size."""
+        """SHA-256 of files of a folder, given with their sizes there, no more than memory holds with ease. `hashed`
+        hears each with its size."""
         ...
 
     def send(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from heapq import merge
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from services.sync_engine.transfer.bandwidth import UNLIMITED, Bandwidth, BandwidthBrake
@@ -17,10 +19,12 @@ from services.sync_engine.transfer.incoming import CHECK_FILE, INCOMING, Incomin
 from services.sync_engine.transfer.landing import Landing
 from services.sync_engine.transfer.landing_plan import LandingPlan, plan_landing
 from services.sync_engine.transfer.name_plan import refuse_impossible_names
+from services.sync_engine.transfer.path_order import by_path
 from services.sync_engine.transfer.present import digest_at_destination, names_present
 from services.sync_engine.transfer.read_back import read_back
 from services.sync_engine.transfer.sealing import seal_files
 from services.sync_engine.transfer.source_file import SourceFiles
+from services.sync_engine.transfer.spilled_list import in_portions, spilled
 from services.sync_engine.transfer.superseded import set_aside
 from services.sync_engine.transfer.system_error import destination_error
 from services.sync_engine.transfer.target_probe import probe_target
@@ -40,6 +44,7 @@ from services.sync_engine.transfer.transport import (
 
 # Most of a thread's time is waiting for the disk or inside calls that release the interpreter's lock.
 _WORKERS = 8
+_TOGETHER = 1000
 
 
 class MountedTransport:
@@ -114,7 +119,7 @@ class MountedTransport:
         target: PurePosixPath,
         job_id: str,
         attempt: int,
-        landed: Mapping[bytes, Sequence[CopiedFile]],
+        landed: Sequence[CopiedFile],
         before_landing: Callable[[Sequence[CopiedFile]], None],
         control: TransferControl,
         progress: Progress,
@@ -144,7 +149,7 @@ class MountedTransport:
                 raise local_failure(outcome.failures)
             _settle_folders(root, place, plan.folders, self._workers)
             root.refuse_if_gone()
-        return sorted([*plan.settled, *outcome.landed], key=lambda file: file.path)
+        return spilled(CopiedFile, merge(plan.settled, outcome.landed.finish(), key=by_path))
 
     def verify(
         self,
@@ -154,11 +159,18 @@ class MountedTransport:
         control: TransferControl,
         progress: Progress,
         max_stream_bytes: int | None = None,
+        whole: Sequence[CopiedFile] | None = None,
     ) -> VerifyOutcome:
         """As `Transport.verify`: every file, whatever its size, read past this machine's page cache."""
         with self._opened() as root:
             return read_back(
-                root, os.fsencode(target), expected, control=control, progress=progress, workers=self._workers
+                root,
+                os.fsencode(target),
+                expected,
+                expected if whole is None else whole,
+                control=control,
+                progress=progress,
+                workers=self._workers,
             )
 
     def seal(self, files: Sequence[SealedFile]) -> None:
@@ -169,15 +181,14 @@ class MountedTransport:
     def digests(self, target: PurePosixPath, paths: Sequence[bytes]) -> Mapping[bytes, str]:
         """As `Transport.digests`."""
         place = os.fsencode(target)
+        wanted = frozenset(paths)
         found: dict[bytes, str] = {}
         with self._opened() as root:
-            present = names_present(root, place) if paths else {}
-            for path in paths:
-                kind = present.get(path)
-                if kind in (EntryKind.FILE, EntryKind.SYMLINK):
-                    digest = digest_at_destination(root, place, path, kind)
+            for name in names_present(root, place) if wanted else ():
+                if name.path in wanted and name.kind in (EntryKind.FILE, EntryKind.SYMLINK):
+                    digest = digest_at_destination(root, place, name.path, name.kind)
                     if digest is not None:
-                        found[path] = digest
+                        found[name.path] = digest
         return found
 
     def set_aside(self, target: PurePosixPath, paths: Sequence[bytes], *, job_id: str, attempt: int) -> None:
@@ -218,18 +229,18 @@ def _refuse_if_full(root: DestinationRoot, plan: LandingPlan) -> None:
         )
 
 
-def _settle_folders(root: DestinationRoot, place: bytes, folders: Iterable[SourceEntry], workers: int) -> None:
-    below = [(place + b"/" + folder.path, folder.mtime_ns) for folder in folders]
+def _settle_folders(root: DestinationRoot, place: bytes, folders: Sequence[SourceEntry], workers: int) -> None:
     # Deepest first: making a name in a folder changes its time.
-    for path, mtime_ns in sorted(below, reverse=True):
-        root.date_folder(path, mtime_ns)
-    to_sync = [path for path, _ in below]
-    while place:
-        to_sync.append(place)
-        place = place.rpartition(b"/")[0]
+    for folder in reversed(folders):
+        root.date_folder(place + b"/" + folder.path, folder.mtime_ns)
+    above, upper = [b""], place
+    while upper:
+        above.append(upper)
+        upper = upper.rpartition(b"/")[0]
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="sync") as threads:
-        for _ in threads.map(root.fsync_folder, [*to_sync, b""]):
-            pass
+        for portion in in_portions(chain((place + b"/" + f.path for f in folders), above), _TOGETHER):
+            for _ in threads.map(root.fsync_folder, portion):
+                pass
 
 
 def _remove_check_file(root: DestinationRoot) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 
+import msgspec
+
+from services.sync_engine.transfer.spilled_list import ListSorter
 from services.sync_engine.transfer.system_error import shown
 from services.sync_engine.transfer.transport import EntryKind, FailureKind, SourceEntry, TargetTraits, TransferError
 
@@ -24,7 +28,7 @@ def name_problems(entries: Sequence[SourceEntry], traits: TargetTraits) -> list[
     problems = [problem for entry in entries for problem in _own_problems(entry.path, traits)]
     problems += _kinds_not_kept(entries, traits)
     if not (traits.case_sensitive and traits.keeps_unicode_forms):
-        problems += _collisions((entry.path for entry in entries), traits)
+        problems += _collisions(entries, traits)
     return sorted(problems, key=lambda problem: (problem.path, problem.detail))
 
 
@@ -56,30 +60,45 @@ def _kinds_not_kept(entries: Sequence[SourceEntry], traits: TargetTraits) -> Ite
             if entry.kind is EntryKind.SYMLINK:
                 yield NameProblem(entry.path, f"{shown(entry.path)}: the destination keeps no symlinks")
     if not traits.keeps_empty_folders:
-        filled = {entry.path.rpartition(b"/")[0] for entry in entries}
-        for entry in entries:
-            if entry.kind is EntryKind.DIRECTORY and entry.path not in filled:
-                yield NameProblem(entry.path, f"{shown(entry.path)}: the destination keeps no empty folders")
+        for path in _empty_folders(entries):
+            yield NameProblem(path, f"{shown(path)}: the destination keeps no empty folders")
 
 
-def _collisions(paths: Iterable[bytes], traits: TargetTraits) -> Iterable[NameProblem]:
-    same_there: defaultdict[str, list[bytes]] = defaultdict(list)
-    for path in paths:
-        same_there[_as_seen_there(path, traits)].append(path)
-    for group in same_there.values():
-        for path in group if len(group) > 1 else ():
-            other = group[0] if path != group[0] else group[1]
+def _empty_folders(entries: Iterable[SourceEntry]) -> Iterator[bytes]:
+    # Between a folder and where its content would come lie only names that begin like it: few folders are open at once.
+    undecided: list[bytes] = []
+    for entry in entries:
+        yield from (path for path in undecided if path + b"/" < entry.path and not entry.path.startswith(path + b"/"))
+        undecided = [path for path in undecided if entry.path < path + b"/"]
+        if entry.kind is EntryKind.DIRECTORY:
+            undecided.append(entry.path)
+    yield from undecided
+
+
+class _SeenThere(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    name: bytes
+    path: bytes
+
+
+def _collisions(entries: Iterable[SourceEntry], traits: TargetTraits) -> Iterable[NameProblem]:
+    seen = ListSorter(_SeenThere, attrgetter("name"))
+    for entry in entries:
+        seen.add(_SeenThere(_as_seen_there(entry.path, traits), entry.path))
+    for _, group in groupby(seen.finish(), attrgetter("name")):
+        paths = [one.path for one in group]
+        for path in paths if len(paths) > 1 else ():
+            other = paths[0] if path != paths[0] else paths[1]
             yield NameProblem(path, f"{shown(path)} and {shown(other)} are one name at the destination")
 
 
-def _as_seen_there(path: bytes, traits: TargetTraits) -> str:
+def _as_seen_there(path: bytes, traits: TargetTraits) -> bytes:
     text = path.decode("utf-8", errors="surrogateescape")
     if not traits.keeps_unicode_forms:
         text = unicodedata.normalize("NFC", text)
     if not traits.case_sensitive:
         # Normalised again: folding can take a composed character apart.
         text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
-    return text
+    return text.encode("utf-8", errors="surrogateescape")
 
 
 def _is_utf8(name: bytes) -> bool:

@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
+import msgspec
+
 from libs.run_tree.beneath import SymlinkOnTheWayError, link_beneath, open_to_read
 from libs.run_tree.run_path import leads_into_run
 from services.sync_engine.transfer.destination_root import DestinationRoot
+from services.sync_engine.transfer.path_order import walk_in_order
 from services.sync_engine.transfer.system_error import destination_error, shown
 from services.sync_engine.transfer.transport import CopiedFile, DifferingFile, EntryKind, FailureKind, TransferError
 from services.sync_engine.transfer.uncached_read import NotAFileError, hash_uncached
@@ -21,25 +24,28 @@ from services.sync_engine.transfer.uncached_read import NotAFileError, hash_unca
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 
 
-def names_present(root: DestinationRoot, target: bytes) -> dict[bytes, EntryKind | None]:
-    """Every name below the run's folder at the destination, relative to it, with what it is (None: a pipe or the like);
-    empty when there is no such folder. Of a project's folder, its own without its runs. No symlink is followed."""
+class PresentName(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A name at the destination, relative to the run's folder. `kind` None: a pipe or the like."""
+
+    path: bytes
+    kind: EntryKind | None
+
+
+def names_present(root: DestinationRoot, target: bytes) -> Iterator[PresentName]:
+    """Every name below the run's folder at the destination, sorted by path; none when there is no such folder. Of a
+    project's folder, its own without its runs. No symlink is followed."""
     of_project = b"/" not in target
-    present: dict[bytes, EntryKind | None] = {}
     if root.status(target) is None:
-        return present
-    folders = [b""]
-    while folders:
-        folder = folders.pop()
+        return
+
+    def listing(folder: bytes) -> Iterator[PresentName]:
         prefix = folder + b"/" if folder else b""
         for name, kind in _listing(root, target + b"/" + folder if folder else target):
             path = prefix + name
-            if of_project and kind is EntryKind.DIRECTORY and leads_into_run(path):
-                continue
-            present[path] = kind
-            if kind is EntryKind.DIRECTORY:
-                folders.append(path)
-    return present
+            if not (of_project and kind is EntryKind.DIRECTORY and leads_into_run(path)):
+                yield PresentName(path, kind)
+
+    yield from walk_in_order(PresentName, listing, lambda name: name.kind is EntryKind.DIRECTORY)
 
 
 def _listing(root: DestinationRoot, folder: bytes) -> Iterator[tuple[bytes, EntryKind | None]]:

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -26,11 +26,11 @@ def private_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """A new file with mode 0600."""
+def write_private(path: Path, content: Iterable[bytes]) -> None:
+    """A new file with mode 0600, of these pieces."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(descriptor, "wb") as file:
-        file.write(content)
+        file.writelines(content)
 
 
 def _remove_orphans() -> None:

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from services.sync_engine.transfer.bandwidth import Bandwidth, local_now
 from services.sync_engine.transfer.private_folder import private_folder, write_private
 from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
 from services.sync_engine.transfer.tool_failures import tool_failure
-from services.sync_engine.transfer.tool_process import LOOK_SECONDS, ToolProcess, find_tool, tool_environment
+from services.sync_engine.transfer.tool_process import LOOK_SECONDS, ToolProcess, find_tool, run_tool, tool_environment
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import FailureKind, TransferError
 
@@ -37,12 +37,12 @@ _LOCKED = re.compile(r"\b423\b")
 _LOCKED_SECONDS = 0.05
 _TRIES_WHILE_LOCKED = 40
 _OPTIONS = (
-    *("--rc-no-auth", "--use-json-log", "--ask-password=false", "--log-level", "ERROR", "--retries", "1"),
+    *("--use-json-log", "--ask-password=false", "--log-level", "ERROR", "--retries", "1"),
     # What arrived is read back and hashed by the verification: a weaker look at it beforehand costs time only.
-    # It would remember each call for a minute.
-    *("--rc-job-expire-duration", "1s", "--rc-job-expire-interval", "1s"),
     *("--low-level-retries", "3", "--contimeout", "10s", "--timeout", "60s", "--ignore-checksum"),
 )
+# It would remember each call for a minute.
+_SERVED = ("--rc-no-auth", "--rc-job-expire-duration", "1s", "--rc-job-expire-interval", "1s")
 
 
 class RcloneError(Exception):
@@ -57,9 +57,17 @@ class RcloneDaemon:
     """A running rclone; see `open_rclone`. Any thread may call it; `attend` belongs to the one that opened it."""
 
     def __init__(
-        self, process: ToolProcess, socket_path: Path, control: TransferControl, bandwidth: Bandwidth, log: Path
+        self,
+        process: ToolProcess,
+        command: Sequence[str],
+        socket_path: Path,
+        control: TransferControl,
+        bandwidth: Bandwidth,
+        log: Path,
     ) -> None:
+        """`command`: how another rclone with the same configuration is called."""
         self._process = process
+        self._command = command
         self._socket = socket_path
         self.control = control
         self._bandwidth = bandwidth
@@ -120,6 +128,19 @@ class RcloneDaemon:
                     break
                 self.control.wait(_LOCKED_SECONDS)
         raise failure
+
+    def tell(self, doing: str, out: IO[bytes], *arguments: str) -> None:
+        """What another rclone writes when it is called like this. TransferError unless it ended well."""
+        left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        done = run_tool(
+            [*self._command, *arguments],
+            environment=tool_environment(),
+            control=self.control,
+            stdout=out,
+            most_seconds=left,
+        )
+        if done.code != 0:
+            raise tool_failure(RCLONE_FAILURES, doing, done.code, done.stderr.decode(errors="replace"))
 
     def attend(self, items: Sequence[T], do: Callable[[T], R], moved: Callable[[int], None] | None = None) -> list[R]:
         """Does something with each item, several at once, and keeps the bandwidth limit meanwhile. `moved` hears of
@@ -197,8 +218,9 @@ def open_rclone(config: Path | None, control: TransferControl, bandwidth: Bandwi
     environment = tool_environment()
     with private_folder() as folder:
         copied, address, log = folder / "rclone.conf", folder / "rc", folder / "log"
-        write_private(copied, _content(config))
-        command = [rclone, "rcd", "--rc-addr", f"unix://{address}", "--config", str(copied), *_OPTIONS]
+        write_private(copied, [_content(config)])
+        again = [rclone, "--config", str(copied), *_OPTIONS]
+        command = [*again, "rcd", "--rc-addr", f"unix://{address}", *_SERVED]
         with open(log, "wb") as said, ToolProcess(command, environment=environment, stderr=said) as process:
             began = time.monotonic()
             while not _answers(address):
@@ -208,7 +230,7 @@ def open_rclone(config: Path | None, control: TransferControl, bandwidth: Bandwi
                 if time.monotonic() - began > _START_SECONDS:
                     raise TransferError(FailureKind.CONFIGURATION, "rclone did not start")
                 control.wait(0.01)
-            yield RcloneDaemon(process, address, control, bandwidth, log)
+            yield RcloneDaemon(process, again, address, control, bandwidth, log)
 
 
 def _answers(address: Path) -> bool:

@@ -12,8 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+import msgspec
+
 from services.sync_engine.transfer.far_side import FarDigests, FarName, NotLanded
 from services.sync_engine.transfer.incoming import INCOMING
+from services.sync_engine.transfer.path_order import by_path
 from services.sync_engine.transfer.present import Different, differing_error
 from services.sync_engine.transfer.private_folder import private_folder, write_private
 from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError
@@ -22,6 +25,7 @@ from services.sync_engine.transfer.rclone_hashing import RcloneHashing
 from services.sync_engine.transfer.rclone_names import altered_names, as_listed
 from services.sync_engine.transfer.rclone_probe import try_names
 from services.sync_engine.transfer.rclone_remote import RcloneRemote, backend_encoding
+from services.sync_engine.transfer.spilled_list import ListSorter, separated, spill_file
 from services.sync_engine.transfer.tool_failures import tool_failure
 from services.sync_engine.transfer.transport import (
     CopiedFile,
@@ -40,6 +44,16 @@ _NEVER_OVER = {"IgnoreExisting": True}
 # With several listings at once, 1.75's SMB backend dials within a context that has ended, and waits longer each time:
 # 7 folders took more than a minute instead of 0.2 s.
 _ONE_LISTING = {"Checkers": 1}
+_EVERY_NAME = ("--recursive", "--no-modtime", "--no-mimetype")
+
+
+class _Listed(msgspec.Struct, frozen=True):
+    Path: str
+    Size: int
+    IsDir: bool
+
+
+_LISTED = msgspec.json.Decoder(_Listed)
 
 
 class RcloneFar:
@@ -114,16 +128,26 @@ class RcloneFar:
             return None
         return None if free is None else int(free)
 
-    def names(self, folder: bytes) -> Mapping[bytes, FarName]:
-        """As `FarSide.names`."""
-        found = self._list(folder, recurse=True) or []
-        below = len(folder) + 1 if folder else 0
-        return {
-            as_listed(item["Path"])[below:]: FarName(
-                EntryKind.DIRECTORY if item["IsDir"] else EntryKind.FILE, max(0, item["Size"])
-            )
-            for item in found
-        }
+    def names(self, folder: bytes) -> Sequence[FarName]:
+        """As `FarSide.names`: by an rclone of its own, which tells of a name as soon as it knows it; the one that
+        answers calls would gather all of them first."""
+        found = ListSorter(FarName, by_path)
+        if self._is_folder(folder):
+            with spill_file() as listing:
+                self._daemon.tell("listing", listing, "lsjson", *_EVERY_NAME, "--", self._below(folder))
+                for line in separated(listing, b"\n"):
+                    if line.startswith(b"{"):
+                        item = _LISTED.decode(line.removesuffix(b","))
+                        kind = EntryKind.DIRECTORY if item.IsDir else EntryKind.FILE
+                        found.add(FarName(as_listed(item.Path), kind, max(0, item.Size)))
+        return found.finish()
+
+    def _is_folder(self, folder: bytes) -> bool:
+        """False when nothing is there. DESTINATION_FILE_DIFFERS when it is no folder."""
+        item = self._daemon.must("looking at", "operations/stat", [folder], fs=self._fs, remote=folder.decode())["item"]
+        if item is not None and not item["IsDir"]:
+            raise differing_error([Different(folder, None, None)])
+        return item is not None
 
     def _list(self, folder: bytes, *, recurse: bool) -> list[dict[str, Any]] | None:
         """None when there is no such folder."""
@@ -192,7 +216,8 @@ class RcloneFar:
             self._move(batch + b"/" + file.path, target + b"/" + file.path)
 
         self._daemon.attend(files, move)
-        waiting = set(self.names(batch)) - set(spoiled)
+        below = len(batch) + 1
+        waiting = {as_listed(item["Path"])[below:] for item in self._list(batch, recurse=True) or []} - set(spoiled)
         left = tuple(file.path for file in files if file.path in waiting)
         if not left:
             return None
@@ -243,7 +268,7 @@ class RcloneFar:
         with private_folder() as folder:
             for number, file in enumerate(files):
                 place = folder / str(number)
-                write_private(place, file.content)
+                write_private(place, file.pieces())
                 os.utime(place, ns=(file.mtime_ns, file.mtime_ns))
 
             def put(numbered: tuple[int, SealedFile]) -> None:

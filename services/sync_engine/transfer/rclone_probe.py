@@ -43,7 +43,7 @@ def try_names(daemon: RcloneDaemon, fs: str, folder: bytes, altered: re.Pattern[
     lengths = ["n" * length for length in _LENGTHS]
     plain, awkward = [_UPPER, _COMPOSED], [name for name in _AWKWARD if not altered.search(name)]
     with private_folder() as private:
-        write_private(private / "x", b"x")
+        write_private(private / "x", [b"x"])
 
         def put(name: str) -> None:
             daemon.call(

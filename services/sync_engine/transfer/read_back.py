@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 
@@ -14,7 +15,9 @@ from libs.run_tree.beneath import link_beneath
 from libs.run_tree.manifest import is_changing_file
 from services.sync_engine.transfer.block_stream import Streamed
 from services.sync_engine.transfer.destination_root import DestinationRoot
-from services.sync_engine.transfer.present import names_present
+from services.sync_engine.transfer.path_order import InStep
+from services.sync_engine.transfer.present import PresentName, names_present
+from services.sync_engine.transfer.spilled_list import ListWriter, in_portions, spilled
 from services.sync_engine.transfer.system_error import destination_error
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
@@ -30,12 +33,21 @@ from services.sync_engine.transfer.uncached_read import NotAFileError, hash_open
 
 METHOD = "uncached_read"
 _CHUNK_FILES = 32
+_CHUNKS_IN_WORK = 64
 
 
 class _Verdict(Enum):
     MATCHED = "matched"
     DIFFERS = "differs"
     MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """A file, and what has its name at the destination."""
+
+    file: CopiedFile
+    there: PresentName | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,38 +62,37 @@ class _Reader:
         self,
         root: DestinationRoot,
         target: bytes,
-        present: Mapping[bytes, EntryKind | None],
         control: TransferControl,
         progress: Progress,
     ) -> None:
         self._root = root
         self._target = target
-        self._present = present
         self._control = control
         self._progress = progress
 
-    def check(self, files: Sequence[CopiedFile]) -> list[_Checked]:
+    def check(self, files: Sequence[_Expected]) -> list[_Checked]:
         """All are opened before the first is read, so that the disk is busy with the next ones meanwhile."""
         steps: list[_Checked | int] = []
         try:
-            for file in files:
-                steps.append(self._open(file))
+            for one in files:
+                steps.append(self._open(one))
             return [
-                self._read(file, step) if isinstance(step, int) else step
-                for file, step in zip(files, steps, strict=True)
+                self._read(one.file, step) if isinstance(step, int) else step
+                for one, step in zip(files, steps, strict=True)
             ]
         finally:
             for step in steps:
                 if isinstance(step, int):
                     os.close(step)
 
-    def _open(self, file: CopiedFile) -> _Checked | int:
+    def _open(self, one: _Expected) -> _Checked | int:
         """A descriptor, or the result where that is clear without reading."""
         self._control.raise_before_file()
+        file = one.file
         # The listing followed no symlink: a file behind a folder that became a symlink is not at this destination.
-        if file.path not in self._present:
+        if one.there is None:
             return _Checked(file, _Verdict.MISSING, None)
-        if self._present[file.path] is not file.kind:
+        if one.there.kind is not file.kind:
             return _Checked(file, _Verdict.DIFFERS, None)
         place = self._target + b"/" + file.path
         try:
@@ -128,6 +139,7 @@ def read_back(
     root: DestinationRoot,
     target: bytes,
     expected: Sequence[CopiedFile],
+    whole: Sequence[CopiedFile],
     *,
     control: TransferControl,
     progress: Progress,
@@ -135,43 +147,69 @@ def read_back(
 ) -> VerifyOutcome:
     """Raises TransferError when a file could not be checked, or the destination vanished meanwhile."""
     progress.begin(ProgressPhase.VERIFYING, len(expected), sum(file.size for file in expected))
-    present = names_present(root, target)
-    reader = _Reader(root, target, present, control, progress)
-    chunks = [expected[start : start + _CHUNK_FILES] for start in range(0, len(expected), _CHUNK_FILES)]
+    present = spilled(PresentName, names_present(root, target))
+    reader = _Reader(root, target, control, progress)
+    found = _Found()
+    in_work: deque[Future[list[_Checked]]] = deque()
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="verify") as threads:
         try:
-            futures = [threads.submit(reader.check, chunk) for chunk in chunks]
-            checked = [result for future in futures for result in future.result()]
+            there = InStep(present)
+            for chunk in in_portions((_Expected(file, there.at(file.path)) for file in expected), _CHUNK_FILES):
+                in_work.append(threads.submit(reader.check, chunk))
+                if len(in_work) == _CHUNKS_IN_WORK:
+                    found.note(in_work.popleft().result())
+            while in_work:
+                found.note(in_work.popleft().result())
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
             raise
     # A destination that went away looks empty; that is no missing file but a check that couldn't check.
     root.refuse_if_gone()
-    return _outcome(checked, _unexpected(present, expected), reading_note(root.filesystem_type))
+    return found.outcome(_unexpected(present, whole), reading_note(root.filesystem_type))
 
 
-def _unexpected(present: Mapping[bytes, EntryKind | None], expected: Sequence[CopiedFile]) -> list[bytes]:
-    names = {path for path, kind in present.items() if kind is not EntryKind.DIRECTORY}
-    names -= {file.path for file in expected}
-    return sorted(path for path in names if not is_changing_file(path))
-
-
-def _outcome(checked: Sequence[_Checked], unexpected: Sequence[bytes], note: str) -> VerifyOutcome:
-    files = [one for one in checked if one.file.kind is EntryKind.FILE]
-    return VerifyOutcome(
-        expected=len(files),
-        hashed=sum(one.evidence is not None for one in files),
-        matched=sum(one.verdict is _Verdict.MATCHED for one in files),
-        missing=_paths(checked, _Verdict.MISSING),
-        differing=_paths(checked, _Verdict.DIFFERS),
-        unexpected=tuple(unexpected),
-        evidence=tuple(one.evidence for one in checked if one.evidence is not None),
-        method=METHOD,
-        grade=EvidenceGrade.E4,
-        host=socket.gethostname(),
-        note=note,
+def _unexpected(present: Sequence[PresentName], expected: Sequence[CopiedFile]) -> tuple[bytes, ...]:
+    known = InStep(expected)
+    return tuple(
+        name.path
+        for name in present
+        if name.kind is not EntryKind.DIRECTORY and known.at(name.path) is None and not is_changing_file(name.path)
     )
 
 
-def _paths(checked: Sequence[_Checked], verdict: _Verdict) -> tuple[bytes, ...]:
-    return tuple(sorted(one.file.path for one in checked if one.verdict is verdict))
+class _Found:
+    """What the files of one reading came to, noted in the order of their paths."""
+
+    def __init__(self) -> None:
+        self._expected = self._hashed = self._matched = 0
+        self._missing: list[bytes] = []
+        self._differing: list[bytes] = []
+        self._evidence = ListWriter(FileEvidence)
+
+    def note(self, checked: Sequence[_Checked]) -> None:
+        for one in checked:
+            if one.evidence is not None:
+                self._evidence.append(one.evidence)
+            if one.verdict is _Verdict.MISSING:
+                self._missing.append(one.file.path)
+            elif one.verdict is _Verdict.DIFFERS:
+                self._differing.append(one.file.path)
+            if one.file.kind is EntryKind.FILE:
+                self._expected += 1
+                self._hashed += one.evidence is not None
+                self._matched += one.verdict is _Verdict.MATCHED
+
+    def outcome(self, unexpected: tuple[bytes, ...], note: str) -> VerifyOutcome:
+        return VerifyOutcome(
+            expected=self._expected,
+            hashed=self._hashed,
+            matched=self._matched,
+            missing=tuple(self._missing),
+            differing=tuple(self._differing),
+            unexpected=unexpected,
+            evidence=self._evidence.finish(),
+            method=METHOD,
+            grade=EvidenceGrade.E4,
+            host=socket.gethostname(),
+            note=note,
+        )

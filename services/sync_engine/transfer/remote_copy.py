@@ -12,9 +12,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from services.sync_engine.transfer.far_side import FarSide, NotLanded
 from services.sync_engine.transfer.file_copy import LOCAL_FAILURES
+from services.sync_engine.transfer.path_order import by_path
 from services.sync_engine.transfer.present import Different, differing_error
 from services.sync_engine.transfer.remote_plan import present_digests
 from services.sync_engine.transfer.source_file import SourceFiles, copied_from
+from services.sync_engine.transfer.spilled_list import ListSorter
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
@@ -49,7 +51,7 @@ class RemoteCopy:
         self._replaceable = replaceable
         self._control = control
         self._progress = progress
-        self.landed: list[CopiedFile] = []
+        self.landed = ListSorter(CopiedFile, by_path)
         self.failures: list[TransferError] = []
         self.cut_short = False
 
@@ -107,7 +109,7 @@ class RemoteCopy:
         refused = self._far.land(folder, self._target, whole, sorted(spoiled))
         if refused is not None:
             self._refuse_differing(whole, refused)
-        self.landed += whole
+        self.landed.extend(whole)
         self._progress.advance(len(whole), 0, whole[-1].path)
 
     def _send(self, folder: bytes, entries: Sequence[SourceEntry]) -> set[bytes]:
@@ -148,16 +150,15 @@ class RemoteCopy:
 
     def _refuse_differing(self, whole: Sequence[CopiedFile], refused: NotLanded) -> None:
         """Names that were taken at the last moment: the same content is accepted as it is."""
-        present = self._far.names(self._target)
-        absent = [path for path in refused.paths if path not in present]
-        if absent:
+        paths = frozenset(refused.paths)
+        taken = [name for name in self._far.names(self._target) if name.path in paths]
+        if len(taken) < len(paths):
             raise refused.error
-        taken = {path: present[path] for path in refused.paths}
-        there = present_digests(self._far, self._target, taken, max(name.size for name in taken.values()))
+        there = present_digests(self._far, self._target, taken, max(name.size for name in taken))
         differing = [
             Different(file.path, there.get(file.path), file.sha256)
             for file in whole
-            if file.path in taken and there.get(file.path) != file.sha256
+            if file.path in paths and there.get(file.path) != file.sha256
         ]
         if differing:
             raise differing_error(differing)

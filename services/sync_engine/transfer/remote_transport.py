@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from heapq import merge
 from pathlib import Path, PurePosixPath
 
 from services.sync_engine.transfer.copy_pipeline import local_failure
 from services.sync_engine.transfer.far_side import FarPlace, FarSide
 from services.sync_engine.transfer.incoming import INCOMING, incoming_folder
 from services.sync_engine.transfer.name_plan import refuse_impossible_names
+from services.sync_engine.transfer.path_order import InStep, by_path
 from services.sync_engine.transfer.remote_copy import RemoteCopy, batches
 from services.sync_engine.transfer.remote_plan import plan_remote, present_digests
 from services.sync_engine.transfer.remote_verify import verify_remote
 from services.sync_engine.transfer.sealing import folder_of_sealed
 from services.sync_engine.transfer.source_file import SourceFiles
+from services.sync_engine.transfer.spilled_list import spilled
 from services.sync_engine.transfer.superseded import SUPERSEDED
 from services.sync_engine.transfer.system_error import shown
 from services.sync_engine.transfer.transfer_control import TransferControl
@@ -83,7 +85,7 @@ class RemoteTransport:
         target: PurePosixPath,
         job_id: str,
         attempt: int,
-        landed: Mapping[bytes, Sequence[CopiedFile]],
+        landed: Sequence[CopiedFile],
         before_landing: Callable[[Sequence[CopiedFile]], None],
         control: TransferControl,
         progress: Progress,
@@ -116,7 +118,7 @@ class RemoteTransport:
                 with suppress(TransferError):
                     far.remove(incoming)
                 raise
-        return sorted([*plan.settled, *work.landed], key=lambda file: file.path)
+        return spilled(CopiedFile, merge(plan.settled, work.landed.finish(), key=by_path))
 
     def verify(
         self,
@@ -126,12 +128,19 @@ class RemoteTransport:
         control: TransferControl,
         progress: Progress,
         max_stream_bytes: int | None = None,
+        whole: Sequence[CopiedFile] | None = None,
     ) -> VerifyOutcome:
         """As `Transport.verify`."""
         most = self._max_stream_bytes if max_stream_bytes is None else max_stream_bytes
         with self._place.open(control) as far:
             return verify_remote(
-                far, os.fsencode(target), expected, control=control, progress=progress, max_stream_bytes=most
+                far,
+                os.fsencode(target),
+                expected,
+                expected if whole is None else whole,
+                control=control,
+                progress=progress,
+                max_stream_bytes=most,
             )
 
     def seal(self, files: Sequence[SealedFile]) -> None:
@@ -145,9 +154,9 @@ class RemoteTransport:
             finally:
                 with suppress(TransferError):
                     far.remove(incoming)
-            expected = {file.path: len(file.content) for file in files}
+            expected = {file.path: file.size for file in files}
             found = far.digests(b"", expected, max(expected.values(), default=0), lambda path, size: None).found
-        differing = [file.path for file in files if found.get(file.path) != hashlib.sha256(file.content).hexdigest()]
+        differing = [file.path for file in files if found.get(file.path) != file.sha256()]
         if differing:
             raise TransferError(
                 FailureKind.HASH_MISMATCH, f"{shown(differing[0])} was read back differently after sealing", differing
@@ -159,10 +168,10 @@ class RemoteTransport:
             return {}
         place = os.fsencode(target)
         with self._place.open(TransferControl()) as far:
-            present = far.names(place)
-            wanted = {path: present[path] for path in paths if path in present}
-            found = present_digests(far, place, wanted, self._max_stream_bytes)
-        unread = [path for path, name in wanted.items() if name.kind is EntryKind.FILE and path not in found]
+            asked = frozenset(paths)
+            there = [name for name in far.names(place) if name.path in asked]
+            found = present_digests(far, place, there, self._max_stream_bytes)
+        unread = [name.path for name in there if name.kind is EntryKind.FILE and name.path not in found]
         if unread:
             raise TransferError(
                 FailureKind.CONFIGURATION,
@@ -178,10 +187,11 @@ class RemoteTransport:
         place = os.fsencode(target)
         keep = SUPERSEDED + b"/" + f"{job_id}-{attempt}".encode("ascii") + b"/" + place
         with self._place.open(TransferControl()) as far:
-            present, kept = far.names(place), far.names(keep)
+            kept = {name.path for name in far.names(keep)}
             pairs = []
-            for path in paths:
-                if path in present:
+            present = InStep(far.names(place))
+            for path in sorted(paths):
+                if present.at(path) is not None:
                     suffix = b"." + secrets.token_hex(4).encode("ascii") if path in kept else b""
                     pairs.append((place + b"/" + path, keep + b"/" + path + suffix))
             if pairs:

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 from libs.run_tree.manifest import is_changing_file
 from libs.run_tree.run_path import leads_into_run
-from services.sync_engine.transfer.far_side import FarSide
+from services.sync_engine.transfer.far_side import FarDigests, FarName, FarSide
+from services.sync_engine.transfer.path_order import InStep
+from services.sync_engine.transfer.remote_plan import HASHED_TOGETHER
+from services.sync_engine.transfer.spilled_list import ListWriter, in_portions
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
@@ -24,6 +27,7 @@ def verify_remote(
     far: FarSide,
     target: bytes,
     expected: Sequence[CopiedFile],
+    whole: Sequence[CopiedFile],
     *,
     control: TransferControl,
     progress: Progress,
@@ -33,48 +37,90 @@ def verify_remote(
     progress.begin(ProgressPhase.VERIFYING, len(expected), sum(file.size for file in expected))
     control.raise_before_file()
     present = far.names(target)
-    missing = [file.path for file in expected if file.path not in present]
-    differing: list[bytes] = []
-    evidence: list[FileEvidence] = []
-    to_hash: dict[bytes, CopiedFile] = {}
-    for file in expected:
-        there = present.get(file.path)
-        if there is None:
-            continue
-        if there.kind is not file.kind or (file.kind is EntryKind.FILE and there.size != file.size):
-            differing.append(file.path)
-        elif file.kind is EntryKind.FILE:
-            to_hash[file.path] = file
-        else:
-            digest = hashlib.sha256(there.link_target or b"").hexdigest()
-            evidence.append(FileEvidence(file.path, there.size, digest, EvidenceGrade.E4, file.kind))
-            progress.advance(1, there.size, file.path)
-            if digest != file.sha256:
-                differing.append(file.path)
-    sizes = {path: file.size for path, file in to_hash.items()}
-    read = far.digests(target, sizes, max_stream_bytes, lambda path, size: progress.advance(1, size, path))
-    for path, digest in read.found.items():
-        evidence.append(FileEvidence(path, sizes[path], digest, EvidenceGrade.E4))
-        if digest != to_hash[path].sha256:
-            differing.append(path)
-    # One that vanished after it was listed.
-    missing += [path for path in to_hash if path not in read.found and path not in read.oversize]
-    names = {path for path, name in present.items() if name.kind is not EntryKind.DIRECTORY}
-    names -= {file.path for file in expected}
-    if b"/" not in target:
-        names = {path for path in names if b"/" not in path or not leads_into_run(path)}
-    hashed = [one for one in evidence if one.kind is EntryKind.FILE]
-    return VerifyOutcome(
-        expected=sum(file.kind is EntryKind.FILE for file in expected),
-        hashed=len(hashed),
-        matched=sum(one.sha256 == to_hash[one.path].sha256 for one in hashed),
-        missing=tuple(sorted(missing)),
-        differing=tuple(sorted(differing)),
-        unexpected=tuple(sorted(path for path in names if not is_changing_file(path))),
-        evidence=tuple(sorted(evidence, key=lambda one: one.path)),
-        method=far.method,
-        grade=EvidenceGrade.E4,
-        host=far.host,
-        note=far.note,
-        oversize=tuple(sorted(read.oversize)),
+    reading = _Reading(far, target, max_stream_bytes, progress)
+    there = InStep(present)
+    for portion in in_portions(((file, there.at(file.path)) for file in expected), HASHED_TOGETHER):
+        reading.read(portion)
+    return reading.outcome(_unexpected(present, whole, of_project=b"/" not in target))
+
+
+def _unexpected(present: Sequence[FarName], expected: Sequence[CopiedFile], *, of_project: bool) -> tuple[bytes, ...]:
+    known = InStep(expected)
+    return tuple(
+        name.path
+        for name in present
+        if name.kind is not EntryKind.DIRECTORY
+        and known.at(name.path) is None
+        and not is_changing_file(name.path)
+        and not (of_project and b"/" in name.path and leads_into_run(name.path))
     )
+
+
+class _Reading:
+    """What the files come to, portion after portion in the order of their paths."""
+
+    def __init__(self, far: FarSide, target: bytes, max_stream_bytes: int, progress: Progress) -> None:
+        self._far = far
+        self._target = target
+        self._max_stream_bytes = max_stream_bytes
+        self._progress = progress
+        self._expected = self._hashed = self._matched = 0
+        self._missing: list[bytes] = []
+        self._differing: list[bytes] = []
+        self._oversize: list[bytes] = []
+        self._evidence = ListWriter(FileEvidence)
+
+    def read(self, portion: Sequence[tuple[CopiedFile, FarName | None]]) -> None:
+        sizes = {
+            file.path: file.size for file, there in portion if there is not None and _is_worth_reading(file, there)
+        }
+        read = FarDigests()
+        if sizes:
+            read = self._far.digests(self._target, sizes, self._max_stream_bytes, self._advanced)
+        self._oversize += read.oversize
+        for file, there in portion:
+            self._expected += file.kind is EntryKind.FILE
+            if there is None:
+                self._missing.append(file.path)
+            elif file.path in sizes:
+                if file.path in read.found:
+                    self._judge(file, file.size, read.found[file.path])
+                elif file.path not in read.oversize:
+                    # One that vanished after it was listed.
+                    self._missing.append(file.path)
+            elif there.kind is not file.kind or file.kind is EntryKind.FILE:
+                self._differing.append(file.path)
+            else:
+                self._advanced(file.path, there.size)
+                self._judge(file, there.size, hashlib.sha256(there.link_target or b"").hexdigest())
+
+    def _advanced(self, path: bytes, size: int) -> None:
+        self._progress.advance(1, size, path)
+
+    def _judge(self, file: CopiedFile, size: int, sha256: str) -> None:
+        self._evidence.append(FileEvidence(file.path, size, sha256, EvidenceGrade.E4, file.kind))
+        if sha256 != file.sha256:
+            self._differing.append(file.path)
+        if file.kind is EntryKind.FILE:
+            self._hashed += 1
+            self._matched += sha256 == file.sha256
+
+    def outcome(self, unexpected: tuple[bytes, ...]) -> VerifyOutcome:
+        return VerifyOutcome(
+            expected=self._expected,
+            hashed=self._hashed,
+            matched=self._matched,
+            missing=tuple(self._missing),
+            differing=tuple(self._differing),
+            unexpected=unexpected,
+            evidence=self._evidence.finish(),
+            method=self._far.method,
+            grade=EvidenceGrade.E4,
+            host=self._far.host,
+            note=self._far.note,
+            oversize=tuple(self._oversize),
+        )
+
+
+def _is_worth_reading(file: CopiedFile, there: FarName | None) -> bool:
+    return there is not None and file.kind is there.kind is EntryKind.FILE and there.size == file.size

@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from services.sync_engine.transfer import far_scripts as scripts
 from services.sync_engine.transfer.bandwidth import Bandwidth
 from services.sync_engine.transfer.far_side import FarDigests, FarName, NotLanded
+from services.sync_engine.transfer.path_order import by_path
 from services.sync_engine.transfer.private_folder import private_folder, write_private
 from services.sync_engine.transfer.rsync_failures import RSYNC_FAILURES
 from services.sync_engine.transfer.rsync_send import RsyncSend
+from services.sync_engine.transfer.spilled_list import ListSorter, separated, spill_file
 from services.sync_engine.transfer.ssh_session import SshAccess, SshSession, open_ssh
 from services.sync_engine.transfer.tool_failures import tool_failure
 from services.sync_engine.transfer.tool_process import find_tool
@@ -120,14 +122,15 @@ class RsyncFar:
         said = self._ssh.must("asking for free space", scripts.FREE, [self._root]).strip()
         return int(said) if said.isdigit() else None
 
-    def names(self, folder: bytes) -> Mapping[bytes, FarName]:
+    def names(self, folder: bytes) -> Sequence[FarName]:
         """As `FarSide.names`."""
-        said = self._ssh.must("listing", scripts.NAMES, [self._root, folder])
-        fields = said.split(b"\0")[:-1]
-        return {
-            path: FarName(_KINDS.get(kind), int(size), target if kind == b"l" else None)
-            for kind, size, path, target in zip(*(iter(fields),) * 4, strict=True)
-        }
+        found = ListSorter(FarName, by_path)
+        with spill_file() as listing:
+            self._ssh.must("listing", scripts.NAMES, [self._root, folder], stdout=listing)
+            fields = separated(listing, b"\0")
+            for kind, size, path, target in zip(*(fields,) * 4, strict=True):
+                found.add(FarName(path, _KINDS.get(kind), int(size), target if kind == b"l" else None))
+        return found.finish()
 
     def digests(
         self, folder: bytes, files: Mapping[bytes, int], max_stream_bytes: int, hashed: Callable[[bytes, int], None]
@@ -204,9 +207,9 @@ class RsyncFar:
             for number, file in enumerate(files):
                 name = b"%d" % number
                 place = folder / str(number)
-                write_private(place, file.content)
+                write_private(place, file.pieces())
                 os.utime(place, ns=(file.mtime_ns, file.mtime_ns))
-                entries.append(SourceEntry(name, EntryKind.FILE, len(file.content), file.mtime_ns, 0, 0))
+                entries.append(SourceEntry(name, EntryKind.FILE, file.size, file.mtime_ns, 0, 0))
                 pairs += [incoming + b"/" + name, file.path]
             self._ssh.must("making the incoming folder", scripts.MAKE_FOLDER, [self._root, incoming])
             self._sending(("-t", "--chmod=F666")).send(

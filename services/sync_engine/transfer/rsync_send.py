@@ -44,7 +44,7 @@ class RsyncSend:
         """Into a folder below the root, which must be there. TransferError, TransferStoppedError."""
         with private_folder() as private:
             names = private / "files"
-            write_private(names, b"".join(entry.path + b"\0" for entry in entries))
+            write_private(names, (entry.path + b"\0" for entry in entries))
             meter = _Meter(entries, moved)
             limit = bandwidth.kib_per_second(local_now())
             while not self._once(source, folder, os.fsencode(names), limit, bandwidth, meter):

@@ -5,7 +5,6 @@ Sealing).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import secrets
 from collections.abc import Sequence
@@ -17,6 +16,8 @@ from services.sync_engine.transfer.uncached_read import NotAFileError, hash_unca
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE_MODE = 0o666
+# A manifest grows with the run; the memory for sealing needn't.
+_BLOCK = 256 << 10
 
 
 def seal_files(root: DestinationRoot, files: Sequence[SealedFile]) -> None:
@@ -63,18 +64,19 @@ def _replace(root: DestinationRoot, file: SealedFile) -> None:
 def _write(folder: int, name: bytes, file: SealedFile) -> None:
     descriptor = os.open(name, _CREATE, _NEW_FILE_MODE, dir_fd=folder)
     with open(descriptor, "wb", buffering=0) as stream:
-        remaining = memoryview(file.content)
-        while remaining:
-            remaining = remaining[stream.write(remaining) or 0 :]
+        for piece in file.pieces():
+            remaining = memoryview(piece)
+            while remaining:
+                remaining = remaining[stream.write(remaining) or 0 :]
         os.utime(descriptor, ns=(file.mtime_ns, file.mtime_ns))
         os.fsync(descriptor)
 
 
 def _holds(root: DestinationRoot, file: SealedFile) -> bool:
     try:
-        streamed = hash_uncached(root.fd, file.path, len(file.content))
+        streamed = hash_uncached(root.fd, file.path, file.size, block_bytes=_BLOCK)
     except NotAFileError:
         return False
     except OSError as error:
         raise destination_error(error, "reading back", file.path) from error
-    return streamed.sha256 == hashlib.sha256(file.content).hexdigest()
+    return streamed.sha256 == file.sha256()

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 
 from libs.run_tree.beneath import folder_beneath
 from libs.run_tree.manifest import CACHE_FOLDER, is_changing_file
 from libs.run_tree.run_path import leads_into_run
+from services.sync_engine.transfer.path_order import walk_in_order
+from services.sync_engine.transfer.spilled_list import spilled
 from services.sync_engine.transfer.system_error import shown, source_error
 from services.sync_engine.transfer.transport import EntryKind, FailureKind, SourceEntry, TransferError
 
 
-def scan_run(run_folder: Path, *, of_project: bool = False) -> list[SourceEntry]:
+def scan_run(run_folder: Path, *, of_project: bool = False) -> Sequence[SourceEntry]:
     """Every file, folder and symlink of the run but the changing files, sorted by path. No symlink is followed.
     `of_project`: the folder is a project's own; its runs are left out.
 
@@ -24,17 +25,22 @@ def scan_run(run_folder: Path, *, of_project: bool = False) -> list[SourceEntry]
     folder that can't be listed and for sockets, pipes and devices; SOURCE_CHANGED when a name vanished during the scan.
     """
     root = os.fsencode(run_folder)
-    entries: list[SourceEntry] = []
-    folders = [b""]
-    while folders:
-        for entry in _scan_folder(root, folders.pop()):
+    real_root = os.path.realpath(root)
+    leaving: list[bytes] = []
+
+    def listing(folder: bytes) -> Iterator[SourceEntry]:
+        for entry in _scan_folder(root, folder):
             if of_project and entry.kind is EntryKind.DIRECTORY and leads_into_run(entry.path):
                 continue
-            entries.append(entry)
-            if entry.kind is EntryKind.DIRECTORY:
-                folders.append(entry.path)
-    _refuse_links_out(root, entries)
-    entries.sort(key=attrgetter("path"))
+            if entry.link_target is not None and _leaves(real_root, entry, entry.link_target):
+                leaving.append(entry.path)
+            yield entry
+
+    entries = spilled(SourceEntry, walk_in_order(SourceEntry, listing, lambda entry: entry.kind is EntryKind.DIRECTORY))
+    if leaving:
+        raise TransferError(
+            FailureKind.SYMLINK_LEAVES_RUN, f"{len(leaving)} symlink(s) lead out of the run", sorted(leaving)
+        )
     return entries
 
 
@@ -79,19 +85,6 @@ def _entry(path: bytes, name: os.DirEntry[str], folder: int) -> SourceEntry:
     return SourceEntry(path, kind, size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, target)
 
 
-def _refuse_links_out(root: bytes, entries: Iterable[SourceEntry]) -> None:
-    real_root = os.path.realpath(root)
-    leaving = [
-        entry.path
-        for entry in entries
-        if entry.link_target is not None and _leaves(real_root, entry, entry.link_target)
-    ]
-    if leaving:
-        raise TransferError(
-            FailureKind.SYMLINK_LEAVES_RUN, f"{len(leaving)} symlink(s) lead out of the run", sorted(leaving)
-        )
-
-
 def _leaves(real_root: bytes, entry: SourceEntry, target: bytes) -> bool:
     # An absolute target may point into the run here, but at the destination it would point away from the copy.
     if target.startswith(b"/"):
@@ -116,14 +109,24 @@ class TreeDifference:
 
 def difference(before: Sequence[SourceEntry], after: Sequence[SourceEntry]) -> TreeDifference:
     """Compares kind, size, mtime, ctime, inode and link target of every name."""
-    old = {entry.path: entry for entry in before}
-    new = {entry.path: entry for entry in after}
-    changed = (path for path in old.keys() & new.keys() if _signature(old[path]) != _signature(new[path]))
-    return TreeDifference(
-        added=tuple(sorted(new.keys() - old.keys())),
-        changed=tuple(sorted(changed)),
-        removed=tuple(sorted(old.keys() - new.keys())),
-    )
+    added: list[bytes] = []
+    changed: list[bytes] = []
+    removed: list[bytes] = []
+    old, new = iter(before), iter(after)
+    was, now = next(old, None), next(new, None)
+    while was is not None or now is not None:
+        if now is None or (was is not None and was.path < now.path):
+            assert was is not None
+            removed.append(was.path)
+            was = next(old, None)
+        elif was is None or now.path < was.path:
+            added.append(now.path)
+            now = next(new, None)
+        else:
+            if _signature(was) != _signature(now):
+                changed.append(now.path)
+            was, now = next(old, None), next(new, None)
+    return TreeDifference(tuple(added), tuple(changed), tuple(removed))
 
 
 def _signature(entry: SourceEntry) -> tuple[object, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from services.sync_engine.transfer.private_folder import private_folder, write_private
 from services.sync_engine.transfer.rsync_failures import RSYNC_FAILURES
@@ -57,9 +58,17 @@ class SshSession:
         """How ssh is called."""
         return [self._ssh, "-F", str(self.config)]
 
-    def run(self, script: str, head: Sequence[bytes], items: Sequence[bytes] = (), per: int = 100) -> Finished:
+    def run(
+        self,
+        script: str,
+        head: Sequence[bytes],
+        items: Sequence[bytes] = (),
+        per: int = 100,
+        stdout: IO[bytes] | None = None,
+    ) -> Finished:
         """Runs the script with `head` and up to `per` of the items as arguments, as often as there are items, at least
-        once. The script holds no single quotes. Whatever it ended with is in the answer."""
+        once. The script holds no single quotes. Whatever it ended with is in the answer; what it wrote, in `stdout` if
+        given."""
         assert "'" not in script
         arguments: list[bytes] = []
         for start in range(0, max(len(items), 1), per):
@@ -71,14 +80,21 @@ class SshSession:
             environment=self.environment,
             control=self.control,
             stdin=b"".join(argument + b"\0" for argument in arguments),
+            stdout=stdout,
             most_seconds=self.most_seconds,
         )
 
     def must(
-        self, doing: str, script: str, head: Sequence[bytes], items: Sequence[bytes] = (), per: int = 100
+        self,
+        doing: str,
+        script: str,
+        head: Sequence[bytes],
+        items: Sequence[bytes] = (),
+        per: int = 100,
+        stdout: IO[bytes] | None = None,
     ) -> bytes:
         """As `run`; what the script wrote. TransferError unless it ended well."""
-        done = self.run(script, head, items, per)
+        done = self.run(script, head, items, per, stdout)
         if done.code != 0:
             raise tool_failure(RSYNC_FAILURES, doing, done.code, done.stderr.decode(errors="replace"))
         return done.stdout
@@ -91,7 +107,7 @@ def open_ssh(access: SshAccess, control: TransferControl, most_seconds: float | 
         raise TransferError(FailureKind.CONFIGURATION, f"the key {access.key_path} (ssh_key_path) is not there")
     with private_folder() as folder:
         config = folder / "config"
-        write_private(config, _config(access, folder / "connection").encode())
+        write_private(config, [_config(access, folder / "connection").encode()])
         session = SshSession(config, control, most_seconds)
         command = [*session.command, "-N", "-o", "ControlMaster=yes", FAR]
         log = folder / "log"

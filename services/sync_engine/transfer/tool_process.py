@@ -112,22 +112,26 @@ def run_tool(
     environment: Mapping[str, str],
     control: TransferControl,
     stdin: bytes = b"",
+    stdout: IO[bytes] | None = None,
     most_seconds: float | None = None,
 ) -> Finished:
-    """Waits for the tool's end; whatever it says meanwhile is a sign of life. TransferStoppedError as soon as `control`
+    """Waits for the tool's end; whatever it says meanwhile is a sign of life. With `stdout` what it writes goes there,
+    and isn't in the answer. TransferStoppedError as soon as `control`
     says so; TransferError NETWORK after `most_seconds`. The tool is ended in both cases."""
     control.raise_if_stopped()
     waited = 0.0
-    with ToolProcess(command, environment=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tool:
+    out = subprocess.PIPE if stdout is None else stdout
+    with ToolProcess(command, environment=environment, stdin=subprocess.PIPE, stdout=out) as tool:
         given: bytes | None = stdin
         heard = 0
         while True:
             try:
-                stdout, stderr = tool.process.communicate(given, timeout=LOOK_SECONDS)
-                return Finished(tool.process.returncode, stdout, stderr)
+                written, stderr = tool.process.communicate(given, timeout=LOOK_SECONDS)
+                return Finished(tool.process.returncode, written or b"", stderr)
             except subprocess.TimeoutExpired as unfinished:
                 given = None
                 said = len(unfinished.stdout or b"") + len(unfinished.stderr or b"")
+                said += os.fstat(stdout.fileno()).st_size if stdout is not None else 0
                 if said > heard:
                     heard = said
                     control.alive()

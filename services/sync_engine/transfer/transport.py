@@ -1,19 +1,25 @@
 """What every way to a destination does: the contract between the job engine and its transports, and the data of both.
 
 All of it is synchronous and called from worker threads. Paths are bytes, relative to the run, with "/": names that
-aren't UTF-8 must survive. Every failure of a transport is a `TransferError` whose kind decides what the job does next.
+aren't UTF-8 must survive. Lists of files are sorted by path and may be longer than memory is wide: they are gone
+through, never gathered. Every failure of a transport is a `TransferError` whose kind decides what the job does next.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+import msgspec
+
 from services.sync_engine.transfer.transfer_control import TransferControl
+
+_PIECE = 1 << 20
 
 
 class FailureKind(StrEnum):
@@ -95,8 +101,7 @@ class EntryKind(StrEnum):
     SYMLINK = "symlink"
 
 
-@dataclass(frozen=True, slots=True)
-class SourceEntry:
+class SourceEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One name of a run as a scan saw it. Sizes in bytes; of a symlink the size is its target's length."""
 
     path: bytes
@@ -108,8 +113,7 @@ class SourceEntry:
     link_target: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CopiedFile:
+class CopiedFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One file (or symlink) that a transport brought over: the source's stat signature and the hash of what was read.
 
     Of a symlink `sha256` is the hash of its target's text and `size` that text's length; it belongs in the list of
@@ -151,8 +155,7 @@ class EvidenceGrade(StrEnum):
     E5 = "E5"
 
 
-@dataclass(frozen=True, slots=True)
-class FileEvidence:
+class FileEvidence(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What reading one file back gave."""
 
     path: bytes
@@ -165,8 +168,8 @@ class FileEvidence:
 @dataclass(frozen=True, slots=True)
 class VerifyOutcome:
     """What one reading back of a destination found. Counts are of regular files; symlinks appear in the lists and the
-    evidence only. `unexpected` names files that are there and not expected: reported, not a failure. `oversize` could
-    not be checked: they are larger than what may be downloaded to be read back."""
+    evidence only, which is sorted by path. `unexpected` names files that are there and not expected: reported, not a
+    failure. `oversize` could not be checked: they are larger than what may be downloaded to be read back."""
 
     expected: int
     hashed: int
@@ -174,7 +177,7 @@ class VerifyOutcome:
     missing: tuple[bytes, ...]
     differing: tuple[bytes, ...]
     unexpected: tuple[bytes, ...]
-    evidence: tuple[FileEvidence, ...]
+    evidence: Sequence[FileEvidence]
     method: str
     grade: EvidenceGrade
     host: str
@@ -189,11 +192,31 @@ class VerifyOutcome:
 
 @dataclass(frozen=True, slots=True)
 class SealedFile:
-    """A changing file's final content for the destination; `path` lies below the equipment's folder there."""
+    """A changing file's final content for the destination; `path` lies below the equipment's folder there. Content that
+    grows with the run is a file on this machine, which nobody changes."""
 
     path: bytes
-    content: bytes
+    content: bytes | Path
     mtime_ns: int
+
+    @property
+    def size(self) -> int:
+        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
+
+    def pieces(self) -> Iterator[bytes]:
+        """The content, in blocks."""
+        if isinstance(self.content, bytes):
+            yield self.content
+            return
+        with self.content.open("rb") as file:
+            while piece := file.read(_PIECE):
+                yield piece
+
+    def sha256(self) -> str:
+        digest = hashlib.sha256()
+        for piece in self.pieces():
+            digest.update(piece)
+        return digest.hexdigest()
 
 
 class Transport(Protocol):
@@ -229,14 +252,15 @@ class Transport(Protocol):
         target: PurePosixPath,
         job_id: str,
         attempt: int,
-        landed: Mapping[bytes, Sequence[CopiedFile]],
+        landed: Sequence[CopiedFile],
         before_landing: Callable[[Sequence[CopiedFile]], None],
         control: TransferControl,
         progress: Progress,
     ) -> Sequence[CopiedFile]:
         """Brings every entry to its final name, whole, never replacing what it finds there; sorted by path.
 
-        `landed` is what the job's log says it moved, or was about to move, into place in earlier attempts.
+        `landed` is what the job's log says it moved, or was about to move, into place in earlier attempts; of one path
+        the oldest first.
         `before_landing` is called from one thread at a time with each batch that lies whole and fsynced in the
         incoming folder, and returns when the caller has made the batch durable in its log; an exception from it ends
         the copy. Files that needn't be sent again are in the answer too. Raises TransferError, TransferStoppedError.
@@ -251,9 +275,11 @@ class Transport(Protocol):
         control: TransferControl,
         progress: Progress,
         max_stream_bytes: int | None = None,
+        whole: Sequence[CopiedFile] | None = None,
     ) -> VerifyOutcome:
         """Reads back what the destination holds and compares. A file that could not be checked is a TransferError, or
-        `oversize`, never a pass. `max_stream_bytes` is the largest file to download where nothing else gives its hash;
+        `oversize`, never a pass. `whole`: everything that should be there, where `expected` is a part of it; only what
+        isn't in it is unexpected. `max_stream_bytes` is the largest file to download where nothing else gives its hash;
         None: as configured."""
         ...
 

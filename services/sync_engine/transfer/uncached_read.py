@@ -54,8 +54,10 @@ def open_uncached(folder: int, relative: bytes, expected_size: int) -> int:
     return descriptor
 
 
-def hash_opened(descriptor: int, expected_size: int, on_bytes: Callable[[int], None]) -> Streamed:
-    """Size and SHA-256 of a file that `open_uncached` opened.
+def hash_opened(
+    descriptor: int, expected_size: int, on_bytes: Callable[[int], None], block_bytes: int = BLOCK_BYTES
+) -> Streamed:
+    """Size and SHA-256 of a file that `open_uncached` opened. Large ones are read `block_bytes` at a time.
 
     Of a file that turns out longer than expected, no more than one byte further is sure to be read: its size differs
     and that is enough. `on_bytes` hears of each block of a large file, and may raise to end it. Raises NotAFileError
@@ -66,7 +68,9 @@ def hash_opened(descriptor: int, expected_size: int, on_bytes: Callable[[int], N
             # Opening may be long ago: its neighbours may be large too.
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             return stream_blocks(
-                descriptor, portion=lambda most: most, consume=lambda block, offset: on_bytes(len(block))
+                descriptor,
+                portion=lambda most: min(most, block_bytes),
+                consume=lambda block, offset: on_bytes(len(block)),
             )
         # One byte more than there should be: a file that is longer shows itself.
         content = os.read(descriptor, expected_size + 1)
@@ -78,11 +82,15 @@ def hash_opened(descriptor: int, expected_size: int, on_bytes: Callable[[int], N
 
 
 def hash_uncached(
-    folder: int, relative: bytes, expected_size: int, heard: Callable[[], None] = lambda: None
+    folder: int,
+    relative: bytes,
+    expected_size: int,
+    heard: Callable[[], None] = lambda: None,
+    block_bytes: int = BLOCK_BYTES,
 ) -> Streamed:
     """Size and SHA-256 of one file; `heard` is called for each block of a large one. Errors as above."""
     descriptor = open_uncached(folder, relative, expected_size)
     try:
-        return hash_opened(descriptor, expected_size, lambda count: heard())
+        return hash_opened(descriptor, expected_size, lambda count: heard(), block_bytes)
     finally:
         os.close(descriptor)

@@ -34,8 +34,6 @@ from services.sync_engine.validation.soft_rules import (
     unreadable_folder,
 )
 
-__all__ = ["AuditRules", "ContentScan", "RunAudit", "WalkError", "audit_run", "findings_at"]
-
 
 class WalkError(Exception):
     """A run, or something in it, can't be read, so nothing can be said about it. `path` is relative to `local_root`."""
@@ -79,6 +77,14 @@ def folder_in_root(local_root: Path, relative: str) -> Path:
         raise WalkError(_shown(relative), str(error)) from error
 
 
+@dataclass(slots=True)
+class _Listing:
+    """What a folder holds beside its files, and what is wrong with its names."""
+
+    subfolders: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+
 class _RunWalk:
     def __init__(self, folder: Path, run: RunPath, rules: AuditRules) -> None:
         self._folder = folder
@@ -114,8 +120,12 @@ class _RunWalk:
         while folders:
             folder = folders.pop()
             prefix = f"{identity}/{folder}/" if folder else f"{identity}/"
+            found = _Listing()
+            template = rendered.template_folder(folder)
+            if template is not None:
+                self._looked_at.note(os.fsencode(template))
             try:
-                subfolders, files = self._listing(folder)
+                rendered_here = rendered.among(folder, self._files(folder, found))
             except OSError as error:
                 if not folder and isinstance(error, FileNotFoundError | NotADirectoryError):
                     raise WalkError(_shown(identity), str(error.strerror)) from error
@@ -123,29 +133,27 @@ class _RunWalk:
                     refused = unreadable_folder(str(error.strerror))
                     yield from findings_at(identity, prefix[:-1], OffendingKind.DIRECTORY_SEGMENT, [refused])
                 continue
-            for name in subfolders:
-                yield from findings_at(identity, prefix + name, OffendingKind.DIRECTORY_SEGMENT, check_name(name))
-                folders.append(f"{folder}/{name}" if folder else name)
-            for name in files:
-                yield from findings_at(identity, prefix + name, OffendingKind.FILE_NAME, check_name(name))
-            template = rendered.template_folder(folder)
-            if template is not None:
-                self._looked_at.note(os.fsencode(template))
-            for name in sorted(rendered.among(folder, files)):
+            yield from found.findings
+            folders += [f"{folder}/{name}" if folder else name for name in found.subfolders]
+            for name in sorted(rendered_here):
                 if self._rules.scan.takes(name):
                     yield from self._content(f"{folder}/{name}" if folder else name)
 
-    def _listing(self, folder: str) -> tuple[list[str], list[str]]:
+    def _files(self, folder: str, found: _Listing) -> Iterator[str]:
+        """Names of the folder's files, of which there may be any number; all else of its names goes into `found`."""
         self._note(folder)
-        subfolders: list[str] = []
-        files: list[str] = []
+        above = f"{self._identity}/{folder}" if folder else self._identity
         with names_beneath(self._in_run(folder)) as entries:
             for entry in entries:
-                if not entry.is_dir(follow_symlinks=False):
-                    files.append(entry.name)
-                elif folder or not self._is_apart(entry.name):
-                    subfolders.append(entry.name)
-        return subfolders, files
+                is_folder = entry.is_dir(follow_symlinks=False)
+                if is_folder and not folder and self._is_apart(entry.name):
+                    continue
+                kind = OffendingKind.DIRECTORY_SEGMENT if is_folder else OffendingKind.FILE_NAME
+                found.findings += findings_at(self._identity, f"{above}/{entry.name}", kind, check_name(entry.name))
+                if is_folder:
+                    found.subfolders.append(entry.name)
+                else:
+                    yield entry.name
 
     def _is_apart(self, name: str) -> bool:
         return name == CACHE_FOLDER_NAME or (self._run.is_project and leads_into_run(os.fsencode(name)))

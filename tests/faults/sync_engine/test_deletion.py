@@ -38,7 +38,7 @@ def test_awkward_names_links_and_emptied_folders(run: Path) -> None:
         (run / os.fsdecode(name)).write_bytes(name)
     os.symlink("a.tif", run / "link")
     (run / "kept empty").mkdir()
-    done = delete_files(run, _ticket(run))
+    done = delete_files(run, _ticket(run), lambda: True)
     assert (len(done.files), _why(done)) == (len(names) + 3, {})
     assert [p.name for p in run.iterdir()] == ["kept empty"]
 
@@ -48,7 +48,7 @@ def test_a_folder_that_became_a_symlink_is_not_followed(run: Path, tmp_path: Pat
     elsewhere = tmp_path / "elsewhere"
     (run / "sub").rename(elsewhere)
     os.symlink(elsewhere, run / "sub")
-    done = delete_files(run, ticket)
+    done = delete_files(run, ticket, lambda: True)
     assert [f.path for f in done.files] == [b"a.tif"]
     assert "sub/b.csv" in _why(done)
     assert (elsewhere / "b.csv").read_bytes() == b"1,2\n"
@@ -58,7 +58,7 @@ def test_a_symlink_in_the_place_of_a_file_stays_and_so_does_what_it_leads_to(run
     ticket = _ticket(run)
     (run / "a.tif").rename(tmp_path / "a.tif")
     os.symlink(tmp_path / "a.tif", run / "a.tif")
-    assert _why(delete_files(run, ticket)) == {"a.tif": "a symlink has taken its place"}
+    assert _why(delete_files(run, ticket, lambda: True)) == {"a.tif": "a symlink has taken its place"}
     assert (tmp_path / "a.tif").read_bytes() == b"pixels"
 
 
@@ -67,14 +67,16 @@ def test_a_link_that_leads_elsewhere_now_stays(run: Path) -> None:
     ticket = _ticket(run)
     (run / "link").unlink()
     os.symlink("sub/b.csv", run / "link")
-    assert _why(delete_files(run, ticket)) == {"link": "the symlink leads elsewhere than when it was verified"}
+    assert _why(delete_files(run, ticket, lambda: True)) == {
+        "link": "the symlink leads elsewhere than when it was verified"
+    }
 
 
 def test_a_file_that_is_open_for_writing_stays(run: Path) -> None:
     ticket = _ticket(run)
     with open(run / "a.tif", "r+b"):
-        assert _why(delete_files(run, ticket)) == {"a.tif": "another program has it open for writing"}
-    assert delete_files(run, ticket).files[0].path == b"a.tif"
+        assert _why(delete_files(run, ticket, lambda: True)) == {"a.tif": "another program has it open for writing"}
+    assert delete_files(run, ticket, lambda: True).files[0].path == b"a.tif"
 
 
 def test_the_same_inode_and_times_with_another_content_stay(run: Path) -> None:
@@ -82,7 +84,7 @@ def test_the_same_inode_and_times_with_another_content_stay(run: Path) -> None:
     before = (run / "a.tif").stat()
     (run / "a.tif").write_bytes(b"PIXELS")
     os.utime(run / "a.tif", ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert _why(delete_files(run, ticket)) == {"a.tif": "its content is not what was verified"}
+    assert _why(delete_files(run, ticket, lambda: True)) == {"a.tif": "its content is not what was verified"}
 
 
 def test_a_pipe_a_folder_and_a_name_that_is_gone(run: Path) -> None:
@@ -90,7 +92,7 @@ def test_a_pipe_a_folder_and_a_name_that_is_gone(run: Path) -> None:
     (run / "a.tif").unlink()
     os.mkfifo(run / "a.tif")
     (run / "sub/b.csv").unlink()
-    done = delete_files(run, ticket)
+    done = delete_files(run, ticket, lambda: True)
     assert done.files == []
     assert set(_why(done)) == {"a.tif"}
 
@@ -106,5 +108,14 @@ def test_a_folder_that_lets_nothing_go(run: Path, monkeypatch: pytest.MonkeyPatc
 
     # The tests run as root, whom no permission stops.
     monkeypatch.setattr(os, "unlink", refuse)
-    assert _why(delete_files(run, ticket)) == {"a.tif": "Permission denied"}
+    assert _why(delete_files(run, ticket, lambda: True)) == {"a.tif": "Permission denied"}
     assert hashlib.sha256((run / "a.tif").read_bytes()).hexdigest() == ticket[0].sha256
+
+
+def test_none_goes_any_more_once_it_may_not(run: Path) -> None:
+    ticket = _ticket(run)
+    asked = iter([True, False])
+    done = delete_files(run, ticket, lambda: next(asked))
+    assert [file.path for file in done.files] == [ticket[0].path]
+    assert done.remaining == []
+    assert {file.path for file in _ticket(run)} == {file.path for file in ticket[1:]}

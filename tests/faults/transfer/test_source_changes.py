@@ -25,7 +25,7 @@ def copy_what_was_scanned(carrying: Carrying, change: Callable[[], None]) -> Tra
             target=TARGET,
             job_id="job",
             attempt=1,
-            landed={},
+            landed=(),
             before_landing=carrying.batches.append,
             control=carrying.control,
             progress=carrying.progress,

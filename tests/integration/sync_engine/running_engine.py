@@ -143,11 +143,13 @@ class Engine:
         job: job_pb2.Job = await self.sync.GetJob(sync_service_pb2.GetJobRequest(job_id=job_id))
         return job
 
-    async def until(self, job_id: str, wanted: Callable[[sync_service_pb2.JobUpdate], bool]) -> job_pb2.Job:
+    async def until(
+        self, job_id: str, wanted: Callable[[sync_service_pb2.JobUpdate], bool], patience: float = PATIENCE
+    ) -> job_pb2.Job:
         """Watches a job until an update is what is wanted; fails loudly when none ever is."""
         last: sync_service_pb2.JobUpdate | None = None
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(patience):
                 stream = self.sync.WatchJobs(sync_service_pb2.WatchJobsRequest(job_ids=[job_id]))
                 async for update in stream:
                     last = update
@@ -158,11 +160,11 @@ class Engine:
             raise AssertionError(f"waited in vain; the last update was {last}") from None
         raise AssertionError(f"the stream ended; the last update was {last}")
 
-    async def until_sealed(self, job_id: str) -> job_pb2.Job:
+    async def until_sealed(self, job_id: str, patience: float = PATIENCE) -> job_pb2.Job:
         def ended(update: sync_service_pb2.JobUpdate) -> bool:
             return update.job.sealed or update.job.state == job_pb2.JOB_STATE_FAILED
 
-        job = await self.until(job_id, ended)
+        job = await self.until(job_id, ended, patience)
         assert job.sealed, job
         return job
 
@@ -203,11 +205,11 @@ class Engine:
     async def until_waiting(self, job_id: str, condition: int) -> job_pb2.Job:
         return await self.until(job_id, lambda u: any(w.condition == condition for w in u.job.waiting_on))
 
-    async def bring(self, run: str) -> job_pb2.Job:
+    async def bring(self, run: str, patience: float = PATIENCE) -> job_pb2.Job:
         """Queues a run and waits until it is sealed."""
         answer = await self.enqueue(run)
         assert answer.outcome == QUEUED, answer
-        return await self.until_sealed(answer.job.job_id)
+        return await self.until_sealed(answer.job.job_id, patience)
 
     async def run(self, run: str) -> Any:
         return await self.runs.GetRun(run_service_pb2.GetRunRequest(run=run))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -88,13 +88,9 @@ class Carrying:
         return self.destination / TARGET
 
     @property
-    def landed(self) -> Mapping[bytes, Sequence[CopiedFile]]:
+    def landed(self) -> Sequence[CopiedFile]:
         """What the job's log says was about to be moved into place."""
-        known: dict[bytes, list[CopiedFile]] = {}
-        for batch in self.batches:
-            for file in batch:
-                known.setdefault(file.path, []).append(file)
-        return known
+        return sorted((file for batch in self.batches for file in batch), key=lambda file: file.path)
 
     def copy(self, before_landing: Callable[[Sequence[CopiedFile]], None] | None = None) -> Sequence[CopiedFile]:
         """The next attempt."""

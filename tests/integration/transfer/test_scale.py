@@ -14,15 +14,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.carry import Carried, CarrySpec
+from bench.carry import Carried, CarrySpec, peak_mib
+from labferry.sync.v1 import sync_service_pb2
+from tests.integration.sync_engine.running_engine import new_site, running_engine
 from tests.integration.transfer.far_servers import Sshd, running_sshd
 
 FULL = bool(os.environ.get("LABFERRY_FULL_SIZES"))
-MANY = {"mounted": 10_000, "rclone": 1_200, "rsync_ssh": 3_000}
+MANY = {"rclone": 1_200, "rsync_ssh": 3_000}
 LARGE_BYTES = (4 << 30) if FULL else (5 << 28)
-# What a file costs in memory, beside what a process needs at all: its name, size and hash, and never its content.
-MOST_BYTES_A_FILE = 4096
+FEW, MORE = 2_000, 100_000 if FULL else 20_000
+# Beside what a process needs at all. A list of the files' names, sizes and hashes alone would be 20 MiB and more.
 MOST_MIB = 150
+MOST_GROWTH_MIB = 10
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +61,36 @@ def carried(folder: Path, transport: str, sshd: Sshd) -> Carried:
 @pytest.mark.parametrize("transport", MANY)
 def test_many_small_files(tmp_path: Path, sshd: Sshd, transport: str) -> None:
     count = 100_000 if FULL else MANY[transport]
-    for number in range(count):
-        folder = tmp_path / "run" / f"position{number // 1000}"
-        if number % 1000 == 0:
-            folder.mkdir(parents=True)
-        (folder / f"{number:06}.tif").write_bytes(b"%d" % number)
+    fill(tmp_path / "run", count)
     cost = carried(tmp_path, transport, sshd)
     assert cost.files == count
-    assert max(cost.peak_mib, cost.tool_peak_mib) < MOST_MIB + count * MOST_BYTES_A_FILE / (1 << 20)
+    assert max(cost.peak_mib, cost.tool_peak_mib) < MOST_MIB
+
+
+@pytest.mark.slow
+async def test_an_engine_needs_no_more_memory_for_a_run_of_more_files() -> None:
+    async with new_site() as site:
+        site.equip()
+        async with running_engine(site) as engine:
+            peaks = []
+            for count in (FEW, MORE):
+                run = site.make_run({}, leaf=f"Run_2026-04-17T14-{len(peaks):02}")
+                fill(site.local(run), count)
+                job = await engine.bring(run, patience=600)
+                assert job.file_count == count
+                peaks.append(peak_mib(engine.service.process.pid))
+                evidence = engine.sync.ListEvidence(sync_service_pb2.ListEvidenceRequest(run=run))
+                assert len([file async for file in evidence]) == count
+            assert peak_mib(engine.service.process.pid) - peaks[0] < MOST_GROWTH_MIB
+
+
+def fill(run: Path, count: int) -> None:
+    """Half of the files lie in folders of a thousand, the others in one."""
+    for number in range(count):
+        folder = run / (f"position{number // 1000}" if number % 2 else "all")
+        if number % 1000 < 2:
+            folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"image_t{number:06}_c00_z000.tif").write_bytes(b"%d" % number)
 
 
 @pytest.mark.slow
