@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeVar
 
@@ -118,7 +119,7 @@ class CreationRecord:
         """The same record with this status, written even where it is the default."""
         if status is self.sync_status:
             return self
-        return creation_from_document({**self.raw, "sync_status": status.value})
+        return replace(self, raw={**self.raw, "sync_status": status.value}, sync_status=status)
 
     def with_appended_overrides(self, entries: Sequence[OverrideEntry]) -> CreationRecord:
         """The same record with these entries after its own."""
@@ -186,14 +187,14 @@ def _version(document: Mapping[str, JsonValue]) -> tuple[int, int]:
 
 
 def _choice(document: Mapping[str, JsonValue], key: str, choices: type[_Choice], default: _Choice | None) -> _Choice:
-    value = document.get(key)
     if key not in document:
         if default is None:
             raise CreationUnreadableError(f"creation.json has no {key}.")
         return default
-    for choice in choices:
-        if value == choice.value:
-            return choice
+    value = document[key]
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return choices(value)
     allowed = ", ".join(choices)
     raise CreationUnreadableError(f"creation.json's {key} is {str(value)[:80]!r}; known values are {allowed}.")
 

@@ -43,15 +43,17 @@ def _unique_keys(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     return members
 
 
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique_keys)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def decode_json(content: bytes) -> JsonValue:
     """The document. NotJsonError when it is no JSON, not UTF-8, or could not be written back as it was."""
     try:
-        document: JsonValue = json.loads(
-            content.decode("utf-8"),
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            object_pairs_hook=_unique_keys,
-        )
+        text = content.decode("utf-8")
+        if text.startswith("\ufeff"):
+            raise NotJsonError("it begins with a byte order mark (BOM)")
+        document: JsonValue = _DECODER.decode(text)
     except UnicodeDecodeError as error:
         raise NotJsonError(f"byte {error.start} is not UTF-8") from error
     except RecursionError as error:
@@ -63,6 +65,6 @@ def decode_json(content: bytes) -> JsonValue:
 
 def encode_json(document: Mapping[str, JsonValue]) -> bytes:
     """Compact one-line UTF-8, non-ASCII unescaped, no final newline (FORMATS §1)."""
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = _ENCODER.encode(document)
     # A lone surrogate can't be UTF-8; it came in as an escape and goes out as one.
     return _LONE_SURROGATE.sub(lambda match: f"\\u{ord(match.group()):04x}", text).encode("utf-8")
