@@ -19,8 +19,8 @@ HELD_FOR = 8
 BERLIN = ZoneInfo("Europe/Berlin")
 
 
-class BandwidthConformance(Conforming):
-    """Every remote of rclone is slowed by the same process, so one of them stands for all."""
+class LimitConformance(Conforming):
+    """Over every connection."""
 
     def test_a_limit_that_begins_and_ends_in_the_middle(self, carrying: Carrying) -> None:
         write(carrying.source, b"a", os.urandom(SIZE))
@@ -29,8 +29,14 @@ class BandwidthConformance(Conforming):
         copied = carrying.copy()
         # At 2 MiB/s it would have been more than three; what was told late may count yet.
         assert len(limit.moved) == HELD_FOR and limit.moved[-1] - limit.moved[0] < 2.5 * MIB
+        # At 256 KiB/s the rest would take more than a minute, and be asked for five times a second.
+        assert 0 < len(limit.asked_after) < 150
         assert carrying.progress.bytes == SIZE
         assert carrying.verify(copied).proven
+
+
+class BandwidthConformance(LimitConformance):
+    """Every remote of rclone is told by the same process, so one of them stands for all."""
 
     def test_summer_time_begins_in_the_middle(self, carrying: Carrying) -> None:
         """The window holds from 1 to 2 o'clock, and at 1:59:59 it is three."""
@@ -52,14 +58,17 @@ class ChangingLimit(Bandwidth):
         super().__init__(upload_mbps=1)
         object.__setattr__(self, "progress", progress)
         object.__setattr__(self, "moved", [])
+        object.__setattr__(self, "asked_after", [])
 
     progress: Recorder
     moved: list[int]
+    asked_after: list[int]
 
     def kib_per_second(self, local: datetime) -> int | None:
         if not self.moved and self.progress.bytes < 2 * MIB:
             return 2048
         if len(self.moved) == HELD_FOR:
+            self.asked_after.append(self.progress.bytes)
             return None
         self.moved.append(self.progress.bytes)
         return SLOW_KIB

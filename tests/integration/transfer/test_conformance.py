@@ -16,7 +16,7 @@ from services.sync_engine.transfer.remote_transport import RemoteTransport
 from services.sync_engine.transfer.rsync_far import RsyncPlace
 from services.sync_engine.transfer.tools import RCLONE, RSYNC, SSH, Toolbox
 from services.sync_engine.transfer.transport import Transport
-from tests.integration.transfer.bandwidth_conformance import BandwidthConformance
+from tests.integration.transfer.bandwidth_conformance import BandwidthConformance, LimitConformance
 from tests.integration.transfer.carrying import HOSTILE_NAMES
 from tests.integration.transfer.conformance import TransportConformance
 from tests.integration.transfer.far_servers import Sshd, rclone_serving, running_samba, running_sshd
@@ -50,7 +50,7 @@ class TestRsyncSsh(TransportConformance, BandwidthConformance):
         return RemoteTransport(place, max_stream_bytes=MAX_STREAM, batch_files=self.several_batches // 3)
 
 
-class RcloneConformance(TransportConformance):
+class RcloneConformance(TransportConformance, LimitConformance):
     """`config` is what stands in rclone's configuration for the remote; `{port}` is that of the server."""
 
     config: str
