@@ -57,11 +57,15 @@ class SecretsBackend(StrEnum):
 
 
 class SecretsSettings(SettingsBlock):
-    """`file` absent: <state_dir>/exlab-wizard/secrets.enc. `passphrase_file` absent: sealed until Unseal."""
+    """`file` absent: <state_dir>/exlab-wizard/secrets.enc. `passphrase_file` absent: sealed until Unseal.
+
+    `lease_seconds`: the term of a lease; who holds one and dies has lost it after so long.
+    """
 
     backend: SecretsBackend = SecretsBackend.AUTO
     passphrase_file: Path | None = None
     file: Path | None = None
+    lease_seconds: float = Field(default=60, ge=1, le=3600)
 
 
 class CleanupSettings(SettingsBlock):

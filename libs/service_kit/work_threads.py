@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -40,7 +41,10 @@ class WorkThreads:
         self._closed = False
 
     async def run(self, work: Callable[[], T]) -> T:
-        """What `work` gives or raises. A caller that is cancelled leaves the work going on by itself."""
+        """What `work` gives or raises; it sees the caller's context variables.
+
+        A caller that is cancelled leaves the work going on by itself.
+        """
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[T] = loop.create_future()
         worker = self._idle.pop() if self._idle else _Worker(self._name)
@@ -67,7 +71,8 @@ class WorkThreads:
                 # The loop is closed: nobody waits for the outcome any more.
                 return
 
-        worker.give(do)
+        context = contextvars.copy_context()
+        worker.give(lambda: context.run(do))
         return await outcome
 
     def close(self) -> None:

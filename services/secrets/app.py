@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from libs.event_log.checkpoint_keeper import keeping_checkpoints
@@ -21,6 +21,7 @@ from services.secrets.audit import Audit
 from services.secrets.encrypted_file import EncryptedFile
 from services.secrets.events import EVENT_TYPES
 from services.secrets.key_check import KeyCheck
+from services.secrets.leases import Leases
 from services.secrets.listing import Listing
 from services.secrets.names import LogHistories
 from services.secrets.os_keyring import OsKeyring
@@ -67,18 +68,26 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             await audit.attempts_so_far(),
         )
         listing = Listing(vault, histories, audit, environment.draining, lambda: datetime.now(UTC))
+        leases = Leases(
+            vault,
+            audit,
+            timedelta(seconds=settings.lease_seconds),
+            await audit.leases_left_open(),
+            lambda: datetime.now(UTC),
+        )
         try:
             await unseal_at_start(vault, audit, settings.passphrase_file, environment.logger)
-            yield Composition(
-                services=(
-                    servicer.publish(vault, listing),
-                    publish_event_log(store, EVENT_TYPES, None, environment.draining, checkpoints=checkpoints),
-                ),
-                note_refusal=refused.note,
-                on_serving=health.begin,
-                not_serving=frozenset({servicer.FULL_NAME}) if vault.sealed else frozenset(),
-                collectors=(LogMetrics(store, None),),
-            )
+            async with leases.ending():
+                yield Composition(
+                    services=(
+                        servicer.publish(vault, listing, leases),
+                        publish_event_log(store, EVENT_TYPES, None, environment.draining, checkpoints=checkpoints),
+                    ),
+                    note_refusal=refused.note,
+                    on_serving=health.begin,
+                    not_serving=frozenset({servicer.FULL_NAME}) if vault.sealed else frozenset(),
+                    collectors=(LogMetrics(store, None),),
+                )
         finally:
             await refused.close()
             await health.end()

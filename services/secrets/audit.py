@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -13,6 +14,9 @@ from libs.event_log.store import EventStore, Expected, StreamAppend
 from libs.service_kit.identity import Role
 from services.secrets.events import (
     EVENT_TYPES,
+    LEASE_EXPIRED,
+    LEASE_GRANTED,
+    LEASE_REVOKED,
     PASSPHRASE_CHANGED,
     STORE_INITIALIZED,
     STORE_STREAM,
@@ -34,6 +38,7 @@ class ReadRefusal(StrEnum):
     NOT_ALLOWED = "not_allowed"
     NOT_FOUND = "not_found"
     SEALED = "sealed"
+    LEASE_NOT_LIVE = "lease_not_live"
     UNUSABLE = "unusable"
 
 
@@ -51,6 +56,17 @@ class Asker:
     roles: frozenset[Role]
     correlation_id: str = ""
     on_behalf_of: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLease:
+    """`holder`'s right to read one secret for one piece of work. `granted_ns`: nanoseconds since the epoch."""
+
+    lease_id: str
+    secret: SecretId
+    purpose: str
+    holder: str
+    granted_ns: int
 
 
 SERVICE_ITSELF = Asker("service:secrets", frozenset())
@@ -94,12 +110,42 @@ class Audit:
     async def names_listed(self, by: Asker, service: str) -> None:
         await self._append(STORE_STREAM, facts.SecretNamesListed(service=service), by)
 
-    async def read(self, by: Asker, secret: SecretId) -> None:
-        await self._append(secret.stream, facts.SecretRead(service=secret.service, username=secret.username), by)
-
-    async def read_refused(self, by: Asker, secret: SecretId, cause: ReadRefusal) -> None:
-        fact = facts.SecretReadRefused(service=secret.service, username=secret.username, cause=cause)
+    async def read(self, by: Asker, secret: SecretId, lease_id: str) -> None:
+        fact = facts.SecretRead(service=secret.service, username=secret.username, lease_id=lease_id)
         await self._append(secret.stream, fact, by)
+
+    async def read_refused(self, by: Asker, secret: SecretId, cause: ReadRefusal, lease_id: str) -> None:
+        fact = facts.SecretReadRefused(service=secret.service, username=secret.username, cause=cause, lease_id=lease_id)
+        await self._append(secret.stream, fact, by)
+
+    async def lease_granted(self, by: Asker, secret: SecretId, lease_id: str, purpose: str) -> None:
+        fact = facts.SecretLeaseGranted(
+            service=secret.service, username=secret.username, lease_id=lease_id, purpose=purpose
+        )
+        await self._append(secret.stream, fact, by)
+
+    async def lease_revoked(self, by: Asker, secret: SecretId, lease_id: str, reason: str) -> None:
+        fact = facts.SecretLeaseRevoked(service=secret.service, username=secret.username, lease_id=lease_id)
+        await self._append(secret.stream, fact, by, reason)
+
+    async def lease_expired(self, secret: SecretId, lease_id: str) -> None:
+        fact = facts.SecretLeaseExpired(service=secret.service, username=secret.username, lease_id=lease_id)
+        await self._append(secret.stream, fact, SERVICE_ITSELF)
+
+    async def leases_left_open(self) -> Sequence[OpenLease]:
+        """The leases that this log tells no end of, the oldest first."""
+        granted: dict[str, OpenLease] = {}
+        async for page in self._store.read(types=(LEASE_GRANTED, LEASE_REVOKED, LEASE_EXPIRED)):
+            for event in page:
+                match EVENT_TYPES.decode(event):
+                    case facts.SecretLeaseGranted() as fact:
+                        secret = SecretId(fact.service, fact.username)
+                        granted[fact.lease_id] = OpenLease(
+                            fact.lease_id, secret, fact.purpose, event.actor, event.recorded_ns
+                        )
+                    case facts.SecretLeaseRevoked() | facts.SecretLeaseExpired() as end:
+                        granted.pop(end.lease_id, None)
+        return tuple(granted.values())
 
     async def secret_set(self, by: Asker, secret: SecretId, *, replaced: bool, rotate_by: Timestamp | None) -> None:
         fact = facts.SecretSet(service=secret.service, username=secret.username, replaced=replaced, rotate_by=rotate_by)

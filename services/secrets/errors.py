@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 
 import grpc
@@ -14,6 +15,12 @@ from libs.service_kit.errors import LabferryError, Reason, UnavailableError, ret
 from services.secrets.secret_id import SecretId
 
 DOMAIN = "secrets.labferry"
+
+
+class LeaseEnd(StrEnum):
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
 
 
 def _reason(value: reasons.ErrorReason.ValueType) -> Reason:
@@ -131,6 +138,19 @@ class SecretNotAllowedError(LabferryError):
         super().__init__(
             f"{actor} may not read {secret.username} of {secret.service}",
             metadata={"service": secret.service, "username": secret.username},
+        )
+
+
+class LeaseNotLiveError(LabferryError):
+    """The lease gives no right to what was asked. `end`: how it ended, as far as that is still known."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = _reason(reasons.ERROR_REASON_LEASE_NOT_LIVE)
+
+    def __init__(self, lease_id: str, end: LeaseEnd) -> None:
+        super().__init__(
+            f"there is no live lease {lease_id} of this caller for that",
+            metadata={"lease_id": lease_id, "end": end},
         )
 
 

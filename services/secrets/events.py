@@ -17,6 +17,9 @@ SECRET_SET = "secrets.secret.set.v1"
 SECRET_DELETED = "secrets.secret.deleted.v1"
 SECRET_CHANGE_FAILED = "secrets.secret.change_failed.v1"
 ROTATE_BY_SET = "secrets.secret.rotate_by_set.v1"
+LEASE_GRANTED = "secrets.lease.granted.v1"
+LEASE_REVOKED = "secrets.lease.revoked.v1"
+LEASE_EXPIRED = "secrets.lease.expired.v1"
 
 EVENT_TYPES = EventTypes(
     (
@@ -34,5 +37,8 @@ EVENT_TYPES = EventTypes(
         EventType(SECRET_DELETED, secret_events_pb2.SecretDeleted),
         EventType(SECRET_CHANGE_FAILED, secret_events_pb2.SecretChangeFailed),
         EventType(ROTATE_BY_SET, secret_events_pb2.SecretRotateBySet),
+        EventType(LEASE_GRANTED, secret_events_pb2.SecretLeaseGranted),
+        EventType(LEASE_REVOKED, secret_events_pb2.SecretLeaseRevoked),
+        EventType(LEASE_EXPIRED, secret_events_pb2.SecretLeaseExpired),
     )
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -16,6 +17,8 @@ MAX_VALUE_BYTES = 64 << 10
 MIN_PASSPHRASE_CHARACTERS = 8
 MAX_PASSPHRASE_BYTES = 4 << 10
 MAX_REASON_CHARACTERS = 2000
+MAX_PURPOSE_CHARACTERS = 200
+_LEASE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,62 @@ class DeleteRequest:
     reason: str
 
 
-def get_request(request: pb.GetSecretRequest) -> SecretId:
+@dataclass(frozen=True, slots=True)
+class GetRequest:
+    """`lease_id` empty: without a lease."""
+
+    secret: SecretId
+    lease_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AcquireRequest:
+    secret: SecretId
+    purpose: str
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeRequest:
+    lease_id: str
+    reason: str
+
+
+def get_request(request: pb.GetSecretRequest) -> GetRequest:
     wrong: list[FieldViolation] = []
     secret = _secret_id(request.service, request.username, wrong)
+    if request.lease_id:
+        _lease_id(request.lease_id, wrong)
     _refuse(wrong)
-    return secret
+    return GetRequest(secret, request.lease_id)
+
+
+def acquire_request(request: pb.AcquireLeaseRequest) -> AcquireRequest:
+    wrong: list[FieldViolation] = []
+    secret = _secret_id(request.service, request.username, wrong)
+    if not 1 <= len(request.purpose) <= MAX_PURPOSE_CHARACTERS or not request.purpose.isprintable():
+        wrong.append(FieldViolation("purpose", f"must be 1 to {MAX_PURPOSE_CHARACTERS} printable characters"))
+    _refuse(wrong)
+    return AcquireRequest(secret, request.purpose)
+
+
+def renew_request(request: pb.RenewLeaseRequest) -> str:
+    """The lease's id."""
+    wrong: list[FieldViolation] = []
+    _lease_id(request.lease_id, wrong)
+    _refuse(wrong)
+    return request.lease_id
+
+
+def revoke_request(request: pb.RevokeLeaseRequest, *, is_holder: bool) -> RevokeRequest:
+    wrong: list[FieldViolation] = []
+    _lease_id(request.lease_id, wrong)
+    reason = request.reason.strip()
+    if not reason and not is_holder:
+        wrong.append(FieldViolation("reason", "is required: why is another's lease revoked?"))
+    elif len(reason) > MAX_REASON_CHARACTERS:
+        wrong.append(FieldViolation("reason", f"must have at most {MAX_REASON_CHARACTERS} characters"))
+    _refuse(wrong)
+    return RevokeRequest(request.lease_id, reason)
 
 
 def set_request(request: pb.SetSecretRequest) -> SetRequest:
@@ -132,6 +186,11 @@ def _service(service: str, wrong: list[FieldViolation]) -> str:
             FieldViolation("service", f'must be at most {MAX_NAME_CHARACTERS} printable characters other than "/"')
         )
     return service or DEFAULT_SERVICE
+
+
+def _lease_id(lease_id: str, wrong: list[FieldViolation]) -> None:
+    if not _LEASE_ID.fullmatch(lease_id):
+        wrong.append(FieldViolation("lease_id", "was not given out by this service"))
 
 
 def _rotate_by(request: pb.SetSecretRequest | pb.SetRotateByRequest, wrong: list[FieldViolation]) -> Timestamp | None:

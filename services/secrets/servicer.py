@@ -15,6 +15,7 @@ from libs.service_kit.settings import SecretsBackend
 from services.secrets import requests
 from services.secrets.audit import Asker, PassphraseSource
 from services.secrets.history import Version
+from services.secrets.leases import Leases, LiveLease
 from services.secrets.listing import Listing, Standing
 from services.secrets.names import KnownName
 from services.secrets.vault import Vault
@@ -49,6 +50,11 @@ ROLES = {
     "ListSecrets": OPERATORS,
     "ListSecretVersions": OPERATORS,
     "WatchSecrets": FOLLOWERS,
+    # As of GetSecret: the domain decides, so that each refusal is an event.
+    "AcquireLease": READERS,
+    "RenewLease": READERS,
+    "RevokeLease": READERS,
+    "ListLeases": OPERATORS,
 }
 
 
@@ -58,9 +64,10 @@ def _asker() -> Asker:
 
 
 class SecretsServicer(pb_grpc.SecretsServiceServicer):
-    def __init__(self, vault: Vault, listing: Listing) -> None:
+    def __init__(self, vault: Vault, listing: Listing, leases: Leases) -> None:
         self._vault = vault
         self._listing = listing
+        self._leases = leases
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         return self._status()
@@ -87,8 +94,28 @@ class SecretsServicer(pb_grpc.SecretsServiceServicer):
         return self._status()
 
     async def GetSecret(self, request: pb.GetSecretRequest, context: Context) -> pb.GetSecretResponse:
-        value = await self._vault.read(requests.get_request(request), _asker())
+        wanted, by = requests.get_request(request), _asker()
+        if wanted.lease_id:
+            value = await self._leases.read(wanted.secret, wanted.lease_id, by)
+        else:
+            value = await self._vault.read(wanted.secret, by)
         return pb.GetSecretResponse(value=value.reveal())
+
+    async def AcquireLease(self, request: pb.AcquireLeaseRequest, context: Context) -> pb.Lease:
+        wanted = requests.acquire_request(request)
+        return _lease(await self._leases.acquire(wanted.secret, wanted.purpose, _asker()))
+
+    async def RenewLease(self, request: pb.RenewLeaseRequest, context: Context) -> pb.Lease:
+        return _lease(self._leases.renew(requests.renew_request(request), _asker()))
+
+    async def RevokeLease(self, request: pb.RevokeLeaseRequest, context: Context) -> pb.RevokeLeaseResponse:
+        by = _asker()
+        wanted = requests.revoke_request(request, is_holder=self._leases.is_holder(request.lease_id, by))
+        await self._leases.revoke(wanted.lease_id, wanted.reason, by)
+        return pb.RevokeLeaseResponse()
+
+    async def ListLeases(self, request: pb.ListLeasesRequest, context: Context) -> pb.ListLeasesResponse:
+        return pb.ListLeasesResponse(leases=[_lease(lease) for lease in self._leases.live()])
 
     async def SetSecret(self, request: pb.SetSecretRequest, context: Context) -> pb.SetSecretResponse:
         wanted = requests.set_request(request)
@@ -163,6 +190,20 @@ def _standing(standing: Standing) -> pb.WatchSecretsResponse:
     return message
 
 
-def publish(vault: Vault, listing: Listing) -> PublishedService:
-    servicer = SecretsServicer(vault, listing)
+def _lease(live: LiveLease) -> pb.Lease:
+    lease = live.lease
+    message = pb.Lease(
+        lease_id=lease.lease_id,
+        service=lease.secret.service,
+        username=lease.secret.username,
+        purpose=lease.purpose,
+        holder=lease.holder,
+    )
+    message.grant_time.FromDatetime(live.granted)
+    message.expire_time.FromDatetime(live.expires)
+    return message
+
+
+def publish(vault: Vault, listing: Listing, leases: Leases) -> PublishedService:
+    servicer = SecretsServicer(vault, listing, leases)
     return PublishedService(FULL_NAME, servicer, pb_grpc.add_SecretsServiceServicer_to_server, ROLES)

@@ -123,27 +123,35 @@ class Vault:
             format_version=self._file.version,
         )
 
-    async def read(self, secret: SecretId, by: Asker) -> SecretText:
+    async def read(self, secret: SecretId, by: Asker, lease_id: str = "") -> SecretText:
         """The value, for an identity that may have it. Value and refusal alike are recorded first.
 
         Errors: SecretNotAllowedError, SecretNotFoundError, SealedError, NotInitializedError, and those of an unusable
         store (damaged, unsafe modes, unknown version, no keyring).
         """
+        value = await self._readable(secret, by, lease_id)
+        await self._audit.read(by, secret, lease_id)
+        return value
+
+    async def require_readable(self, secret: SecretId, by: Asker) -> None:
+        """Whether `read` would give a value now; refusals are recorded. Errors as `read`."""
+        await self._readable(secret, by, "")
+
+    async def _readable(self, secret: SecretId, by: Asker, lease_id: str) -> SecretText:
         if not may_read(by.roles, secret):
-            await self._audit.read_refused(by, secret, ReadRefusal.NOT_ALLOWED)
+            await self._audit.read_refused(by, secret, ReadRefusal.NOT_ALLOWED, lease_id)
             raise SecretNotAllowedError(secret, by.actor)
         try:
             value = await self._look_up(secret)
         except (SealedError, NotInitializedError):
-            await self._audit.read_refused(by, secret, ReadRefusal.SEALED)
+            await self._audit.read_refused(by, secret, ReadRefusal.SEALED, lease_id)
             raise
         except LabferryError:
-            await self._audit.read_refused(by, secret, ReadRefusal.UNUSABLE)
+            await self._audit.read_refused(by, secret, ReadRefusal.UNUSABLE, lease_id)
             raise
         if value is None:
-            await self._audit.read_refused(by, secret, ReadRefusal.NOT_FOUND)
+            await self._audit.read_refused(by, secret, ReadRefusal.NOT_FOUND, lease_id)
             raise SecretNotFoundError(secret)
-        await self._audit.read(by, secret)
         return value
 
     async def names_kept(self, service: str) -> NamesKept:

@@ -73,9 +73,7 @@ from services.sync_engine.runs.location import RunLocator
 from services.sync_engine.runs.override_commands import OverrideCommands
 from services.sync_engine.runs.queries import RunQueries
 from services.sync_engine.runs.read_model import RunsProjection, runs_known
-from services.sync_engine.secrets.channel import secrets_channel
-from services.sync_engine.secrets.follow_secrets import following_secrets
-from services.sync_engine.secrets.rotation_dates import RotationDates
+from services.sync_engine.secrets.opened import open_secrets
 from services.sync_engine.staging import servicer as staging_servicer
 from services.sync_engine.staging.ingest_mirror import IngestMirror
 from services.sync_engine.staging.opened import staging
@@ -101,19 +99,18 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
     """Opens the log and the read models, finishes what a crash left undone, and starts the scheduler."""
     settings, logger = environment.settings, environment.logger
     async with AsyncExitStack() as resources:
-        store = await open_event_store(environment.settings.event_log.url, environment.name, environment.state_dir)
+        store = await open_event_store(settings.event_log.url, environment.name, environment.state_dir)
         resources.push_async_callback(store.close)
         refused = RefusedCalls(store, logger)
         resources.push_async_callback(refused.close)
         checkpoints = await resources.enter_async_context(
-            keeping_checkpoints(
-                store, environment.name, environment.state_dir, settings.event_log.checkpoints, environment.logger
-            )
+            keeping_checkpoints(store, environment.name, environment.state_dir, settings.event_log.checkpoints, logger)
         )
         blobs = BlobStore(settings.blobs_of(environment.name))
         spill_into(environment.state_dir)
         shared = settings.event_log.url != SQLITE
         log = EngineLog(store, shared=shared)
+        secrets = await resources.enter_async_context(open_secrets(environment))
         projections = ProjectionRunner(
             store,
             EVENT_TYPES,
@@ -139,7 +136,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             return [p.job for p in await projections.query(lambda c: jobs_where(c, JobFilter(run=run)))]
 
         used = await projections.query(destinations_used)
-        destinations = open_destinations(settings.equipment, used, settings.verify)
+        destinations = open_destinations(settings.equipment, used, settings.verify, secrets.loans.lent)
         await report_missing_tools(destinations, threads, logger)
         watch = DestinationWatch(threads, _now, logger, settings.transfer.stall_timeout)
         resources.push_async_callback(watch.close)
@@ -251,13 +248,11 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             proof=proof,
         )
         lims_projects = KnownLimsProjects()
-        rotation_dates = RotationDates()
-        outside = FromOutside(targets.suspected, lims_projects.matches, rotation_dates.overdue)
+        outside = FromOutside(targets.suspected, lims_projects.matches, secrets.dates.overdue)
         problems = Problems(projections, locator, rules, threads, _now, outside)
         problem_watch = ProblemWatch(problems.query, as_labferry_error, environment.draining, logger)
         await resources.enter_async_context(following_gateway(environment, lims_projects, problem_watch.news))
-        secrets = await resources.enter_async_context(secrets_channel(environment))
-        await resources.enter_async_context(following_secrets(secrets, rotation_dates, problem_watch.news, logger))
+        await resources.enter_async_context(secrets.following(problem_watch.news, projections, scheduler))
         projections.on_applied(lambda _: problem_watch.news())
         resources.push_async_callback(problem_watch.close)
         equipment = equipment_servicer.EquipmentServicer(

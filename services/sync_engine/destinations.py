@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import time
+from functools import partial
 
 from libs.service_kit.equipment_settings import Bandwidth as BandwidthSettings
 from libs.service_kit.equipment_settings import (
@@ -20,24 +22,30 @@ from services.sync_engine.transfer.bandwidth import Bandwidth, BandwidthBrake, B
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.far_side import FarPlace
 from services.sync_engine.transfer.mounted import MountedTransport
+from services.sync_engine.transfer.rclone_daemon import ConfigPassword
 from services.sync_engine.transfer.rclone_place import RclonePlace
 from services.sync_engine.transfer.rclone_remote import RcloneRemote
 from services.sync_engine.transfer.remote_transport import RemoteTransport
 from services.sync_engine.transfer.rsync_far import RsyncPlace
 from services.sync_engine.transfer.ssh_session import SshAccess
 from services.sync_engine.transfer.tools import RCLONE, RSYNC, SSH, Toolbox
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import TransferError, Transport
 
+LendSecret = Callable[[str, TransferControl], AbstractContextManager[str]]
 _DAYS = {day: number for number, day in enumerate(Weekday)}
 
 
 def open_destinations(
-    equipment: Sequence[EquipmentSettings], used_before: Collection[tuple[str, str]], verify: VerifySettings
+    equipment: Sequence[EquipmentSettings],
+    used_before: Collection[tuple[str, str]],
+    verify: VerifySettings,
+    lend: LendSecret,
 ) -> Mapping[str, Sequence[Destination]]:
     """Each equipment's destinations, in the order of the configuration. Touches no disk.
 
     `used_before` holds (equipment, destination) of those that a job was begun to: an empty folder in their place is a
-    mount point without its mount.
+    mount point without its mount. `lend` gives `nas:<EQUIPMENT_ID>` to a transport that needs it.
     """
     boxes = {"rclone": Toolbox((RCLONE,)), "rsync_ssh": Toolbox((RSYNC, SSH))}
     return {
@@ -46,7 +54,13 @@ def open_destinations(
                 d.name,
                 d.required,
                 d.transport.type,
-                _open(d.transport, boxes, (e.id, d.name) in used_before, verify.max_stream_bytes),
+                _open(
+                    d.transport,
+                    boxes,
+                    (e.id, d.name) in used_before,
+                    verify.max_stream_bytes,
+                    partial(lend, f"nas:{e.id}"),
+                ),
             )
             for d in e.all_destinations()
         )
@@ -59,13 +73,14 @@ def _open(
     boxes: Mapping[str, Toolbox],
     used_before: bool,
     max_stream_bytes: int,
+    password: ConfigPassword,
 ) -> Transport:
     bandwidth = _bandwidth(settings.bandwidth)
     match settings:
         case MountedTransportSettings():
             return MountedTransport(settings.path, bandwidth=bandwidth, used_before=used_before)
         case RcloneTransportSettings():
-            remote = RcloneRemote(settings.rclone_remote, settings.rclone_remote_path, settings.rclone_config)
+            remote = RcloneRemote(settings.rclone_remote, settings.rclone_remote_path, settings.rclone_config, password)
             tools = boxes[settings.type]
             place: FarPlace = RclonePlace(remote, tools=tools, bandwidth=bandwidth, used_before=used_before)
         case RsyncSshTransportSettings():

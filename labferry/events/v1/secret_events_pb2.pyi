@@ -151,19 +151,23 @@ class SecretRead(_message.Message):
 
     SERVICE_FIELD_NUMBER: _builtins.int
     USERNAME_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Service of the key, "exlab-wizard" by default."""
     username: _builtins.str
     """Username of the key."""
+    lease_id: _builtins.str
+    """The lease that it is read with. Empty: without one."""
     def __init__(
         self,
         *,
         service: _builtins.str = ...,
         username: _builtins.str = ...,
+        lease_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["service", b"service", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_id", b"lease_id", "service", b"service", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -178,26 +182,124 @@ class SecretReadRefused(_message.Message):
     SERVICE_FIELD_NUMBER: _builtins.int
     USERNAME_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Service of the key."""
     username: _builtins.str
     """Username of the key."""
     cause: _builtins.str
-    """"not_allowed", "not_found", "sealed", or "unusable" for a store that can't be read (damaged, unsafe modes, no keyring)."""
+    """"not_allowed", "not_found", "sealed", "lease_not_live", or "unusable" for a store that can't be read (damaged, unsafe modes, no keyring)."""
+    lease_id: _builtins.str
+    """The lease that it was to be read with. Empty: without one."""
     def __init__(
         self,
         *,
         service: _builtins.str = ...,
         username: _builtins.str = ...,
         cause: _builtins.str = ...,
+        lease_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "service", b"service", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "lease_id", b"lease_id", "service", b"service", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SecretReadRefused: _TypeAlias = SecretReadRefused  # noqa: Y015
+
+@_typing.final
+class SecretLeaseGranted(_message.Message):
+    """secrets.lease.granted.v1: the actor may read one value for one piece of work, from now on until the lease ends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """Service of the key."""
+    username: _builtins.str
+    """Username of the key."""
+    lease_id: _builtins.str
+    """The lease."""
+    purpose: _builtins.str
+    """The piece of work."""
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        username: _builtins.str = ...,
+        lease_id: _builtins.str = ...,
+        purpose: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_id", b"lease_id", "purpose", b"purpose", "service", b"service", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretLeaseGranted: _TypeAlias = SecretLeaseGranted  # noqa: Y015
+
+@_typing.final
+class SecretLeaseRevoked(_message.Message):
+    """secrets.lease.revoked.v1: the actor ended a lease, its own or another's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """Service of the key."""
+    username: _builtins.str
+    """Username of the key."""
+    lease_id: _builtins.str
+    """The lease."""
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        username: _builtins.str = ...,
+        lease_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_id", b"lease_id", "service", b"service", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretLeaseRevoked: _TypeAlias = SecretLeaseRevoked  # noqa: Y015
+
+@_typing.final
+class SecretLeaseExpired(_message.Message):
+    """secrets.lease.expired.v1: nobody renewed a lease in time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """Service of the key."""
+    username: _builtins.str
+    """Username of the key."""
+    lease_id: _builtins.str
+    """The lease."""
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        username: _builtins.str = ...,
+        lease_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_id", b"lease_id", "service", b"service", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretLeaseExpired: _TypeAlias = SecretLeaseExpired  # noqa: Y015
 
 @_typing.final
 class SecretSet(_message.Message):

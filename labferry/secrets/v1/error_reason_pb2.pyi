@@ -48,6 +48,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: too soon after wrong passphrases; nothing was tried. RetryInfo says when."""
     ERROR_REASON_STORE_DOWNGRADED: _ErrorReason.ValueType  # 12
     """FAILED_PRECONDITION: the file has an older version than the one it was upgraded to. Metadata: path, version."""
+    ERROR_REASON_LEASE_NOT_LIVE: _ErrorReason.ValueType  # 13
+    """FAILED_PRECONDITION: the lease has ended, never was, is of another name, or isn't the caller's. Metadata: lease_id, end ("revoked", "expired" or "unknown")."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of SecretsService, in google.rpc.ErrorInfo.reason without the prefix, domain "secrets.labferry"."""
@@ -78,4 +80,6 @@ ERROR_REASON_TOO_MANY_ATTEMPTS: ErrorReason.ValueType  # 11
 """RESOURCE_EXHAUSTED: too soon after wrong passphrases; nothing was tried. RetryInfo says when."""
 ERROR_REASON_STORE_DOWNGRADED: ErrorReason.ValueType  # 12
 """FAILED_PRECONDITION: the file has an older version than the one it was upgraded to. Metadata: path, version."""
+ERROR_REASON_LEASE_NOT_LIVE: ErrorReason.ValueType  # 13
+"""FAILED_PRECONDITION: the lease has ended, never was, is of another name, or isn't the caller's. Metadata: lease_id, end ("revoked", "expired" or "unknown")."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

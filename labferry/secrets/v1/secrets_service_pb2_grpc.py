@@ -101,6 +101,26 @@ class SecretsServiceStub(object):
                 request_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.WatchSecretsRequest.SerializeToString,
                 response_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.WatchSecretsResponse.FromString,
                 _registered_method=True)
+        self.AcquireLease = channel.unary_unary(
+                '/labferry.secrets.v1.SecretsService/AcquireLease',
+                request_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.AcquireLeaseRequest.SerializeToString,
+                response_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.Lease.FromString,
+                _registered_method=True)
+        self.RenewLease = channel.unary_unary(
+                '/labferry.secrets.v1.SecretsService/RenewLease',
+                request_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.RenewLeaseRequest.SerializeToString,
+                response_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.Lease.FromString,
+                _registered_method=True)
+        self.RevokeLease = channel.unary_unary(
+                '/labferry.secrets.v1.SecretsService/RevokeLease',
+                request_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.RevokeLeaseRequest.SerializeToString,
+                response_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.RevokeLeaseResponse.FromString,
+                _registered_method=True)
+        self.ListLeases = channel.unary_unary(
+                '/labferry.secrets.v1.SecretsService/ListLeases',
+                request_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ListLeasesRequest.SerializeToString,
+                response_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ListLeasesResponse.FromString,
+                _registered_method=True)
 
 
 class SecretsServiceServicer(object):
@@ -204,6 +224,35 @@ class SecretsServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AcquireLease(self, request, context):
+        """Grants a lease of one value to a service whose identity may read that name, for one piece of work; GetSecret with it gives the value. Errors as GetSecret. It ends
+        by RevokeLease, or by itself when it isn't renewed in time. It outlives a restart of this service, by one more term at most.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewLease(self, request, context):
+        """Gives a lease a new term. Only to the identity that holds it; FAILED_PRECONDITION for everybody else, and when it has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeLease(self, request, context):
+        """Ends a lease. The identity that holds it, and operators; FAILED_PRECONDITION for everybody else, and when it has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLeases(self, request, context):
+        """Lists the leases that live. Operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SecretsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -271,6 +320,26 @@ def add_SecretsServiceServicer_to_server(servicer, server):
                     servicer.WatchSecrets,
                     request_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.WatchSecretsRequest.FromString,
                     response_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.WatchSecretsResponse.SerializeToString,
+            ),
+            'AcquireLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcquireLease,
+                    request_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.AcquireLeaseRequest.FromString,
+                    response_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.Lease.SerializeToString,
+            ),
+            'RenewLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewLease,
+                    request_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.RenewLeaseRequest.FromString,
+                    response_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.Lease.SerializeToString,
+            ),
+            'RevokeLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeLease,
+                    request_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.RevokeLeaseRequest.FromString,
+                    response_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.RevokeLeaseResponse.SerializeToString,
+            ),
+            'ListLeases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLeases,
+                    request_deserializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ListLeasesRequest.FromString,
+                    response_serializer=labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ListLeasesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -626,6 +695,114 @@ class SecretsService(object):
             '/labferry.secrets.v1.SecretsService/WatchSecrets',
             labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.WatchSecretsRequest.SerializeToString,
             labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.WatchSecretsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcquireLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/labferry.secrets.v1.SecretsService/AcquireLease',
+            labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.AcquireLeaseRequest.SerializeToString,
+            labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.Lease.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/labferry.secrets.v1.SecretsService/RenewLease',
+            labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.RenewLeaseRequest.SerializeToString,
+            labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.Lease.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/labferry.secrets.v1.SecretsService/RevokeLease',
+            labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.RevokeLeaseRequest.SerializeToString,
+            labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.RevokeLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLeases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/labferry.secrets.v1.SecretsService/ListLeases',
+            labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ListLeasesRequest.SerializeToString,
+            labferry_dot_secrets_dot_v1_dot_secrets__service__pb2.ListLeasesResponse.FromString,
             options,
             channel_credentials,
             insecure,

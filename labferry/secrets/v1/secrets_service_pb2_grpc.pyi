@@ -71,6 +71,16 @@ class SecretsServiceStub:
     """Tells whether the store is sealed and which names are to be replaced by when: first as it is, then after each change. Never values. The
     sync engine is told of "lims", "lims:…" and "nas:…" of "exlab-wizard" alone. Ends with UNAVAILABLE when the service ends. Operators and the sync engine.
     """
+    AcquireLease: _grpc.UnaryUnaryMultiCallable[_secrets_service_pb2.AcquireLeaseRequest, _secrets_service_pb2.Lease]
+    """Grants a lease of one value to a service whose identity may read that name, for one piece of work; GetSecret with it gives the value. Errors as GetSecret. It ends
+    by RevokeLease, or by itself when it isn't renewed in time. It outlives a restart of this service, by one more term at most.
+    """
+    RenewLease: _grpc.UnaryUnaryMultiCallable[_secrets_service_pb2.RenewLeaseRequest, _secrets_service_pb2.Lease]
+    """Gives a lease a new term. Only to the identity that holds it; FAILED_PRECONDITION for everybody else, and when it has ended."""
+    RevokeLease: _grpc.UnaryUnaryMultiCallable[_secrets_service_pb2.RevokeLeaseRequest, _secrets_service_pb2.RevokeLeaseResponse]
+    """Ends a lease. The identity that holds it, and operators; FAILED_PRECONDITION for everybody else, and when it has ended."""
+    ListLeases: _grpc.UnaryUnaryMultiCallable[_secrets_service_pb2.ListLeasesRequest, _secrets_service_pb2.ListLeasesResponse]
+    """Lists the leases that live. Operators."""
 
 @_typing.type_check_only
 class SecretsServiceAsyncStub(SecretsServiceStub):
@@ -115,6 +125,16 @@ class SecretsServiceAsyncStub(SecretsServiceStub):
     """Tells whether the store is sealed and which names are to be replaced by when: first as it is, then after each change. Never values. The
     sync engine is told of "lims", "lims:…" and "nas:…" of "exlab-wizard" alone. Ends with UNAVAILABLE when the service ends. Operators and the sync engine.
     """
+    AcquireLease: _aio.UnaryUnaryMultiCallable[_secrets_service_pb2.AcquireLeaseRequest, _secrets_service_pb2.Lease]  # type: ignore[assignment]
+    """Grants a lease of one value to a service whose identity may read that name, for one piece of work; GetSecret with it gives the value. Errors as GetSecret. It ends
+    by RevokeLease, or by itself when it isn't renewed in time. It outlives a restart of this service, by one more term at most.
+    """
+    RenewLease: _aio.UnaryUnaryMultiCallable[_secrets_service_pb2.RenewLeaseRequest, _secrets_service_pb2.Lease]  # type: ignore[assignment]
+    """Gives a lease a new term. Only to the identity that holds it; FAILED_PRECONDITION for everybody else, and when it has ended."""
+    RevokeLease: _aio.UnaryUnaryMultiCallable[_secrets_service_pb2.RevokeLeaseRequest, _secrets_service_pb2.RevokeLeaseResponse]  # type: ignore[assignment]
+    """Ends a lease. The identity that holds it, and operators; FAILED_PRECONDITION for everybody else, and when it has ended."""
+    ListLeases: _aio.UnaryUnaryMultiCallable[_secrets_service_pb2.ListLeasesRequest, _secrets_service_pb2.ListLeasesResponse]  # type: ignore[assignment]
+    """Lists the leases that live. Operators."""
 
 class SecretsServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps the lab's passwords in the OS keyring or in one encrypted file. Each access and each refusal is an event, written
@@ -234,5 +254,39 @@ class SecretsServiceServicer(metaclass=_abc_1.ABCMeta):
         """Tells whether the store is sealed and which names are to be replaced by when: first as it is, then after each change. Never values. The
         sync engine is told of "lims", "lims:…" and "nas:…" of "exlab-wizard" alone. Ends with UNAVAILABLE when the service ends. Operators and the sync engine.
         """
+
+    @_abc_1.abstractmethod
+    def AcquireLease(
+        self,
+        request: _secrets_service_pb2.AcquireLeaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_secrets_service_pb2.Lease, _abc.Awaitable[_secrets_service_pb2.Lease]]:
+        """Grants a lease of one value to a service whose identity may read that name, for one piece of work; GetSecret with it gives the value. Errors as GetSecret. It ends
+        by RevokeLease, or by itself when it isn't renewed in time. It outlives a restart of this service, by one more term at most.
+        """
+
+    @_abc_1.abstractmethod
+    def RenewLease(
+        self,
+        request: _secrets_service_pb2.RenewLeaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_secrets_service_pb2.Lease, _abc.Awaitable[_secrets_service_pb2.Lease]]:
+        """Gives a lease a new term. Only to the identity that holds it; FAILED_PRECONDITION for everybody else, and when it has ended."""
+
+    @_abc_1.abstractmethod
+    def RevokeLease(
+        self,
+        request: _secrets_service_pb2.RevokeLeaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_secrets_service_pb2.RevokeLeaseResponse, _abc.Awaitable[_secrets_service_pb2.RevokeLeaseResponse]]:
+        """Ends a lease. The identity that holds it, and operators; FAILED_PRECONDITION for everybody else, and when it has ended."""
+
+    @_abc_1.abstractmethod
+    def ListLeases(
+        self,
+        request: _secrets_service_pb2.ListLeasesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_secrets_service_pb2.ListLeasesResponse, _abc.Awaitable[_secrets_service_pb2.ListLeasesResponse]]:
+        """Lists the leases that live. Operators."""
 
 def add_SecretsServiceServicer_to_server(servicer: SecretsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

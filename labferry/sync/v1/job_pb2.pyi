@@ -111,6 +111,8 @@ class _FailureKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureKi
     """The run's creation.json could not be read or written."""
     FAILURE_KIND_INTERNAL: _FailureKind.ValueType  # 14
     """A defect of Labferry; the service's log holds the details under the id in the message."""
+    FAILURE_KIND_SECRET_UNAVAILABLE: _FailureKind.ValueType  # 15
+    """A password that the transport needs can't be had from the secrets service now. Never ends a job: it waits with this kind."""
 
 class FailureKind(_FailureKind, metaclass=_FailureKindEnumTypeWrapper):
     """Why an attempt did not succeed."""
@@ -147,6 +149,8 @@ FAILURE_KIND_CREATION_FILE: FailureKind.ValueType  # 13
 """The run's creation.json could not be read or written."""
 FAILURE_KIND_INTERNAL: FailureKind.ValueType  # 14
 """A defect of Labferry; the service's log holds the details under the id in the message."""
+FAILURE_KIND_SECRET_UNAVAILABLE: FailureKind.ValueType  # 15
+"""A password that the transport needs can't be had from the secrets service now. Never ends a job: it waits with this kind."""
 Global___FailureKind: _TypeAlias = FailureKind  # noqa: Y015
 
 class _WaitCondition:
@@ -177,6 +181,8 @@ class _WaitConditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitCon
     """An operator holds every job of the equipment."""
     WAIT_CONDITION_CLEANUP_INTERLOCK: _WaitCondition.ValueType  # 10
     """The data is proven; cleanup of the local data is held back by the interlocks that detail names."""
+    WAIT_CONDITION_SECRETS_UNAVAILABLE: _WaitCondition.ValueType  # 11
+    """The secrets service is sealed, or doesn't answer, and the transport needs a password. It is asked again as soon as it is open. Cleared by an operator."""
 
 class WaitCondition(_WaitCondition, metaclass=_WaitConditionEnumTypeWrapper):
     """What a job waits for."""
@@ -203,6 +209,8 @@ WAIT_CONDITION_EQUIPMENT_PAUSED: WaitCondition.ValueType  # 9
 """An operator holds every job of the equipment."""
 WAIT_CONDITION_CLEANUP_INTERLOCK: WaitCondition.ValueType  # 10
 """The data is proven; cleanup of the local data is held back by the interlocks that detail names."""
+WAIT_CONDITION_SECRETS_UNAVAILABLE: WaitCondition.ValueType  # 11
+"""The secrets service is sealed, or doesn't answer, and the transport needs a password. It is asked again as soon as it is open. Cleared by an operator."""
 Global___WaitCondition: _TypeAlias = WaitCondition  # noqa: Y015
 
 class _ProgressPhase:

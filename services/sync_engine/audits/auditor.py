@@ -13,8 +13,9 @@ from libs.event_log.store import EventStoreError, LeaseLostError
 from libs.service_kit.errors import LabferryError
 from services.sync_engine.audits.read_model import next_to_audit, next_to_scrub
 from services.sync_engine.audits.reading import CopyReading
-from services.sync_engine.jobs.job import PROVEN_STATES
+from services.sync_engine.jobs.job import PROVEN_STATES, Job
 from services.sync_engine.jobs.workbench import Workbench
+from services.sync_engine.secrets.purpose import working_for
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.transfer_control import StopReason, TransferControl, TransferStoppedError
 from services.sync_engine.transfer.transport import TransferError
@@ -171,15 +172,19 @@ class Auditor:
                 return
             lane.control = TransferControl()
             try:
-                if due.scrub:
-                    await self._reading.scrub(job, due.place, lane.control)
-                else:
-                    await self._reading.audit(job, due.place, lane.control, partial(self._is_idle, lane.equipment_id))
+                with working_for(f"audit of job {job.job_id}"):
+                    await self._read(lane, lane.control, job, due)
             except (TransferStoppedError, LeaseLostError):
                 # It gave way, or the job is another engine's; either way it is still due.
                 return
             finally:
                 lane.control = None
+
+    async def _read(self, lane: _Lane, control: TransferControl, job: Job, due: _Due) -> None:
+        if due.scrub:
+            await self._reading.scrub(job, due.place, control)
+        else:
+            await self._reading.audit(job, due.place, control, partial(self._is_idle, lane.equipment_id))
 
     async def _is_away(self, lane: _Lane, place: Destination) -> bool:
         try:

@@ -11,6 +11,7 @@ from libs.service_kit.telemetry import Logger
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.jobs.failure import Failure, failure_of_transfer
 from services.sync_engine.jobs.retry import probe_pause
+from services.sync_engine.secrets.purpose import working_for
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.transport import FailureKind, TransferError
 
@@ -73,7 +74,9 @@ class DestinationWatch:
         key = (equipment_id, destination.name)
         asking = self._looking.get(key)
         if asking is None or asking.done():
-            asking = asyncio.create_task(self._check(destination), name=f"check {equipment_id} {destination.name}")
+            asking = asyncio.create_task(
+                self._check(equipment_id, destination), name=f"check {equipment_id} {destination.name}"
+            )
             self._looking[key] = asking
         try:
             return await asyncio.wait_for(asyncio.shield(asking), self._answer_seconds)
@@ -91,9 +94,10 @@ class DestinationWatch:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _check(self, destination: Destination) -> Failure | None:
+    async def _check(self, equipment_id: str, destination: Destination) -> Failure | None:
         try:
-            await self._threads.run(destination.transport.check)
+            with working_for(f"check of {equipment_id}/{destination.name}"):
+                await self._threads.run(destination.transport.check)
         except TransferError as error:
             if error.kind is not FailureKind.NETWORK:
                 raise

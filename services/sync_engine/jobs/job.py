@@ -40,6 +40,7 @@ class WaitCondition(StrEnum):
     EQUIPMENT_NOT_CONFIGURED = "equipment_not_configured"
     EQUIPMENT_PAUSED = "equipment_paused"
     CLEANUP_INTERLOCK = "cleanup_interlock"
+    SECRETS_UNAVAILABLE = "secrets_unavailable"
 
 
 JOB_STATES = ProtoNames(JobState, job_pb2.JobState, "JOB_STATE")

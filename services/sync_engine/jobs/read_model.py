@@ -159,6 +159,7 @@ _FOR_SOMEBODY = (
     WaitCondition.DESTINATION_FULL,
     WaitCondition.DESTINATION_UNREACHABLE,
     WaitCondition.EQUIPMENT_NOT_CONFIGURED,
+    WaitCondition.SECRETS_UNAVAILABLE,
 )
 
 

@@ -29,6 +29,8 @@ SETTLE = timedelta(seconds=30)
 
 _PROBE_PAUSES = (timedelta(seconds=5), timedelta(seconds=15), timedelta(seconds=60), timedelta(minutes=5))
 _FULL_PAUSES = (timedelta(minutes=1), timedelta(minutes=2), timedelta(minutes=10))
+# The secrets service says itself when it is opened; this is for what else may mend.
+_SECRET_PAUSES = (timedelta(seconds=30), timedelta(minutes=2), timedelta(minutes=10))
 GATE_PAUSE = timedelta(seconds=30)
 """A closed gate opens without an event when somebody renames the offending file: it is looked at again this often."""
 
@@ -78,6 +80,9 @@ def after_failure(job: Job, failure: Failure, now: datetime, jitter: float) -> M
         case FailureKind.DESTINATION_FULL:
             pause = _growing(_FULL_PAUSES, _waited(job, WaitCondition.DESTINATION_FULL, now))
             return waiting(WaitCondition.DESTINATION_FULL, failure.message, now, now + pause, failure)
+        case FailureKind.SECRET_UNAVAILABLE:
+            pause = _growing(_SECRET_PAUSES, _waited(job, WaitCondition.SECRETS_UNAVAILABLE, now))
+            return waiting(WaitCondition.SECRETS_UNAVAILABLE, failure.message, now, now + pause, failure)
         case FailureKind.SOURCE_CHANGED:
             return waiting(WaitCondition.SOURCE_UNSETTLED, failure.message, now, now + SETTLE, failure)
         case _:

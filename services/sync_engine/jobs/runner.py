@@ -20,6 +20,7 @@ from services.sync_engine.jobs.transfer_step import TransferStep
 from services.sync_engine.jobs.verify_step import VerifyStep
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
+from services.sync_engine.secrets.purpose import working_for
 from services.sync_engine.transfer.transfer_control import StopReason
 from services.sync_engine.transfer.transport import FailureKind
 
@@ -42,6 +43,11 @@ class Runner:
         known = await bench.log.job(job_id)
         if known is None:
             return StepEnd(-1)
+        with working_for(f"job {job_id}"):
+            return await self._own_steps(known)
+
+    async def _own_steps(self, known: Job) -> StepEnd:
+        bench, job_id = self._bench, known.job_id
         async with bench.owned.over(job_id, known.equipment_id) as mine:
             if not mine:
                 return StepEnd(known.revision, bench.clock() + ANOTHERS_PAUSE)

@@ -21,6 +21,7 @@ WHO_CAN_CLEAR = {
     WaitCondition.EQUIPMENT_NOT_CONFIGURED: "it",
     WaitCondition.EQUIPMENT_PAUSED: "operator",
     WaitCondition.CLEANUP_INTERLOCK: "operator",
+    WaitCondition.SECRETS_UNAVAILABLE: "operator",
 }
 
 

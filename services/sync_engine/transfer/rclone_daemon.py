@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -31,6 +31,7 @@ _WORKERS = 8
 _IDLE_SECONDS = 20.0
 # Else it keeps an account of every call, and adds all of them up whenever it is asked.
 _ONE_GROUP = {"_group": "labferry"}
+_ENCRYPTED = b"\nRCLONE_ENCRYPT_V0:\n"
 _COUNTED = ("bytes", "checks", "deletes", "listed", "renames", "transfers")
 # WebDAV servers refuse a folder while another call makes it, and rclone makes it again for each file.
 _LOCKED = re.compile(r"\b423\b")
@@ -43,6 +44,17 @@ _OPTIONS = (
 )
 # It would remember each call for a minute.
 _SERVED = ("--rc-no-auth", "--rc-job-expire-duration", "1s", "--rc-job-expire-interval", "1s")
+
+
+ConfigPassword = Callable[[TransferControl], AbstractContextManager[str]]
+"""Lends the password of an encrypted configuration; its end, or the control, ends the loan."""
+
+
+@contextmanager
+def no_config_password(_: TransferControl) -> Iterator[str]:
+    """For those who have none to lend."""
+    raise TransferError(FailureKind.CONFIGURATION, "rclone's configuration is encrypted")
+    yield
 
 
 class RcloneError(Exception):
@@ -60,14 +72,16 @@ class RcloneDaemon:
         self,
         process: ToolProcess,
         command: Sequence[str],
+        environment: Mapping[str, str],
         socket_path: Path,
         control: TransferControl,
         bandwidth: Bandwidth,
         log: Path,
     ) -> None:
-        """`command`: how another rclone with the same configuration is called."""
+        """`command` and `environment`: how another rclone with the same configuration is called."""
         self._process = process
         self._command = command
+        self._environment = environment
         self._socket = socket_path
         self.control = control
         self._bandwidth = bandwidth
@@ -134,7 +148,7 @@ class RcloneDaemon:
         left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
         done = run_tool(
             [*self._command, *arguments],
-            environment=tool_environment(),
+            environment=self._environment,
             control=self.control,
             stdout=out,
             most_seconds=left,
@@ -211,14 +225,23 @@ class _SocketConnection(http.client.HTTPConnection):
 
 
 @contextmanager
-def open_rclone(config: Path | None, control: TransferControl, bandwidth: Bandwidth) -> Iterator[RcloneDaemon]:
-    """Starts rclone with a private copy of its configuration, which it rewrites. TransferError CONFIGURATION when it is
-    missing, or its configuration can't be read."""
+def open_rclone(
+    config: Path | None,
+    control: TransferControl,
+    bandwidth: Bandwidth,
+    config_password: ConfigPassword = no_config_password,
+) -> Iterator[RcloneDaemon]:
+    """Starts rclone with a private copy of its configuration, which it rewrites, and with the password of an encrypted
+    one. TransferError CONFIGURATION when it is missing, or its configuration can't be read; and those of the loan."""
     rclone = find_tool("rclone")
-    environment = tool_environment()
-    with private_folder() as folder:
+    environment, content = tool_environment(), _content(config)
+    # The loan ends after rclone.
+    with ExitStack() as lent, private_folder() as folder:
+        if _ENCRYPTED in content:
+            # The child's environment is as private as a file of ours, and nothing of it is left behind.
+            environment["RCLONE_CONFIG_PASS"] = lent.enter_context(config_password(control))
         copied, address, log = folder / "rclone.conf", folder / "rc", folder / "log"
-        write_private(copied, [_content(config)])
+        write_private(copied, [content])
         again = [rclone, "--config", str(copied), *_OPTIONS]
         command = [*again, "rcd", "--rc-addr", f"unix://{address}", *_SERVED]
         with open(log, "wb") as said, ToolProcess(command, environment=environment, stderr=said) as process:
@@ -230,7 +253,7 @@ def open_rclone(config: Path | None, control: TransferControl, bandwidth: Bandwi
                 if time.monotonic() - began > _START_SECONDS:
                     raise TransferError(FailureKind.CONFIGURATION, "rclone did not start")
                 control.wait(0.01)
-            yield RcloneDaemon(process, again, address, control, bandwidth, log)
+            yield RcloneDaemon(process, again, environment, address, control, bandwidth, log)
 
 
 def _answers(address: Path) -> bool:

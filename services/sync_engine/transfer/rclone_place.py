@@ -27,7 +27,8 @@ class RclonePlace:
     def open(self, control: TransferControl, most_seconds: float | None = None) -> Iterator[RcloneFar]:
         """As `FarPlace.open`."""
         self.tools.require()
-        with open_rclone(self._remote.config, control, self._bandwidth) as daemon:
+        remote = self._remote
+        with open_rclone(remote.config, control, self._bandwidth, remote.config_password) as daemon:
             daemon.end_at(most_seconds)
             if not daemon.must("reading its configuration", "config/get", name=self._remote.name):
                 raise TransferError(

@@ -5,18 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.sync_engine.transfer.rclone_daemon import RcloneDaemon
+from services.sync_engine.transfer.rclone_daemon import ConfigPassword, RcloneDaemon, no_config_password
 
 _MOST_ALIASES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class RcloneRemote:
-    """`name` as rclone's configuration has it; `config` None: rclone's own file."""
+    """`name` as rclone's configuration has it; `config` None: rclone's own file.
+
+    `config_password` lends the password of an encrypted one.
+    """
 
     name: str
     path: str
     config: Path | None = None
+    config_password: ConfigPassword = no_config_password
 
 
 def backend_encoding(daemon: RcloneDaemon, name: str) -> str:

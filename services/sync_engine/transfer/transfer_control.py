@@ -22,6 +22,7 @@ class StopReason(StrEnum):
     EQUIPMENT_PAUSED = "equipment_paused"
     LEASE_LOST = "lease_lost"
     GIVES_WAY = "gives_way"
+    SECRET_LOST = "secret_lost"
 
 
 class TransferStoppedError(Exception):

@@ -39,6 +39,7 @@ class FailureKind(StrEnum):
     SYMLINK_LEAVES_RUN = "symlink_leaves_run"
     CREATION_FILE = "creation_file"
     INTERNAL = "internal"
+    SECRET_UNAVAILABLE = "secret_unavailable"
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,7 +151,7 @@ def _published() -> Sequence[PublishedService]:
         problems_servicer.publish(nothing, nothing, nothing),
         staging_servicer.publish(staging_servicer.StagingServicer("", nothing, nothing)),
         lims_servicer.publish(nothing, nothing),
-        secrets_servicer.publish(nothing, nothing),
+        secrets_servicer.publish(nothing, nothing, nothing),
         log,
     )
 

@@ -43,6 +43,7 @@ from services.sync_engine.runs.creation_projection import CreationFiles
 from services.sync_engine.runs.location import RunLocator
 from services.sync_engine.runs.override_commands import OverrideCommands
 from services.sync_engine.targets.keeper import TargetKeeper
+from services.sync_engine.transfer.rclone_daemon import no_config_password
 from services.sync_engine.validation.finding import Rule
 from services.sync_engine.validation.presync_gate import PreSyncGate
 from services.sync_engine.validation.walk import AuditRules
@@ -141,7 +142,7 @@ async def engine_parts(folder: Path, rules: CleanupRules | None = None) -> Async
     store = MemoryEventStore(service="sync_engine", version="1", clock=clock.nanoseconds)
     log, threads, locator = EngineLog(store), WorkThreads("parts"), RunLocator((equipment,))
     files = CreationFiles(log, DEFAULT_LOCK_TIMEOUT, threads)
-    destinations = open_destinations((equipment,), (), VerifySettings())
+    destinations = open_destinations((equipment,), (), VerifySettings(), lambda _, control: no_config_password(control))
     watch = DestinationWatch(threads, clock, logger, STALL_SECONDS)
 
     async def jobs_of_run(run: str) -> Sequence[Job]:
