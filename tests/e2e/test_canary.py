@@ -20,6 +20,7 @@ from tests.integration.lims_gateway.running_lims import EMAIL, RunningLims, runn
 from tests.integration.secrets.running_service import PASSPHRASE, RunningService, running
 from tests.integration.service_kit.test_metrics import address_of_metrics
 from tests.integration.sync_engine.running_engine import EQUIPMENT, Site, new_site, running_engine
+from tests.integration.sync_engine.test_encrypted_rclone import equip_encrypted
 
 SERVICES = ("secrets", "lims_gateway", "sync_engine")
 
@@ -41,7 +42,7 @@ async def workstation() -> AsyncIterator[Workstation]:
         site = await stack.enter_async_context(new_site())
         lab = site.lab
         lims = await stack.enter_async_context(running_lims(lab.folder, password=canaries[0]))
-        site.equip()
+        equip_encrypted(site, canaries[1])
         lab.write_passphrase()
         lab.settings["secrets"]["passphrase_file"] = str(lab.passphrase_file)
         lab.settings["lims"] = {"endpoint": f"{lims.address}/api/v1", "email": EMAIL}
@@ -55,7 +56,7 @@ async def workstation() -> AsyncIterator[Workstation]:
 
 
 async def store_and_use(services: Mapping[str, RunningService], lims: RunningLims, canaries: Sequence[str]) -> None:
-    """The gateway logs in with one, the engine's identity reads the other."""
+    """The gateway logs in with one; the other is to open rclone's configuration, and the engine's identity reads it."""
     operator = await services["secrets"].secrets()
     await operator.SetSecret(pb.SetSecretRequest(username="lims", value=canaries[0]))
     await operator.SetSecret(pb.SetSecretRequest(username=f"nas:{EQUIPMENT}", value=canaries[1]))

@@ -19,6 +19,7 @@ from tests.golden.scenario import LOG_COPIES, REFUSED_CALLS, Fact, GoldenService
 _LIMS = {"service": DEFAULT_SERVICE, "username": "lims"}
 _NAS = {"service": DEFAULT_SERVICE, "username": "nas:CONFOCAL_01"}
 _LIMS_STREAM, _NAS_STREAM = (f"secret-{name['service']}/{name['username']}" for name in (_LIMS, _NAS))
+_ENGINE = "service:sync_engine"
 _GATEWAY = "service:lims_gateway"
 
 FIRST_RELEASE = Scenario(
@@ -77,6 +78,24 @@ ROTATION = Scenario(
 )
 
 
+LEASES = Scenario(
+    "leases",
+    (
+        Fact(_NAS_STREAM, facts.SecretSet(**_NAS)),
+        Fact(_NAS_STREAM, facts.SecretLeaseGranted(**_NAS, lease_id="1" * 32, purpose="job 7"), actor=_ENGINE),
+        Fact(_NAS_STREAM, facts.SecretRead(**_NAS, lease_id="1" * 32), actor=_ENGINE),
+        Fact(_NAS_STREAM, facts.SecretLeaseRevoked(**_NAS, lease_id="1" * 32), reason="the storage was stolen µ"),
+        Fact(_NAS_STREAM, facts.SecretLeaseGranted(**_NAS, lease_id="2" * 32, purpose="job 8"), actor=_ENGINE),
+        Fact(
+            _NAS_STREAM,
+            facts.SecretReadRefused(**_NAS, cause="lease_not_live", lease_id="1" * 32),
+            actor=_ENGINE,
+        ),
+        Fact(_NAS_STREAM, facts.SecretLeaseExpired(**_NAS, lease_id="2" * 32), actor="service:secrets"),
+    ),
+)
+
+
 async def _state_after(store: SqliteEventStore, event: RecordedEvent) -> Json:
     histories = HistoriesSoFar()
     async for page in store.read(upto=event.position):
@@ -105,7 +124,7 @@ async def _read_models(store: SqliteEventStore, folder: Path) -> Mapping[str, Js
 SECRETS = GoldenService(
     "secrets",
     EVENT_TYPES,
-    (FIRST_RELEASE, Scenario("refused-calls", REFUSED_CALLS), PASSPHRASE_CHANGED, STORE_UPGRADED, ROTATION),
+    (FIRST_RELEASE, Scenario("refused-calls", REFUSED_CALLS), PASSPHRASE_CHANGED, STORE_UPGRADED, ROTATION, LEASES),
     _state_after,
     _read_models,
 )

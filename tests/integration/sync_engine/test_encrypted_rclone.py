@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,11 @@ def encrypt(config: Path, password: str) -> None:
     assert b"RCLONE_ENCRYPT_V0" in config.read_bytes()
 
 
-def equip_encrypted(site: Site, **transport: Any) -> None:
+def equip_encrypted(site: Site, password: str, **transport: Any) -> None:
     """An equipment whose runs go to a folder by rclone, with an encrypted configuration."""
     config = site.lab.folder / "rclone.conf"
     config.write_text("[nas]\ntype = local\n")
-    encrypt(config, PASSWORD)
+    encrypt(config, password)
     site.nas().mkdir(parents=True, exist_ok=True)
     rclone = {"type": "rclone", "rclone_remote": "nas", "rclone_remote_path": str(site.nas())}
     site.equip(
@@ -54,6 +55,15 @@ async def site() -> AsyncIterator[Site]:
         site.lab.write_passphrase()
         site.lab.settings["secrets"].update(passphrase_file=str(site.lab.passphrase_file), lease_seconds=2)
         yield site
+
+
+def commands_running() -> list[bytes]:
+    """The command line of every process that hasn't ended meanwhile."""
+    found = []
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found.append(command.read_bytes())
+    return found
 
 
 async def keep(service: RunningService, password: str) -> None:
@@ -81,7 +91,7 @@ async def purposes(service: RunningService) -> list[str]:
 
 
 async def test_a_job_waits_for_the_secrets_and_goes_on_when_they_are_opened(site: Site) -> None:
-    equip_encrypted(site)
+    equip_encrypted(site, PASSWORD)
     run = site.make_run()
     async with running(site.lab, "secrets") as service, running_engine(site) as engine:
         await keep(service, PASSWORD)
@@ -105,7 +115,7 @@ async def test_a_job_waits_for_the_secrets_and_goes_on_when_they_are_opened(site
 
 
 async def test_a_wrong_password_and_none_fail_at_once_and_say_what_is_wrong(site: Site) -> None:
-    equip_encrypted(site)
+    equip_encrypted(site, PASSWORD)
     run = site.make_run()
     async with running(site.lab, "secrets") as service, running_engine(site) as engine:
         job_id = (await engine.enqueue(run)).job.job_id
@@ -123,7 +133,7 @@ async def test_a_wrong_password_and_none_fail_at_once_and_say_what_is_wrong(site
 
 
 async def test_a_lease_that_is_revoked_ends_the_transfer_and_one_of_a_killed_engine_ends_by_itself(site: Site) -> None:
-    equip_encrypted(site, bandwidth={"upload_mbps": 1})
+    equip_encrypted(site, PASSWORD, bandwidth={"upload_mbps": 1})
     run = site.make_run({"large": b"x" * 4_000_000})
     async with running(site.lab, "secrets") as service:
         await keep(service, PASSWORD)
@@ -132,6 +142,9 @@ async def test_a_lease_that_is_revoked_ends_the_transfer_and_one_of_a_killed_eng
         job_id = (await engine.enqueue(run)).job.job_id
         await engine.until_copying(job_id)
         (lease,) = [lease for lease in await live_leases(service) if lease.purpose == f"job {job_id}"]
+        commands = commands_running()
+        assert any(b"rcd" in command.split(b"\0") for command in commands)
+        assert not [command for command in commands if PASSWORD.encode() in command]
         # Longer than its term: it is renewed as long as the work goes on.
         async with asyncio.timeout(PATIENCE):
             while (await live_leases(service))[0].expire_time.seconds < lease.expire_time.seconds + 3:

@@ -37,6 +37,7 @@ MEANINGS = {
     "rclone-source-changes": FailureKind.HASH_MISMATCH,
     "rclone-usage": FailureKind.CONFIGURATION,
     "rclone-webdav-wrong-password": FailureKind.AUTHENTICATION,
+    "rclone-wrong-configuration-password": FailureKind.AUTHENTICATION,
     "rclone-wrong-key": FailureKind.AUTHENTICATION,
     "rclone-wrong-password": FailureKind.AUTHENTICATION,
 }
