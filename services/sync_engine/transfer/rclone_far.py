@@ -16,6 +16,7 @@ import msgspec
 
 from services.sync_engine.transfer.far_side import FarDigests, FarName, NotLanded
 from services.sync_engine.transfer.incoming import INCOMING
+from services.sync_engine.transfer.opened_source import DESCRIPTORS
 from services.sync_engine.transfer.path_order import by_path
 from services.sync_engine.transfer.present import Different, differing_error
 from services.sync_engine.transfer.private_folder import private_folder, write_private
@@ -25,6 +26,7 @@ from services.sync_engine.transfer.rclone_hashing import RcloneHashing
 from services.sync_engine.transfer.rclone_names import altered_names, as_listed
 from services.sync_engine.transfer.rclone_probe import try_names
 from services.sync_engine.transfer.rclone_remote import RcloneRemote, backend_encoding
+from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.spilled_list import ListSorter, separated, spill_file
 from services.sync_engine.transfer.tool_failures import tool_failure
 from services.sync_engine.transfer.transport import (
@@ -177,8 +179,10 @@ class RcloneFar:
     def send(
         self, source: bytes, batch: bytes, entries: Sequence[SourceEntry], moved: Callable[[int, bytes], None]
     ) -> None:
-        """As `FarSide.send`."""
-        local = {"type": "local", "_root": source.decode(), "encoding": "Raw"}
+        """As `FarSide.send`. rclone is given each file by its open descriptor: what has the name by then doesn't
+        matter."""
+        files = SourceFiles(source)
+        opened = {"type": "local", "_root": DESCRIPTORS, "encoding": "Raw", "copy_links": "true"}
         current = entries[0].path
         left = sum(entry.size for entry in entries)
 
@@ -192,17 +196,20 @@ class RcloneFar:
         def copy(entry: SourceEntry) -> None:
             nonlocal current
             current = entry.path
-            name = entry.path.decode()
-            self._daemon.told(
-                "sending",
-                "operations/copyfile",
-                [entry.path],
-                srcFs=local,
-                srcRemote=name,
-                dstFs=self._fs,
-                dstRemote=f"{batch.decode()}/{name}",
-                _config=_FRESH,
-            )
+            descriptor = files.open(entry)
+            try:
+                self._daemon.told(
+                    "sending",
+                    "operations/copyfile",
+                    [entry.path],
+                    srcFs=opened,
+                    srcRemote=str(descriptor),
+                    dstFs=self._fs,
+                    dstRemote=f"{batch.decode()}/{entry.path.decode()}",
+                    _config=_FRESH,
+                )
+            finally:
+                os.close(descriptor)
 
         self._daemon.attend(entries, copy, handled)
         handled(left)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from services.sync_engine.transfer import far_scripts as scripts
 from services.sync_engine.transfer.bandwidth import Bandwidth
 from services.sync_engine.transfer.far_side import FarDigests, FarName, NotLanded
+from services.sync_engine.transfer.opened_source import opened_folder
 from services.sync_engine.transfer.path_order import by_path
 from services.sync_engine.transfer.private_folder import private_folder, write_private
 from services.sync_engine.transfer.rsync_failures import RSYNC_FAILURES
@@ -156,7 +157,8 @@ class RsyncFar:
         self._ssh.must("making the incoming folder", scripts.MAKE_FOLDER, [self._root, batch])
         sending = self._sending(("-lt", "--partial-dir=" + os.fsdecode(self._partial(batch))))
         try:
-            sending.send(source, batch, entries, moved, self._bandwidth)
+            with opened_folder(source) as run:
+                sending.send(run, batch, entries, moved, self._bandwidth)
         except TransferError as failure:
             # The far rsync can die of a full disk before its words come through.
             free = self.free_bytes() if failure.kind is FailureKind.NETWORK else None
@@ -192,7 +194,8 @@ class RsyncFar:
         """As `FarSide.settle_folders`."""
         self._ssh.must("making the run's folder", scripts.MAKE_FOLDER, [self._root, target])
         if folders:
-            self._sending(("-dt",)).send(source, target, folders, lambda nbytes, path: None, self._bandwidth)
+            with opened_folder(source) as run:
+                self._sending(("-dt",)).send(run, target, folders, lambda nbytes, path: None, self._bandwidth)
         self._ssh.must("syncing", scripts.SYNC, [self._root, target])
 
     def move(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
