@@ -20,6 +20,7 @@ from libs.run_tree.beneath import (
     names_beneath,
     remove_tree_beneath,
 )
+from libs.run_tree.creation_errors import CreationError
 from libs.run_tree.creation_json import creation_path, write_first_creation
 from libs.run_tree.equipment_record import EquipmentRecord, note_equipment
 from libs.run_tree.find_runs import find_projects
@@ -152,14 +153,17 @@ class AdoptRun:
     def _finish(self, run: RunPath) -> None:
         """Gives a staged run its final name. Does nothing when that was done already."""
         staged, final = self._places(run)
-        if not is_taken_beneath(staged):
-            return
-        with folder_beneath(final.parent) as folder:
-            try:
+        try:
+            if not is_taken_beneath(staged):
+                return
+            with folder_beneath(final.parent) as folder:
                 rename_noreplace(folder, os.fsencode(staged.name), folder, os.fsencode(final.name))
-            except FileExistsError as error:
-                raise RunExistsError(f"{final} appeared meanwhile; the copy stays at {staged}") from error
-            sync_open_folder(folder)
+                sync_open_folder(folder)
+        except FileExistsError as error:
+            raise RunExistsError(f"{final} appeared meanwhile; the copy stays at {staged}") from error
+        except OSError as error:
+            detail = f"the run is adopted, but its copy must stay at {staged} for now: {error.strerror}"
+            raise SourceUnreadableError(detail, metadata={"path": str(staged), "detail": detail}) from error
 
     def _discard(self, run: RunPath) -> None:
         remove_tree_beneath(self._places(run)[0])
@@ -169,9 +173,10 @@ class AdoptRun:
     ) -> _Prepared:
         try:
             return self._copy(adoption, equipment, source, control)
-        except TransferError as error:
-            metadata = {"path": adoption.source_folder, "detail": error.message}
-            raise SourceUnreadableError(f"{adoption.source_folder}: {error.message}", metadata=metadata) from error
+        except (TransferError, CreationError, OSError) as error:
+            detail = str(error.strerror) if isinstance(error, OSError) else error.message
+            metadata = {"path": adoption.source_folder, "detail": detail}
+            raise SourceUnreadableError(f"{adoption.source_folder}: {detail}", metadata=metadata) from error
 
     def _copy(
         self, adoption: Adoption, equipment: EquipmentSettings, source: Path, control: TransferControl

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.integration.sync_engine.running_engine import creation_document
 
 CANARY = b"canary-7f3a"
-"""In the content of every file there; found elsewhere, it was read."""
+"""In the content of every file there, and in the name of one; found elsewhere, it was read."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,15 @@ class Canary:
             cache.mkdir(parents=True)
             (folder / run / "a.tif").write_bytes(CANARY)
             (folder / run / "notes.md").write_bytes(CANARY + b" {{ leftover }}")
+            (folder / run / f"{CANARY.decode()}.txt").write_bytes(CANARY)
             (cache / "creation.json").write_text(
                 json.dumps(creation_document(created_by=CANARY.decode())), encoding="utf-8"
             )
+        return cls.of(folder)
+
+    @classmethod
+    def of(cls, folder: Path) -> Canary:
+        """What lies there already."""
         return cls(folder, _tree(folder))
 
     def assert_untouched(self) -> None:
@@ -38,8 +44,9 @@ class Canary:
 
     @staticmethod
     def traces_below(*folders: Path) -> list[str]:
-        """Files that hold what only the tree holds; symlinks are not followed."""
-        return [name for folder in folders for name, (content, _) in _tree(folder).items() if CANARY in content]
+        """Files that hold, or are called, what only the tree holds; symlinks are not followed."""
+        trees = [_tree(folder) for folder in folders]
+        return [n for tree in trees for n, (content, _) in tree.items() if CANARY in content or CANARY.decode() in n]
 
 
 def _tree(folder: Path) -> dict[str, tuple[bytes, int]]:

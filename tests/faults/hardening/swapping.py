@@ -6,7 +6,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _AT_FDCWD = -100
@@ -22,14 +22,15 @@ def exchange(one: Path, other: Path) -> None:
 
 @contextmanager
 def swapping(folder: Path, target: Path) -> Iterator[None]:
-    """Its own again at the end. The other one of the two names lies beside it meanwhile."""
+    """Its own again at the end, unless somebody deleted it. The other one of the two lies beside it meanwhile."""
     link, ending = folder.with_name("swapped"), threading.Event()
     link.symlink_to(target)
 
     def swap() -> None:
-        while not ending.is_set():
-            exchange(folder, link)
-            exchange(folder, link)
+        with suppress(FileNotFoundError):
+            while not ending.is_set():
+                exchange(folder, link)
+                exchange(folder, link)
 
     thread = threading.Thread(target=swap)
     thread.start()
