@@ -16,7 +16,6 @@ import msgspec
 
 from services.sync_engine.transfer.far_side import FarDigests, FarName, NotLanded
 from services.sync_engine.transfer.incoming import INCOMING
-from services.sync_engine.transfer.opened_source import DESCRIPTORS
 from services.sync_engine.transfer.path_order import by_path
 from services.sync_engine.transfer.present import Different, differing_error
 from services.sync_engine.transfer.private_folder import private_folder, write_private
@@ -26,6 +25,7 @@ from services.sync_engine.transfer.rclone_hashing import RcloneHashing
 from services.sync_engine.transfer.rclone_names import altered_names, as_listed
 from services.sync_engine.transfer.rclone_probe import try_names
 from services.sync_engine.transfer.rclone_remote import RcloneRemote, backend_encoding
+from services.sync_engine.transfer.rclone_send import send_files
 from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.spilled_list import ListSorter, separated, spill_file
 from services.sync_engine.transfer.tool_failures import tool_failure
@@ -41,7 +41,6 @@ from services.sync_engine.transfer.transport import (
 
 # Two seconds is FAT's step, the coarsest that still tells files of a run apart.
 _COARSEST_MTIME_NS = 2_000_000_000
-_FRESH = {"NoCheckDest": True}
 _NEVER_OVER = {"IgnoreExisting": True}
 # With several listings at once, 1.75's SMB backend dials within a context that has ended, and waits longer each time:
 # 7 folders took more than a minute instead of 0.2 s.
@@ -179,40 +178,8 @@ class RcloneFar:
     def send(
         self, source: bytes, batch: bytes, entries: Sequence[SourceEntry], moved: Callable[[int, bytes], None]
     ) -> None:
-        """As `FarSide.send`. rclone is given each file by its open descriptor: what has the name by then doesn't
-        matter."""
-        files = SourceFiles(source)
-        opened = {"type": "local", "_root": DESCRIPTORS, "encoding": "Raw", "copy_links": "true"}
-        current = entries[0].path
-        left = sum(entry.size for entry in entries)
-
-        def handled(nbytes: int) -> None:
-            # rclone counts what it sends again, too.
-            nonlocal left
-            counted = min(nbytes, left)
-            left -= counted
-            moved(counted, current)
-
-        def copy(entry: SourceEntry) -> None:
-            nonlocal current
-            current = entry.path
-            descriptor = files.open(entry)
-            try:
-                self._daemon.told(
-                    "sending",
-                    "operations/copyfile",
-                    [entry.path],
-                    srcFs=opened,
-                    srcRemote=str(descriptor),
-                    dstFs=self._fs,
-                    dstRemote=f"{batch.decode()}/{entry.path.decode()}",
-                    _config=_FRESH,
-                )
-            finally:
-                os.close(descriptor)
-
-        self._daemon.attend(entries, copy, handled)
-        handled(left)
+        """As `FarSide.send`."""
+        send_files(self._daemon, SourceFiles(source), self._fs, batch, entries, moved)
 
     def land(
         self, batch: bytes, target: bytes, files: Sequence[CopiedFile], spoiled: Sequence[bytes]

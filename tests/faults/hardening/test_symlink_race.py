@@ -21,6 +21,8 @@ from tests.faults.hardening.canary import CANARY, Canary
 from tests.faults.hardening.swapping import swapping
 from tests.integration.sync_engine.running_engine import EQUIPMENT, PROJECT, Engine, Site, new_site, running_engine
 from tests.integration.sync_engine.staging_site import VERIFIED, looks, push, stage, until_state
+from tests.integration.sync_engine.test_far_transports import rclone, rsync_ssh, sshd  # noqa: F401 -- a fixture
+from tests.integration.transfer.far_servers import Sshd
 
 pytestmark = pytest.mark.slow
 
@@ -158,27 +160,25 @@ async def until_cleaned(client: Client, call: Callable[[], Awaitable[Any]]) -> N
             return
 
 
-@pytest.mark.parametrize("depth", [1, 3])
-async def test_nothing_beside_the_staging_root(depth: int) -> None:
+@pytest.mark.parametrize("swapped", ["project", "run"])
+async def test_nothing_beside_the_staging_root(swapped: str) -> None:
     async with new_site() as site:
         site.equip()
         root = stage(site)
         site.lab.settings["nas_cleanup"] = CLEANED
-        pushed = [push(site, FILES, leaf=leaf) for leaf in LEAVES[:2]]
-        run, swapped = pushed[0].run, {1: "project", 3: "run"}[depth]
+        pushed = push(site, FILES)
+        run = pushed.run
         canary = Canary.at(site.lab.folder / "outside", *below_swapped([run], swapped))
         client = Client(site)
         async with running_engine(site) as engine:
-            for one in pushed:
-                one.finish()
+            pushed.finish()
             with swapping(swapped_folder(root, run, swapped), canary.folder):
                 await looks(engine)
                 await client.settled(engine.problems.QueryProblems(problem_service_pb2.QueryProblemsRequest()))
                 await until_at_rest(engine)
-            for one in pushed:
-                await client.settled(engine.sync.EnqueueRun(sync_service_pb2.EnqueueRunRequest(run=one.run)))
-                done = await until_state(engine, one.run, VERIFIED)
-                await engine.until_sealed(done.job_ids[0])
+            await client.settled(engine.sync.EnqueueRun(sync_service_pb2.EnqueueRunRequest(run=run)))
+            done = await until_state(engine, run, VERIFIED)
+            await engine.until_sealed(done.job_ids[0])
             clear = staging.ClearStagedRunsRequest(runs=[run], reason="because")
             with swapping(swapped_folder(root, run, swapped), canary.folder):
                 for _ in range(TRIES):
@@ -188,6 +188,29 @@ async def test_nothing_beside_the_staging_root(depth: int) -> None:
         canary.assert_untouched()
         assert canary.traces_below(site.nas(), root) == []
         client.assert_heard_nothing_of(CANARY)
+
+
+@pytest.mark.parametrize(
+    ("transport", "swapped"), [(rclone, "subfolder"), (rsync_ssh, "run"), (rsync_ssh, "subfolder")]
+)
+async def test_a_foreign_tool_is_led_nowhere_either(sshd: Sshd, transport: Any, swapped: str) -> None:  # noqa: F811
+    """rsync alone follows what is swapped within the run; what it then brings is never called verified."""
+    async with new_site() as site:
+        site.equip(destinations=[{"name": "far", "transport": transport(site, sshd)}])
+        runs = [site.make_run(FILES, leaf=leaf) for leaf in LEAVES]
+        canary = Canary.at(site.lab.folder / "outside", *below_swapped(runs, swapped))
+        client = Client(site)
+        async with running_engine(site) as engine:
+            for run in runs:
+                with swapping(swapped_folder(site.local_root, run, swapped), canary.folder):
+                    await client.settled(engine.sync.EnqueueRun(sync_service_pb2.EnqueueRunRequest(run=run)))
+                    await until_at_rest(engine)
+            jobs = (await engine.sync.ListJobs(sync_service_pb2.ListJobsRequest(page_size=100))).jobs
+        canary.assert_untouched()
+        verified = [site.at_nas(job.run) for job in jobs if job.state == job_pb2.JOB_STATE_VERIFIED]
+        assert canary.traces_below(*verified) == []
+        if (transport, swapped) != (rsync_ssh, "subfolder"):
+            assert canary.traces_below(site.nas()) == []
 
 
 async def until_at_rest(engine: Engine) -> None:

@@ -1,0 +1,57 @@
+"""One list of files through rclone, with its progress. It is given each file by its open descriptor, so that it doesn't
+matter what has the name by then.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from services.sync_engine.transfer.opened_source import DESCRIPTORS
+from services.sync_engine.transfer.rclone_daemon import RcloneDaemon
+from services.sync_engine.transfer.source_file import SourceFiles
+from services.sync_engine.transfer.transport import SourceEntry
+
+_OPENED = {"type": "local", "_root": DESCRIPTORS, "encoding": "Raw", "copy_links": "true"}
+_FRESH = {"NoCheckDest": True}
+
+
+def send_files(
+    daemon: RcloneDaemon,
+    source: SourceFiles,
+    fs: str,
+    folder: bytes,
+    entries: Sequence[SourceEntry],
+    moved: Callable[[int, bytes], None],
+) -> None:
+    """Into a folder of the remote `fs`. TransferError, TransferStoppedError."""
+    current = entries[0].path
+    left = sum(entry.size for entry in entries)
+
+    def handled(nbytes: int) -> None:
+        # rclone counts what it sends again, too.
+        nonlocal left
+        counted = min(nbytes, left)
+        left -= counted
+        moved(counted, current)
+
+    def copy(entry: SourceEntry) -> None:
+        nonlocal current
+        current = entry.path
+        descriptor = source.open(entry)
+        try:
+            daemon.told(
+                "sending",
+                "operations/copyfile",
+                [entry.path],
+                srcFs=_OPENED,
+                srcRemote=str(descriptor),
+                dstFs=fs,
+                dstRemote=f"{folder.decode()}/{entry.path.decode()}",
+                _config=_FRESH,
+            )
+        finally:
+            os.close(descriptor)
+
+    daemon.attend(entries, copy, handled)
+    handled(left)
