@@ -18,6 +18,7 @@ from pathlib import Path
 
 _PIECE = 1 << 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_MOST_AT_ONCE = 1 << 20
 _FOLDERS_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
 
 
@@ -55,12 +56,22 @@ def read_plain_file(path: Path) -> bytes:
 
 def read_in_folder(folder: int, path: Path) -> bytes:
     """As `read_plain_file`, of the file that has the path's last name in an open folder."""
-    with open_in_folder(folder, path) as stream:
-        return stream.read()
+    descriptor = _open_plain(folder, path)
+    try:
+        content = os.read(descriptor, _MOST_AT_ONCE)
+        while more := os.read(descriptor, _MOST_AT_ONCE):
+            content += more
+        return content
+    finally:
+        os.close(descriptor)
 
 
 def open_in_folder(folder: int, path: Path) -> BufferedReader:
     """As `read_in_folder`, for content that may be long."""
+    return open(_open_plain(folder, path), "rb")
+
+
+def _open_plain(folder: int, path: Path) -> int:
     try:
         # O_NONBLOCK: opening a named pipe must not wait for a writer.
         descriptor = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
@@ -71,7 +82,7 @@ def open_in_folder(folder: int, path: Path) -> BufferedReader:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise NotAPlainFileError(errno.EINVAL, "is no plain file", str(path))
-    return open(descriptor, "rb")
+    return descriptor
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int) -> None:

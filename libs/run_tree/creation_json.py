@@ -6,6 +6,7 @@ needs no lock: files are replaced atomically.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from libs.run_tree.atomic_file import create_in_folder, read_in_folder, write_in_folder
-from libs.run_tree.beneath import folder_beneath, is_folder_beneath, status_beneath
+from libs.run_tree.beneath import Place, folder_beneath, is_folder_beneath, status_beneath
 from libs.run_tree.creation_errors import (
     CreationError,
     CreationExistsError,
@@ -32,6 +33,8 @@ from libs.run_tree.creation_record import (
 from libs.run_tree.json_value import encode_json
 from libs.run_tree.record_lock import DEFAULT_LOCK_TIMEOUT, record_lock
 
+_CACHE = b"/.exlab-wizard"
+_NAME = Path("creation.json")
 # The wizard's own mode for cache files.
 _NEW_FILE_MODE = 0o600
 
@@ -48,6 +51,20 @@ def read_creation(path: Path) -> CreationRecord:
             return _read(folder, path)
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def read_creation_of(folder: Place) -> CreationRecord:
+    """The record of the run or project in this folder; as `read_creation`, for those who read very many."""
+    try:
+        with folder_beneath(os.fsencode(folder) + _CACHE) as cache:
+            content = read_in_folder(cache, _NAME)
+    except OSError as error:
+        raise _unreadable(creation_path(Path(os.fsdecode(folder))), error) from error
+    try:
+        return parse_creation(content)
+    except CreationError as error:
+        error.path = creation_path(Path(os.fsdecode(folder)))
+        raise
 
 
 def mutate_creation(

@@ -45,12 +45,17 @@ class RunKind(StrEnum):
     @staticmethod
     def of_leaf(leaf: str) -> RunKind | None:
         """The kind that a folder name tells; None when the folder is no run."""
-        return next((kind for kind in RunKind if leaf.startswith(kind.leaf_prefix)), None)
+        if leaf.startswith("Run_"):
+            return RunKind.EXPERIMENTAL
+        return RunKind.TEST if leaf.startswith("TestRun_") else None
 
     @staticmethod
     def of_group(group: str) -> RunKind | None:
         """The kind that a project's subfolder holds; None for any other folder."""
-        return next((kind for kind in RunKind if kind.group == group), None)
+        return _OF_GROUP.get(group)
+
+
+_OF_GROUP = {kind.group: kind for kind in RunKind}
 
 
 def leads_into_run(path: bytes) -> bool:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from libs.run_tree.atomic_file import read_in_folder
 from libs.run_tree.beneath import (
+    Place,
     SymlinkOnTheWayError,
     folder_beneath,
     names_beneath,
     real_place,
 )
 from libs.run_tree.creation_errors import CreationError, CreationMissingError
-from libs.run_tree.creation_json import creation_path, read_creation
+from libs.run_tree.creation_json import read_creation_of
 from libs.run_tree.creation_record import CreationRecord
 from libs.run_tree.find_runs import CACHE_FOLDER_NAME
 from libs.run_tree.readme_fields import README_FIELDS_NAME, ReadmeFieldsError, parse_readme_fields
@@ -33,6 +34,8 @@ from services.sync_engine.validation.soft_rules import (
     unreadable_creation,
     unreadable_folder,
 )
+
+_CACHED = tuple(f"/{CACHE_FOLDER_NAME}{name}".encode() for name in ("", "/creation.json", f"/{README_FIELDS_NAME}"))
 
 
 class WalkError(Exception):
@@ -95,10 +98,9 @@ class _RunWalk:
         self._looked_at = LookedAt()
 
     def audit(self) -> RunAudit:
-        self._note(CACHE_FOLDER_NAME)
-        self._note(f"{CACHE_FOLDER_NAME}/creation.json")
-        self._note(f"{CACHE_FOLDER_NAME}/{README_FIELDS_NAME}")
-        creation, about_creation = creation_in(self._folder)
+        for cached in _CACHED:
+            self._looked_at.note(self._place + cached)
+        creation, about_creation = creation_in(self._place)
         below = self._below(RenderedFiles(creation))
         if self._run.is_project:
             # What is wrong with the folder itself is said by `audit_project`, and by `names_above` of each of its runs.
@@ -148,8 +150,9 @@ class _RunWalk:
                 is_folder = entry.is_dir(follow_symlinks=False)
                 if is_folder and not folder and self._is_apart(entry.name):
                     continue
-                kind = OffendingKind.DIRECTORY_SEGMENT if is_folder else OffendingKind.FILE_NAME
-                found.findings += findings_at(self._identity, f"{above}/{entry.name}", kind, check_name(entry.name))
+                if wrong := check_name(entry.name):
+                    kind = OffendingKind.DIRECTORY_SEGMENT if is_folder else OffendingKind.FILE_NAME
+                    found.findings += findings_at(self._identity, f"{above}/{entry.name}", kind, wrong)
                 if is_folder:
                     found.subfolders.append(entry.name)
                 else:
@@ -178,10 +181,10 @@ class _RunWalk:
         self._looked_at.note(self._in_run(relative))
 
 
-def creation_in(folder: Path) -> tuple[CreationRecord | None, list[RuleMatch]]:
+def creation_in(folder: Place) -> tuple[CreationRecord | None, list[RuleMatch]]:
     """A run's or project's creation.json, and what is wrong with it."""
     try:
-        return read_creation(creation_path(folder)), []
+        return read_creation_of(folder), []
     except CreationMissingError:
         return None, [ORPHAN]
     except CreationError as error:
