@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -50,3 +51,9 @@ def run_tools(steps: Sequence[Sequence[Sequence[str]]], environment: dict[str, s
             cpu += used.ru_utime + used.ru_stime
             peak = max(peak, used.ru_maxrss)
     return Sample(time.perf_counter() - began, {"cpu_s": cpu, "peak_mib": peak / 1024})
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
