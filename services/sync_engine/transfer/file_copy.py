@@ -172,9 +172,9 @@ class FileCopier:
         target = self._source.read_link(entry)
         name = self._incoming.new_name()
         try:
-            with self._incoming.folder_of(name) as (folder, number):
-                os.symlink(target, number, dir_fd=folder)
-                os.utime(number, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
+            folder, number = self._incoming.folder_of(name)
+            os.symlink(target, number, dir_fd=folder)
+            os.utime(number, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
         except OSError as error:
             raise destination_error(error, "making the symlink", entry.path) from error
         self._progress.advance(1, entry.size, entry.path)

@@ -8,12 +8,10 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from libs.run_tree.beneath import folder_beneath, open_beneath
+from libs.run_tree.beneath import open_beneath
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.system_error import destination_error
 from services.sync_engine.transfer.transport import TransferError
@@ -36,6 +34,7 @@ class IncomingFolder:
         self.path = os.fsencode(incoming_folder(job_id, attempt))
         self._numbers = itertools.count()
         self._own = threading.local()
+        self._subfolders: dict[bytes, int] = {}
         if root.status(self.path) is not None:
             remove_tree(root, self.path)
         root.ensure_folder(self.path)
@@ -50,21 +49,21 @@ class IncomingFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self.fd)
+        for descriptor in (*self._subfolders.values(), self.fd):
+            os.close(descriptor)
         # What ended the attempt is what matters; leftovers are swept by the next one.
         with contextlib.suppress(TransferError):
             remove_tree(self._root, self.path)
 
-    @contextmanager
-    def folder_of(self, name: bytes) -> Iterator[tuple[int, bytes]]:
-        """The open folder that a new name lies in, and its last part there. OSError."""
+    def folder_of(self, name: bytes) -> tuple[int, bytes]:
+        """The folder that a new name lies in, which is open as long as this one, and its last part there."""
         subfolder, _, number = name.rpartition(b"/")
-        with folder_beneath(subfolder, dir_fd=self.fd) as folder:
-            yield folder, number
+        return self._subfolders[subfolder], number
 
     def open(self, name: bytes, flags: int, mode: int) -> int:
-        """As `os.open`, of a new name. OSError."""
-        return open_beneath(name, flags, mode, dir_fd=self.fd)
+        """As `os.open`, of a new name; a symlink is not followed. OSError."""
+        folder, number = self.folder_of(name)
+        return os.open(number, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=folder)
 
     def new_name(self) -> bytes:
         """A name that nothing here has; names of the run never appear here. Any thread may ask."""
@@ -74,6 +73,7 @@ class IncomingFolder:
             subfolder = b"%d" % next(self._numbers)
             try:
                 os.mkdir(subfolder, dir_fd=self.fd)
+                self._subfolders[subfolder] = open_beneath(subfolder, os.O_RDONLY | os.O_DIRECTORY, dir_fd=self.fd)
             except OSError as error:
                 raise destination_error(error, "making an incoming folder") from error
             self._own.subfolder = subfolder

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.file_copy import WholeFile
@@ -35,30 +34,44 @@ class Landing:
         self._target = target
         self._replaceable = replaceable
         self._renames_exclusively = True
+        self._opened: tuple[bytes, int] | None = None
 
     def land(self, files: Sequence[WholeFile]) -> None:
         """Raises TransferError; DESTINATION_FILE_DIFFERS names every file of the batch that met a different one."""
         self._root.refuse_if_gone()
-        differing: list[Different] = []
-        for file in files:
-            place = self._target + b"/" + file.copied.path
-            self._root.ensure_folder(place.rpartition(b"/")[0])
-            if file.copied.path in self._replaceable:
-                self._put_aside(place, file.copied.path)
-            if not self._move(file, place):
-                different = difference_from(self._root, self._target, file.copied)
-                if different is not None:
-                    differing.append(different)
+        try:
+            differing = [different for file in files if (different := self._land(file)) is not None]
+        finally:
+            self._close_folder()
         if differing:
             raise differing_error(differing)
 
+    def _land(self, file: WholeFile) -> Different | None:
+        place = self._target + b"/" + file.copied.path
+        self._root.ensure_folder(place.rpartition(b"/")[0])
+        if file.copied.path in self._replaceable:
+            self._put_aside(place, file.copied.path)
+        return None if self._move(file, place) else difference_from(self._root, self._target, file.copied)
+
+    def _folder_of(self, place: bytes) -> tuple[int, bytes]:
+        """The open folder that a name lies in, and its last part there. Files of a batch mostly follow on each other in
+        one folder, which stays open until another comes. OSError."""
+        folder, _, name = place.rpartition(b"/")
+        if self._opened is None or self._opened[0] != folder:
+            self._close_folder()
+            self._opened = folder, self._root.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        return self._opened[1], name
+
+    def _close_folder(self) -> None:
+        if self._opened is not None:
+            os.close(self._opened[1])
+            self._opened = None
+
     def _put_aside(self, place: bytes, path: bytes) -> None:
         try:
-            with (
-                self._root.folder_of(place) as (folder, name),
-                self._incoming.folder_of(self._incoming.new_name()) as (aside, kept),
-            ):
-                os.rename(name, kept, src_dir_fd=folder, dst_dir_fd=aside)
+            folder, name = self._folder_of(place)
+            aside, kept = self._incoming.folder_of(self._incoming.new_name())
+            os.rename(name, kept, src_dir_fd=folder, dst_dir_fd=aside)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -69,8 +82,7 @@ class Landing:
         try:
             if self._renames_exclusively:
                 try:
-                    with self._ends(file, place) as (whole, number, folder, name):
-                        rename_noreplace(whole, number, folder, name)
+                    rename_noreplace(*self._incoming.folder_of(file.incoming_name), *self._folder_of(place))
                     return True
                 except OSError as error:
                     if error.errno not in _NO_EXCLUSIVE_RENAME:
@@ -89,21 +101,15 @@ class Landing:
         return True
 
     def _link(self, file: WholeFile, place: bytes) -> None:
-        with self._ends(file, place) as (whole, number, folder, name):
-            try:
-                os.link(number, name, src_dir_fd=whole, dst_dir_fd=folder, follow_symlinks=False)
-            except OSError as error:
-                if error.errno in _NO_LINKS:
-                    raise TransferError(
-                        FailureKind.CONFIGURATION,
-                        "the destination can move a file into place neither by an exclusive rename nor by a link",
-                        [file.copied.path],
-                    ) from error
-                raise
-            os.unlink(number, dir_fd=whole)
-
-    @contextmanager
-    def _ends(self, file: WholeFile, place: bytes) -> Iterator[tuple[int, bytes, int, bytes]]:
-        """The open folders, and the names in them, that the file is moved between."""
-        with self._incoming.folder_of(file.incoming_name) as source, self._root.folder_of(place) as target:
-            yield *source, *target
+        (whole, number), (folder, name) = self._incoming.folder_of(file.incoming_name), self._folder_of(place)
+        try:
+            os.link(number, name, src_dir_fd=whole, dst_dir_fd=folder, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in _NO_LINKS:
+                raise TransferError(
+                    FailureKind.CONFIGURATION,
+                    "the destination can move a file into place neither by an exclusive rename nor by a link",
+                    [file.copied.path],
+                ) from error
+            raise
+        os.unlink(number, dir_fd=whole)
