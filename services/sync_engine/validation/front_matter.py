@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import yaml
 
+from services.sync_engine.validation.bounded_yaml import compose_yaml
+
 _MOST_LINES = 200
 _FENCE = "---"
-_KEY_LINE = re.compile(r"(?P<indent> *)(?:- +)*(?P<key>[^\s:#][^:#]*):(?:\s|$)")
+_KEY_LINE = re.compile(r"(?P<indent> *+)(?:- ++)*+(?P<key>[^\s:#][^:#]*+):(?:\s|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +35,12 @@ def front_matter_problem(markdown: str) -> str | None:
     if end is None:
         return f"The front matter is not closed within {_MOST_LINES} lines."
     try:
-        yaml.compose("\n".join(lines[1:end]), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" in line {where.line + 2}" if where is not None else ""
+        compose_yaml("\n".join(lines[1:end]))
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 2}" if error.problem_mark is not None else ""
         return f"The front matter is not YAML{line}."
+    except yaml.YAMLError as error:
+        return f"The front matter can't be read: {error}."
     return None
 
 
@@ -55,8 +58,8 @@ def front_matter_pieces(markdown: str) -> list[FrontMatterPiece]:
         return []
     block = "\n".join(lines[1:end])
     try:
-        node = yaml.compose(block, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError):
+        node = compose_yaml(block)
+    except yaml.YAMLError:
         return list(_pieces_by_line(lines[1:end]))
     return [] if node is None else list(_pieces_of(node, (), block, set()))
 

@@ -14,7 +14,8 @@ from libs.run_tree.run_path import RunKind, RunPath, is_reserved_device_name
 from services.sync_engine.validation.finding import Rule
 
 _PLACEHOLDER = re.compile(r"<[A-Za-z_][A-Za-z0-9_]*>")
-_JINJA = re.compile(r"\{\{[^}]*\}\}|\{%[^%]*%\}")
+_JINJA_EXPRESSION = re.compile(r"\{\{[^}]*+(\}\})?")
+_JINJA_STATEMENT = re.compile(r"\{%[^%]*+%\}")
 # Without one of these no rule but that of reserved names can fire: most names are settled with one look.
 _SUSPICIOUS = re.compile(r"[<>:\"/\\|?*{\x00-\x1f]|[. ]\Z")
 _ILLEGAL = frozenset('<>:"/\\|?*') | {chr(code) for code in range(32)}
@@ -45,8 +46,26 @@ def check_text(text: str, where: str) -> list[RuleMatch]:
         for token in _distinct(_PLACEHOLDER.findall(text))
     ] + [
         RuleMatch(Rule.LEFTOVER_JINJA_MARKER, token, f"The {where} holds the leftover template marker {token}.")
-        for token in _distinct(_JINJA.findall(text))
+        for token in _distinct(jinja_markers(text))
     ]
+
+
+def jinja_markers(text: str) -> Iterator[str]:
+    r"""What `\{\{[^}]*\}\}|\{%[^%]*%\}` finds, in one pass: that looks at all that follows anew from each of a million
+    braces."""
+    expression, statement = _next_expression(text, 0), _JINJA_STATEMENT.search(text)
+    while first := min(filter(None, (expression, statement)), key=re.Match.start, default=None):
+        yield first[0]
+        place = first.end()
+        if expression is not None and expression.start() < place:
+            expression = _next_expression(text, place)
+        if statement is not None and statement.start() < place:
+            statement = _JINJA_STATEMENT.search(text, place)
+
+
+def _next_expression(text: str, place: int) -> re.Match[str] | None:
+    # One that has no end is passed over whole: none that begins in it has another.
+    return next((found for found in _JINJA_EXPRESSION.finditer(text, place) if found[1]), None)
 
 
 def _illegal_characters(name: str) -> Iterator[RuleMatch]:

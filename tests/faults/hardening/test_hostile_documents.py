@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from libs.run_tree.creation_errors import CreationUnreadableError
 from libs.run_tree.creation_record import parse_creation
 from libs.service_kit.config import ConfigurationError, load_configuration
+from services.sync_engine.validation.content_scan import scan_text
+from services.sync_engine.validation.finding import Rule
 from services.sync_engine.validation.front_matter import front_matter_pieces, front_matter_problem
 
 ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -52,6 +56,42 @@ def test_front_matter(text: str) -> None:
     front_matter_problem(markdown)
     pieces = front_matter_pieces(markdown)
     assert sum(len(piece.text) for piece in pieces) <= 2 * len(markdown)
+
+
+COSTLY = {
+    "brackets": "[" * 5000 + "]" * 5000,
+    "braces": "{a: " * 3000,
+    "brackets behind a key": "a: " + "[" * 5000,
+    "a hundred thousand values": "a: [" + "x, " * 100_000 + "]",
+    "anchors": "&a " * 5000,
+    "questions": "? " * 7000,
+    "dashes without an end": "- " * 7000 + "x",
+    "dashes that are no YAML": "- " * 7000 + "{{ x }} y: 'z",
+}
+MOST_TOKENS = 20_000
+"""More than two a character of the longest front matter that is composed can't be."""
+
+
+@pytest.mark.parametrize("text", COSTLY.values(), ids=COSTLY.keys())
+def test_front_matter_costs_no_more_than_its_length(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its work is counted: with each token the scanner looks at every beginning of what may still become a key."""
+    looked_at = 0
+    look = yaml.SafeLoader.stale_possible_simple_keys
+
+    def counting(loader: Any) -> None:
+        nonlocal looked_at
+        looked_at += len(loader.possible_simple_keys) + 1
+        look(loader)
+
+    monkeypatch.setattr(yaml.SafeLoader, "stale_possible_simple_keys", counting)
+    matches = scan_text("README.md", f"---\n{text}\n---\n")
+    assert Rule.MALFORMED_YAML_FRONT_MATTER in {match.rule for match in matches}
+    assert looked_at < 40 * MOST_TOKENS
+
+
+def test_a_marker_in_a_front_matter_that_is_too_much_is_still_found() -> None:
+    matches = scan_text("README.md", f"---\na: {'[' * 5000}\nlabel: <name>\n---\n")
+    assert {match.rule for match in matches} == {Rule.MALFORMED_YAML_FRONT_MATTER, Rule.UNRESOLVED_PLACEHOLDER_TOKEN}
 
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from libs.run_tree.run_path import RunKind, RunPath
 from services.sync_engine.validation.finding import Rule
-from services.sync_engine.validation.rules import check_mode, check_name, check_text
+from services.sync_engine.validation.rules import check_mode, check_name, check_text, jinja_markers
 
 
 def fired(name: str, rule: Rule) -> list[str | None]:
@@ -117,3 +121,13 @@ def test_disagreeing_signs_are_named(group: str, leaf: str, kind: RunKind | None
     assert match is not None
     assert match.rule is Rule.MODE_PREFIX_MISMATCH
     assert all(words in match.detail for words in said)
+
+
+@given(st.lists(st.sampled_from(["{", "}", "%", "x", "{{", "}}", "{%", "%}"]), max_size=14).map("".join))
+def test_template_markers_are_those_of_the_expression(text: str) -> None:
+    assert list(jinja_markers(text)) == re.findall(r"\{\{[^}]*\}\}|\{%[^%]*%\}", text)
+
+
+@pytest.mark.parametrize("text", ["{{" * 500_000, "{{ x " * 300_000 + "}", "{{}" * 200_000, "{% {{ " * 200_000])
+def test_a_million_braces_are_looked_at_once(text: str) -> None:
+    assert check_text(text, "content") == []
