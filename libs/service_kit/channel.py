@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from libs.service_kit.renewed_channel import RenewedChannel
 from libs.service_kit.tls_settings import TlsSettings
 from libs.service_kit.transport_security import TlsFilesWatch, ca_credentials, certificate_credentials
 
+_LOGGER = logging.getLogger(__name__)
 _OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -87,5 +89,18 @@ def open_channel(address: str, token: Callable[[], str] | None, tls: TlsSettings
 
     if tls.client_ca is None:
         return opened(ca_credentials(tls))
-    watch = TlsFilesWatch(tls, lambda _: None)
+    watch = TlsFilesWatch(tls, _TlsProblemLog())
     return RenewedChannel(lambda: opened(certificate_credentials(watch.present)), lambda: watch.renewed() is not None)
+
+
+class _TlsProblemLog:
+    """Files that were renewed and can't be taken up: said once, though looked at with each call."""
+
+    def __init__(self) -> None:
+        self._said = ""
+
+    def __call__(self, problem: str) -> None:
+        if problem != self._said:
+            self._said = problem
+            # By the standard library's logger, since those who call from a terminal have no other.
+            _LOGGER.warning("the earlier certificate counts: %s", problem)

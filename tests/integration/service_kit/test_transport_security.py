@@ -156,12 +156,24 @@ async def test_a_renewed_certificate_is_taken_without_a_restart(lab: Lab) -> Non
         assert (await after.GetStatus(pb.GetStatusRequest())).initialized
 
 
-async def test_a_caller_takes_its_renewed_certificate_up_with_its_next_call(lab: Lab) -> None:
+async def test_a_caller_takes_its_renewed_certificate_up_with_its_next_call(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
     async with running(lab, "secrets") as service:
         tls = with_certificate(lab, "stranger.lab")
         caller = await stub(service, tls)
         assert await status_code(caller.GetStatus(pb.GetStatusRequest())) is grpc.StatusCode.UNAUTHENTICATED
+        # Half a renewal: the certificate without its key. The old pair is used on, and that is said once.
+        kept = tls.key.read_bytes()
         issue(lab.folder / "ca", ["monitoring.lab"], DAY, tls.certificate.parent)
+        renewed = tls.key.read_bytes()
+        tls.key.write_bytes(kept)
+        for _ in range(2):
+            assert await status_code(caller.GetStatus(pb.GetStatusRequest())) is grpc.StatusCode.UNAUTHENTICATED
+        assert [r.getMessage() for r in caplog.records if "earlier certificate" in r.getMessage()] == [
+            f"the earlier certificate counts: {tls.key} does not belong to {tls.certificate}"
+        ]
+        tls.key.write_bytes(renewed)
         assert (await caller.GetStatus(pb.GetStatusRequest())).initialized
         assert await status_code(caller.Seal(pb.SealRequest())) is grpc.StatusCode.PERMISSION_DENIED
 
