@@ -72,8 +72,8 @@ async def _of_service(service: ServiceName, channel: grpc.aio.Channel, settings:
             stub = secrets_service_pb2_grpc.SecretsServiceStub(channel)
             status = await stub.GetStatus(secrets_service_pb2.GetStatusRequest(), timeout=_ANSWER_SECONDS)
             said = "sealed: labferry secret unseal" if status.sealed else "open"
-            checks.append(Check("secrets", not status.sealed, said))
-            if not status.sealed:
+            checks.append(Check("secrets", not status.sealed and not status.problem, status.problem or said))
+            if not status.sealed and not status.problem:
                 checks += await _overdue_secrets(stub)
         case ServiceName.LIMS_GATEWAY if settings.lims.endpoint:
             gateway = lims_service_pb2_grpc.LimsServiceStub(channel)

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from libs.service_kit.equipment_settings import EquipmentSettings
 from libs.service_kit.lims_settings import LimsSettings
 from libs.service_kit.listen_settings import ConnectSettings, HealthSettings, ListenSettings, MetricsSettings, is_local
+from libs.service_kit.openbao_settings import OpenBaoSettings
 from libs.service_kit.postgres_url import check_postgres_url
 from libs.service_kit.settings_block import SettingsBlock
 from libs.service_kit.tls_settings import TlsSettings
@@ -54,6 +55,7 @@ class SecretsBackend(StrEnum):
     AUTO = "auto"
     OS_KEYRING = "os_keyring"
     ENCRYPTED_FILE = "encrypted_file"
+    OPENBAO = "openbao"
 
 
 class SecretsSettings(SettingsBlock):
@@ -66,6 +68,13 @@ class SecretsSettings(SettingsBlock):
     passphrase_file: Path | None = None
     file: Path | None = None
     lease_seconds: float = Field(default=60, ge=1, le=3600)
+    openbao: OpenBaoSettings | None = None
+
+    @model_validator(mode="after")
+    def _says_where_openbao_is(self) -> Self:
+        if self.backend is SecretsBackend.OPENBAO and self.openbao is None:
+            raise ValueError("backend openbao needs the block openbao")
+        return self
 
 
 class CleanupSettings(SettingsBlock):

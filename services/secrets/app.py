@@ -14,17 +14,16 @@ from libs.event_log.published import publish_event_log
 from libs.event_log.refused_calls import RefusedCalls
 from libs.event_log.store import EventStore
 from libs.service_kit.run import Composition, ServiceEnvironment
-from libs.service_kit.settings import SecretsBackend, SecretsSettings
-from libs.service_kit.telemetry import Logger
+from libs.service_kit.settings import SecretsSettings
 from services.secrets import servicer
 from services.secrets.audit import Audit
+from services.secrets.choose_store import open_first_store
 from services.secrets.encrypted_file import EncryptedFile
 from services.secrets.events import EVENT_TYPES
 from services.secrets.key_check import KeyCheck
 from services.secrets.leases import Leases
 from services.secrets.listing import Listing
 from services.secrets.names import LogHistories
-from services.secrets.os_keyring import OsKeyring
 from services.secrets.seal_health import SealHealth
 from services.secrets.start import unseal_at_start
 from services.secrets.vault import Vault
@@ -34,7 +33,6 @@ from services.secrets.vault import Vault
 async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]:
     """Opens log and vault, unseals if it can, and publishes SecretsService and EventLogService."""
     settings = environment.settings.secrets
-    keyring = await _choose_keyring(settings.backend, environment.logger)
     store = await open_event_store(environment.settings.event_log.url, environment.name, environment.state_dir)
     async with (
         _closing(store),
@@ -45,6 +43,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             environment.settings.event_log.checkpoints,
             environment.logger,
         ) as checkpoints,
+        open_first_store(settings, environment.logger) as first,
     ):
         refused = RefusedCalls(store, environment.logger)
         audit = Audit(store)
@@ -60,7 +59,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
 
         vault = Vault(
             file,
-            keyring,
+            first,
             audit,
             histories,
             tell_seal_change,
@@ -104,21 +103,3 @@ async def _closing(store: EventStore) -> AsyncIterator[None]:
 
 def _file_path(settings: SecretsSettings, state_dir: Path) -> Path:
     return settings.file or state_dir / "exlab-wizard" / "secrets.enc"
-
-
-async def _choose_keyring(backend: SecretsBackend, logger: Logger) -> OsKeyring | None:
-    """None: the encrypted file alone. A keyring that was asked for by name is kept even if it doesn't answer yet: on a
-    desktop it may be unlocked later."""
-    match backend:
-        case SecretsBackend.ENCRYPTED_FILE:
-            return None
-        case SecretsBackend.OS_KEYRING:
-            keyring = OsKeyring()
-            if not await keyring.works():
-                logger.warning("keyring_not_answering")
-            return keyring
-        case SecretsBackend.AUTO:
-            keyring = OsKeyring()
-            chosen = keyring if await keyring.works() else None
-            logger.info("backend_chosen", backend="os_keyring" if chosen else "encrypted_file")
-            return chosen

@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from labferry.events.v1 import secret_events_pb2 as facts
 from libs.event_log.store import EventStore, Expected, StreamAppend
 from libs.service_kit.identity import Role
+from libs.service_kit.settings import SecretsBackend
 from services.secrets.events import (
     EVENT_TYPES,
     LEASE_EXPIRED,
@@ -147,8 +148,24 @@ class Audit:
                         granted.pop(end.lease_id, None)
         return tuple(granted.values())
 
-    async def secret_set(self, by: Asker, secret: SecretId, *, replaced: bool, rotate_by: Timestamp | None) -> None:
-        fact = facts.SecretSet(service=secret.service, username=secret.username, replaced=replaced, rotate_by=rotate_by)
+    async def secret_set(
+        self,
+        by: Asker,
+        secret: SecretId,
+        *,
+        replaced: bool,
+        rotate_by: Timestamp | None,
+        backend: SecretsBackend,
+        store_version: int,
+    ) -> None:
+        fact = facts.SecretSet(
+            service=secret.service,
+            username=secret.username,
+            replaced=replaced,
+            rotate_by=rotate_by,
+            backend=backend,
+            store_version=store_version,
+        )
         await self._append(secret.stream, fact, by)
 
     async def rotate_by_set(self, by: Asker, secret: SecretId, rotate_by: Timestamp | None) -> None:

@@ -161,6 +161,49 @@ class KeyringUnavailableError(UnavailableError):
         super().__init__(f"the OS keyring does not answer: {problem}", retry_after=timedelta(seconds=5))
 
 
+class KeyringMissingError(KeyringUnavailableError):
+    def __init__(self) -> None:
+        super().__init__("there is none")
+
+
+class OpenBaoUnavailableError(UnavailableError):
+    reason = _reason(reasons.ERROR_REASON_OPENBAO_UNAVAILABLE)
+
+    def __init__(self, address: str, problem: str) -> None:
+        super().__init__(f"OpenBao at {address} can't be used now: {problem}", metadata={"dependency": address})
+
+
+class OpenBaoRefusedError(LabferryError):
+    """The login or the path is refused: a matter of its policies, not of the caller's."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = _reason(reasons.ERROR_REASON_OPENBAO_REFUSED)
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"OpenBao: {problem}")
+
+
+class NoSuchMountError(LabferryError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = _reason(reasons.ERROR_REASON_NO_SUCH_MOUNT)
+
+    def __init__(self, address: str, mount: str) -> None:
+        super().__init__(f"OpenBao at {address} has no KV engine at {mount}", metadata={"mount": mount})
+
+
+class SecretChangedMeanwhileError(LabferryError):
+    """Nothing was overwritten."""
+
+    code = grpc.StatusCode.ABORTED
+    reason = _reason(reasons.ERROR_REASON_SECRET_CHANGED_MEANWHILE)
+
+    def __init__(self, secret: SecretId) -> None:
+        super().__init__(
+            f"another program changed {secret.username} of {secret.service} meanwhile; try again",
+            metadata={"service": secret.service, "username": secret.username},
+        )
+
+
 class StoreUnusableError(UnavailableError):
     """The system refuses to read or write the encrypted file: a full disk, a vanished mount."""
 

@@ -64,6 +64,11 @@ class FileChange:
     existed: bool
     staged: StagedWrite | None
 
+    @property
+    def store_version(self) -> int:
+        """As `PreparedChange.store_version`: the file doesn't count."""
+        return 0
+
     async def commit(self) -> None:
         """As `PreparedChange.commit`. StoreUnusableError when another program keeps rewriting the file."""
         if self.staged is None:

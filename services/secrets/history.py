@@ -18,12 +18,18 @@ TOLD_BY = (SECRET_SET, SECRET_DELETED, SECRET_CHANGE_FAILED, ROTATE_BY_SET)
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One value that somebody set through this service; not the value. Times are nanoseconds since the epoch."""
+    """One value that somebody set through this service; not the value. Times are nanoseconds since the epoch.
+
+    `backend`: where it was put; empty: an earlier release didn't say. `store_version`: the store's own number, 0 where
+    it doesn't count.
+    """
 
     number: int
     set_ns: int
     set_by: str
     rotate_by_ns: int | None
+    backend: str = ""
+    store_version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +51,10 @@ class SecretHistory:
     def is_overdue(self, now_ns: int) -> bool:
         return self.rotate_by_ns is not None and self.rotate_by_ns <= now_ns
 
-    def with_version(self, set_ns: int, set_by: str, rotate_by_ns: int | None) -> SecretHistory:
-        version = Version(len(self.versions) + 1, set_ns, set_by, rotate_by_ns)
+    def with_version(
+        self, set_ns: int, set_by: str, rotate_by_ns: int | None, backend: str = "", store_version: int = 0
+    ) -> SecretHistory:
+        version = Version(len(self.versions) + 1, set_ns, set_by, rotate_by_ns, backend, store_version)
         return SecretHistory((*self.versions, version), present=True, rotate_by_ns=rotate_by_ns)
 
     def deleted(self) -> SecretHistory:
@@ -70,7 +78,12 @@ class HistoriesSoFar:
         match EVENT_TYPES.decode(event):
             case facts.SecretSet() as fact:
                 secret, rotate_by = SecretId(fact.service, fact.username), _nanoseconds(fact.rotate_by, fact)
-                self._change(secret, self.of(secret).with_version(event.recorded_ns, event.actor, rotate_by))
+                self._change(
+                    secret,
+                    self.of(secret).with_version(
+                        event.recorded_ns, event.actor, rotate_by, fact.backend, fact.store_version
+                    ),
+                )
             case facts.SecretDeleted() as fact:
                 secret = SecretId(fact.service, fact.username)
                 self._change(secret, self.of(secret).deleted())

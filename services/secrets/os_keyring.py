@@ -7,9 +7,11 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from services.secrets.errors import KeyringUnavailableError
+from libs.service_kit.settings import SecretsBackend
+from services.secrets.errors import KeyringMissingError, KeyringUnavailableError
 from services.secrets.secret_id import DEFAULT_SERVICE, PROBE_USERNAME, SecretId
 from services.secrets.secret_text import SecretText
 
@@ -20,10 +22,18 @@ _TIMEOUT_SECONDS = 10.0
 _PROBE_VALUE = "ok"
 _PROBLEMS = {
     "KeyringLocked": "it is locked, and nobody unlocked it",
-    "NoKeyringError": "there is none",
 }
+_NO_KEYRING = "NoKeyringError"
 
 T = TypeVar("T")
+
+
+class KeyringState(Enum):
+    """ABSENT: there is none, or one that only pretends. UNUSABLE: there is one, and it is locked, hangs or fails."""
+
+    WORKS = "works"
+    ABSENT = "absent"
+    UNUSABLE = "unusable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,29 +43,48 @@ class KeyringChange:
     existed: bool
     make: Callable[[], Awaitable[None]]
 
+    @property
+    def store_version(self) -> int:
+        """As `PreparedChange.store_version`: a keyring doesn't count."""
+        return 0
+
     async def commit(self) -> None:
         """As `PreparedChange.commit`."""
         await self.make()
 
 
 class OsKeyring:
-    """Secrets in the keyring of the user that the service runs as. Implements `SecretStore`.
+    """Secrets in the keyring of the user that the service runs as. Implements `FirstStore`.
 
     Every method raises KeyringUnavailableError when the keyring fails or doesn't answer in time. A call that hangs (a
     locked keyring may wait for a person) is left behind; until it ends, further calls fail at once.
     """
+
+    backend = SecretsBackend.OS_KEYRING
+    before_file = True
+    address = ""
 
     def __init__(self, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
         self._timeout = timeout_seconds
         self._one_at_a_time = asyncio.Lock()
         self._under_way: asyncio.Future[Any] | None = None
 
-    async def works(self) -> bool:
-        """Whether a sentinel can be stored, read back and removed. A backend that only pretends does not work."""
+    async def state(self) -> KeyringState:
+        """Found out with a sentinel that is stored, read back and removed."""
         try:
-            return await self._call(_probe)
+            return KeyringState.WORKS if await self._call(_probe) else KeyringState.ABSENT
+        except KeyringMissingError:
+            return KeyringState.ABSENT
         except KeyringUnavailableError:
-            return False
+            return KeyringState.UNUSABLE
+
+    async def problem(self) -> str:
+        """As `FirstStore.problem`."""
+        try:
+            await self.get(SecretId(DEFAULT_SERVICE, PROBE_USERNAME))
+        except KeyringUnavailableError as error:
+            return error.message
+        return ""
 
     async def get(self, secret: SecretId) -> SecretText | None:
         def read() -> SecretText | None:
@@ -117,7 +146,9 @@ def _run(work: Callable[[], T], loop: asyncio.AbstractEventLoop, done: asyncio.F
         result = work()
     except Exception as error:  # noqa: BLE001 -- backends raise whatever their system library raises
         # The class alone: the text of a foreign library could quote what it was given.
-        problem = KeyringUnavailableError(_PROBLEMS.get(type(error).__name__, type(error).__name__))
+        name = type(error).__name__
+        missing = KeyringMissingError() if name == _NO_KEYRING else None
+        problem = missing or KeyringUnavailableError(_PROBLEMS.get(name, name))
         _hand_over(loop, lambda: done.set_exception(problem))
         return
     _hand_over(loop, lambda: done.set_result(result))

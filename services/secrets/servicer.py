@@ -30,6 +30,7 @@ FULL_NAME = "labferry.secrets.v1.SecretsService"
 _BACKENDS = {
     SecretsBackend.OS_KEYRING: pb.BACKEND_OS_KEYRING,
     SecretsBackend.ENCRYPTED_FILE: pb.BACKEND_ENCRYPTED_FILE,
+    SecretsBackend.OPENBAO: pb.BACKEND_OPENBAO,
 }
 
 # The engine tells of overdue secrets as problems.
@@ -70,28 +71,28 @@ class SecretsServicer(pb_grpc.SecretsServiceServicer):
         self._leases = leases
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
-        return self._status()
+        return await self._status()
 
     async def Initialize(self, request: pb.InitializeRequest, context: Context) -> pb.GetStatusResponse:
         await self._vault.initialize(requests.new_passphrase(request.passphrase), _asker())
-        return self._status()
+        return await self._status()
 
     async def Unseal(self, request: pb.UnsealRequest, context: Context) -> pb.GetStatusResponse:
         await self._vault.unseal(requests.passphrase(request.passphrase), PassphraseSource.CALL, _asker())
-        return self._status()
+        return await self._status()
 
     async def ChangePassphrase(self, request: pb.ChangePassphraseRequest, context: Context) -> pb.GetStatusResponse:
         old, new = requests.passphrase(request.old, "old"), requests.new_passphrase(request.new, "new")
         await self._vault.change_passphrase(old, new, _asker())
-        return self._status()
+        return await self._status()
 
     async def UpgradeStore(self, request: pb.UpgradeStoreRequest, context: Context) -> pb.GetStatusResponse:
         await self._vault.upgrade(requests.passphrase(request.passphrase), _asker())
-        return self._status()
+        return await self._status()
 
     async def Seal(self, request: pb.SealRequest, context: Context) -> pb.GetStatusResponse:
         await self._vault.seal(_asker())
-        return self._status()
+        return await self._status()
 
     async def GetSecret(self, request: pb.GetSecretRequest, context: Context) -> pb.GetSecretResponse:
         wanted, by = requests.get_request(request), _asker()
@@ -148,14 +149,15 @@ class SecretsServicer(pb_grpc.SecretsServiceServicer):
             async for standing in standings:
                 yield _standing(standing)
 
-    def _status(self) -> pb.GetStatusResponse:
-        status = self._vault.status()
+    async def _status(self) -> pb.GetStatusResponse:
+        status = await self._vault.status()
         return pb.GetStatusResponse(
             backend=_BACKENDS[status.backend],
             sealed=status.sealed,
             initialized=status.initialized,
-            path=str(status.file or ""),
+            path=status.place,
             format_version=status.format_version or 0,
+            problem=status.problem,
         )
 
     def _name(self, known: KnownName) -> pb.SecretName:
@@ -175,7 +177,7 @@ class SecretsServicer(pb_grpc.SecretsServiceServicer):
 
 
 def _version(version: Version) -> pb.SecretVersion:
-    message = pb.SecretVersion(version=version.number, set_by=version.set_by)
+    message = pb.SecretVersion(version=version.number, set_by=version.set_by, store_version=version.store_version)
     message.set_time.FromNanoseconds(version.set_ns)
     if version.rotate_by_ns is not None:
         message.rotate_by.FromNanoseconds(version.rotate_by_ns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from libs.service_kit.settings import SecretsBackend
 from services.secrets.secret_id import SecretId
 from services.secrets.secret_text import SecretText
 
@@ -14,6 +15,11 @@ class PreparedChange(Protocol):
 
     @property
     def existed(self) -> bool: ...
+
+    @property
+    def store_version(self) -> int:
+        """The number that the store will give it; 0 when it doesn't count."""
+        ...
 
     async def commit(self) -> None:
         """Makes it, whole or not at all."""
@@ -32,3 +38,16 @@ class SecretStore(Protocol):
 
         `value` None: it is removed.
         """
+
+
+class FirstStore(SecretStore, Protocol):
+    """A place that is asked before the encrypted file. `before_file` False: in the place of it. `address` is shown to
+    operators; empty where there is none."""
+
+    backend: SecretsBackend
+    before_file: bool
+    address: str
+
+    async def problem(self) -> str:
+        """Why it can't be used now; empty: it can. Asks it."""
+        ...

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -30,26 +29,27 @@ from services.secrets.errors import (
 )
 from services.secrets.file_store import FileStore
 from services.secrets.names import LogHistories
-from services.secrets.os_keyring import OsKeyring
 from services.secrets.passphrase_attempts import PassphraseAttempts
 from services.secrets.sealing import Sealing
 from services.secrets.secret_id import SecretId
 from services.secrets.secret_text import SecretText
-from services.secrets.store import SecretStore
+from services.secrets.store import FirstStore, SecretStore
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class VaultStatus:
-    """`backend` is where new values go. `file` is None for the keyring."""
+    """`backend` is where new values go, `place` its path or address. `problem`: why it can't be used although it isn't
+    sealed; empty: it can."""
 
     backend: SecretsBackend
     sealed: bool
     initialized: bool
-    file: Path | None
+    place: str
     format_version: int | None
     """Of the open file."""
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class SetOutcome:
 
 
 class Vault:
-    """Secrets in a keyring, with the encrypted file behind it; or in the file alone when `keyring` is None.
+    """Secrets in `first`, with the encrypted file behind it or not; or in the file alone when `first` is None.
 
     `on_seal_change` is called on the loop with the new state whenever the vault is sealed or unsealed, `on_change`
     after each change that was tried.
@@ -78,7 +78,7 @@ class Vault:
     def __init__(
         self,
         file: EncryptedFile,
-        keyring: OsKeyring | None,
+        first: FirstStore | None,
         audit: Audit,
         histories: LogHistories,
         on_seal_change: Callable[[bool], None],
@@ -88,7 +88,7 @@ class Vault:
     ) -> None:
         self._file = file
         self._in_file = FileStore(file, self._file_replaced)
-        self._keyring = keyring
+        self._first = first
         self._audit = audit
         self._histories = histories
         self._on_seal_change = on_seal_change
@@ -100,7 +100,7 @@ class Vault:
     @property
     def sealed(self) -> bool:
         """Whether no value can be read or written. A keyring isn't ours to seal."""
-        return self._keyring is None and self._file.sealed
+        return self._first is None and self._file.sealed
 
     @property
     def waits_for_passphrase(self) -> bool:
@@ -110,16 +110,16 @@ class Vault:
     def file_exists(self) -> bool:
         return self._file.exists()
 
-    def status(self) -> VaultStatus:
-        if self._keyring is not None:
-            return VaultStatus(
-                SecretsBackend.OS_KEYRING, sealed=False, initialized=True, file=None, format_version=None
-            )
+    async def status(self) -> VaultStatus:
+        first = self._first
+        if first is not None:
+            problem = await first.problem()
+            return VaultStatus(first.backend, False, True, first.address, format_version=None, problem=problem)
         return VaultStatus(
             SecretsBackend.ENCRYPTED_FILE,
             sealed=self.sealed,
             initialized=self._file.exists(),
-            file=self._file.path,
+            place=str(self._file.path),
             format_version=self._file.version,
         )
 
@@ -174,8 +174,9 @@ class Vault:
 
     async def initialize(self, passphrase: SecretText, by: Asker) -> None:
         """Makes the encrypted file and leaves it open. AlreadyInitializedError when there is one."""
-        if self._keyring is not None:
-            raise AlreadyInitializedError(self._file.path, "the OS keyring is in use, and needs no encrypted file")
+        if self._first is not None:
+            in_use = f"{self._first.backend} is in use, and needs no encrypted file"
+            raise AlreadyInitializedError(self._file.path, in_use)
         await self._to_the_end(self._sealing.initialize(passphrase, by))
 
     async def unseal(self, passphrase: SecretText, source: PassphraseSource, by: Asker) -> None:
@@ -222,16 +223,24 @@ class Vault:
 
     def _places(self) -> Sequence[SecretStore]:
         """Where values lie, in the order in which they are asked; the first one takes new values."""
-        if self._keyring is None:
+        if self._first is None:
             return (self._in_file,)
-        return (self._keyring, self._in_file) if self._file.exists() else (self._keyring,)
+        if self._first.before_file and self._file.exists():
+            return (self._first, self._in_file)
+        return (self._first,)
 
     def _file_counts(self) -> bool:
         """Behind a keyring, the file counts only if it exists; alone, its absence is an error to be told."""
         return self._in_file in self._places()
 
     async def _look_up(self, secret: SecretId) -> SecretText | None:
-        for place in self._places():
+        places = self._places()
+        if len(places) > 1:
+            last = (await self._histories.now()).of(secret).present_version
+            if last is not None and last.backend == SecretsBackend.ENCRYPTED_FILE:
+                # It was put there while there was no keyring: what the keyring has of that name is older.
+                places = places[::-1]
+        for place in places:
             found = await place.get(secret)
             if found is not None:
                 return found
@@ -248,7 +257,14 @@ class Vault:
 
     async def _set(self, secret: SecretId, value: SecretText, rotate_by: Timestamp | None, by: Asker) -> SetOutcome:
         async with self._places()[0].changing(secret, value) as change:
-            await self._audit.secret_set(by, secret, replaced=change.existed, rotate_by=rotate_by)
+            await self._audit.secret_set(
+                by,
+                secret,
+                replaced=change.existed,
+                rotate_by=rotate_by,
+                backend=SecretsBackend.ENCRYPTED_FILE if self._first is None else self._first.backend,
+                store_version=change.store_version,
+            )
             async with self._failure_recorded(by, secret, FailedChange.SET):
                 await change.commit()
         version = (await self._histories.now()).of(secret).present_version

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&labferry/events/v1/secret_events.proto\x12\x12labferry.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\")\n\x16SecretStoreInitialized\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\"%\n\x13SecretStoreUnsealed\x12\x0e\n\x06source\x18\x01 \x01(\t\"\x13\n\x11SecretStoreSealed\"\x19\n\x17SecretPassphraseChanged\"?\n\x13SecretStoreUpgraded\x12\x14\n\x0c\x66rom_version\x18\x01 \x01(\x05\x12\x12\n\nto_version\x18\x02 \x01(\x05\"%\n\x13SecretUnsealRefused\x12\x0e\n\x06source\x18\x01 \x01(\t\"A\n\nSecretRead\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x10\n\x08lease_id\x18\x03 \x01(\t\"W\n\x11SecretReadRefused\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\x12\x10\n\x08lease_id\x18\x04 \x01(\t\"Z\n\x12SecretLeaseGranted\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x10\n\x08lease_id\x18\x03 \x01(\t\x12\x0f\n\x07purpose\x18\x04 \x01(\t\"I\n\x12SecretLeaseRevoked\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x10\n\x08lease_id\x18\x03 \x01(\t\"I\n\x12SecretLeaseExpired\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x10\n\x08lease_id\x18\x03 \x01(\t\"o\n\tSecretSet\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x10\n\x08replaced\x18\x03 \x01(\x08\x12-\n\trotate_by\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"e\n\x11SecretRotateBySet\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12-\n\trotate_by\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"C\n\rSecretDeleted\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x0f\n\x07\x65xisted\x18\x03 \x01(\x08\"V\n\x12SecretChangeFailed\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x0e\n\x06\x63hange\x18\x03 \x01(\t\x12\r\n\x05\x63\x61use\x18\x04 \x01(\t\"$\n\x11SecretNamesListed\x12\x0f\n\x07service\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&labferry/events/v1/secret_events.proto\x12\x12labferry.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\")\n\x16SecretStoreInitialized\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\"%\n\x13SecretStoreUnsealed\x12\x0e\n\x06source\x18\x01 \x01(\t\"\x13\n\x11SecretStoreSealed\"\x19\n\x17SecretPassphraseChanged\"?\n\x13SecretStoreUpgraded\x12\x14\n\x0c\x66rom_version\x18\x01 \x01(\x05\x12\x12\n\nto_version\x18\x02 \x01(\x05\"%\n\x13SecretUnsealRefused\x12\x0e\n\x06source\x18\x01 \x01(\t\"A\n\nSecretRead\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x10\n\x08lease_id\x18\x03 \x01(\t\"W\n\x11SecretReadRefused\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\x12\x10\n\x08lease_id\x18\x04 \x01(\t\"Z\n\x12SecretLeaseGranted\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x10\n\x08lease_id\x18\x03 \x01(\t\x12\x0f\n\x07purpose\x18\x04 \x01(\t\"I\n\x12SecretLeaseRevoked\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x10\n\x08lease_id\x18\x03 \x01(\t\"I\n\x12SecretLeaseExpired\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x10\n\x08lease_id\x18\x03 \x01(\t\"\x97\x01\n\tSecretSet\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x10\n\x08replaced\x18\x03 \x01(\x08\x12-\n\trotate_by\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x62\x61\x63kend\x18\x05 \x01(\t\x12\x15\n\rstore_version\x18\x06 \x01(\x03\"e\n\x11SecretRotateBySet\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12-\n\trotate_by\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"C\n\rSecretDeleted\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x0f\n\x07\x65xisted\x18\x03 \x01(\x08\"V\n\x12SecretChangeFailed\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x0e\n\x06\x63hange\x18\x03 \x01(\t\x12\r\n\x05\x63\x61use\x18\x04 \x01(\t\"$\n\x11SecretNamesListed\x12\x0f\n\x07service\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,14 +54,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SECRETLEASEREVOKED']._serialized_end=650
   _globals['_SECRETLEASEEXPIRED']._serialized_start=652
   _globals['_SECRETLEASEEXPIRED']._serialized_end=725
-  _globals['_SECRETSET']._serialized_start=727
-  _globals['_SECRETSET']._serialized_end=838
-  _globals['_SECRETROTATEBYSET']._serialized_start=840
-  _globals['_SECRETROTATEBYSET']._serialized_end=941
-  _globals['_SECRETDELETED']._serialized_start=943
-  _globals['_SECRETDELETED']._serialized_end=1010
-  _globals['_SECRETCHANGEFAILED']._serialized_start=1012
-  _globals['_SECRETCHANGEFAILED']._serialized_end=1098
-  _globals['_SECRETNAMESLISTED']._serialized_start=1100
-  _globals['_SECRETNAMESLISTED']._serialized_end=1136
+  _globals['_SECRETSET']._serialized_start=728
+  _globals['_SECRETSET']._serialized_end=879
+  _globals['_SECRETROTATEBYSET']._serialized_start=881
+  _globals['_SECRETROTATEBYSET']._serialized_end=982
+  _globals['_SECRETDELETED']._serialized_start=984
+  _globals['_SECRETDELETED']._serialized_end=1051
+  _globals['_SECRETCHANGEFAILED']._serialized_start=1053
+  _globals['_SECRETCHANGEFAILED']._serialized_end=1139
+  _globals['_SECRETNAMESLISTED']._serialized_start=1141
+  _globals['_SECRETNAMESLISTED']._serialized_end=1177
 # @@protoc_insertion_point(module_scope)

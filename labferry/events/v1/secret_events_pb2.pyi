@@ -313,12 +313,18 @@ class SecretSet(_message.Message):
     USERNAME_FIELD_NUMBER: _builtins.int
     REPLACED_FIELD_NUMBER: _builtins.int
     ROTATE_BY_FIELD_NUMBER: _builtins.int
+    BACKEND_FIELD_NUMBER: _builtins.int
+    STORE_VERSION_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Service of the key."""
     username: _builtins.str
     """Username of the key."""
     replaced: _builtins.bool
     """Whether an earlier value was replaced."""
+    backend: _builtins.str
+    """Where it lies: "os_keyring", "encrypted_file" or "openbao". Empty in events of earlier releases."""
+    store_version: _builtins.int
+    """The number that the store itself gives it. 0: the store doesn't count."""
     @_builtins.property
     def rotate_by(self) -> _timestamp_pb2.Timestamp:
         """By when this value is to be replaced. Absent: no such date, whatever the earlier value had."""
@@ -330,10 +336,12 @@ class SecretSet(_message.Message):
         username: _builtins.str = ...,
         replaced: _builtins.bool = ...,
         rotate_by: _timestamp_pb2.Timestamp | None = ...,
+        backend: _builtins.str = ...,
+        store_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rotate_by", b"rotate_by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replaced", b"replaced", "rotate_by", b"rotate_by", "service", b"service", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "replaced", b"replaced", "rotate_by", b"rotate_by", "service", b"service", "store_version", b"store_version", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&labferry/secrets/v1/error_reason.proto\x12\x13labferry.secrets.v1*\xe5\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45RROR_REASON_SEALED\x10\x01\x12!\n\x1d\x45RROR_REASON_WRONG_PASSPHRASE\x10\x02\x12\x1e\n\x1a\x45RROR_REASON_STORE_DAMAGED\x10\x03\x12!\n\x1d\x45RROR_REASON_SECRET_NOT_FOUND\x10\x04\x12#\n\x1f\x45RROR_REASON_SECRET_NOT_ALLOWED\x10\x05\x12 \n\x1c\x45RROR_REASON_NOT_INITIALIZED\x10\x06\x12$\n ERROR_REASON_ALREADY_INITIALIZED\x10\x07\x12\x1c\n\x18\x45RROR_REASON_UNSAFE_MODE\x10\x08\x12 \n\x1c\x45RROR_REASON_UNKNOWN_VERSION\x10\t\x12$\n ERROR_REASON_KEYRING_UNAVAILABLE\x10\n\x12\"\n\x1e\x45RROR_REASON_TOO_MANY_ATTEMPTS\x10\x0b\x12!\n\x1d\x45RROR_REASON_STORE_DOWNGRADED\x10\x0c\x12\x1f\n\x1b\x45RROR_REASON_LEASE_NOT_LIVE\x10\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&labferry/secrets/v1/error_reason.proto\x12\x13labferry.secrets.v1*\xf8\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45RROR_REASON_SEALED\x10\x01\x12!\n\x1d\x45RROR_REASON_WRONG_PASSPHRASE\x10\x02\x12\x1e\n\x1a\x45RROR_REASON_STORE_DAMAGED\x10\x03\x12!\n\x1d\x45RROR_REASON_SECRET_NOT_FOUND\x10\x04\x12#\n\x1f\x45RROR_REASON_SECRET_NOT_ALLOWED\x10\x05\x12 \n\x1c\x45RROR_REASON_NOT_INITIALIZED\x10\x06\x12$\n ERROR_REASON_ALREADY_INITIALIZED\x10\x07\x12\x1c\n\x18\x45RROR_REASON_UNSAFE_MODE\x10\x08\x12 \n\x1c\x45RROR_REASON_UNKNOWN_VERSION\x10\t\x12$\n ERROR_REASON_KEYRING_UNAVAILABLE\x10\n\x12\"\n\x1e\x45RROR_REASON_TOO_MANY_ATTEMPTS\x10\x0b\x12!\n\x1d\x45RROR_REASON_STORE_DOWNGRADED\x10\x0c\x12\x1f\n\x1b\x45RROR_REASON_LEASE_NOT_LIVE\x10\r\x12$\n ERROR_REASON_OPENBAO_UNAVAILABLE\x10\x0e\x12 \n\x1c\x45RROR_REASON_OPENBAO_REFUSED\x10\x0f\x12\x1e\n\x1a\x45RROR_REASON_NO_SUCH_MOUNT\x10\x10\x12)\n%ERROR_REASON_SECRET_CHANGED_MEANWHILE\x10\x11\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'labferry.secrets.v1.error_r
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=64
-  _globals['_ERRORREASON']._serialized_end=549
+  _globals['_ERRORREASON']._serialized_end=696
 # @@protoc_insertion_point(module_scope)

@@ -50,6 +50,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the file has an older version than the one it was upgraded to. Metadata: path, version."""
     ERROR_REASON_LEASE_NOT_LIVE: _ErrorReason.ValueType  # 13
     """FAILED_PRECONDITION: the lease has ended, never was, is of another name, or isn't the caller's. Metadata: lease_id, end ("revoked", "expired" or "unknown")."""
+    ERROR_REASON_OPENBAO_UNAVAILABLE: _ErrorReason.ValueType  # 14
+    """UNAVAILABLE: OpenBao does not answer, is sealed, or is on standby. Metadata: dependency (its address)."""
+    ERROR_REASON_OPENBAO_REFUSED: _ErrorReason.ValueType  # 15
+    """FAILED_PRECONDITION: OpenBao refuses the login or the path, or a file of the login can't be read."""
+    ERROR_REASON_NO_SUCH_MOUNT: _ErrorReason.ValueType  # 16
+    """FAILED_PRECONDITION: OpenBao has no KV engine at that mount. Metadata: mount."""
+    ERROR_REASON_SECRET_CHANGED_MEANWHILE: _ErrorReason.ValueType  # 17
+    """ABORTED: another program wrote the value at the same moment; nothing was overwritten. Try again. Metadata: service, username."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of SecretsService, in google.rpc.ErrorInfo.reason without the prefix, domain "secrets.labferry"."""
@@ -82,4 +90,12 @@ ERROR_REASON_STORE_DOWNGRADED: ErrorReason.ValueType  # 12
 """FAILED_PRECONDITION: the file has an older version than the one it was upgraded to. Metadata: path, version."""
 ERROR_REASON_LEASE_NOT_LIVE: ErrorReason.ValueType  # 13
 """FAILED_PRECONDITION: the lease has ended, never was, is of another name, or isn't the caller's. Metadata: lease_id, end ("revoked", "expired" or "unknown")."""
+ERROR_REASON_OPENBAO_UNAVAILABLE: ErrorReason.ValueType  # 14
+"""UNAVAILABLE: OpenBao does not answer, is sealed, or is on standby. Metadata: dependency (its address)."""
+ERROR_REASON_OPENBAO_REFUSED: ErrorReason.ValueType  # 15
+"""FAILED_PRECONDITION: OpenBao refuses the login or the path, or a file of the login can't be read."""
+ERROR_REASON_NO_SUCH_MOUNT: ErrorReason.ValueType  # 16
+"""FAILED_PRECONDITION: OpenBao has no KV engine at that mount. Metadata: mount."""
+ERROR_REASON_SECRET_CHANGED_MEANWHILE: ErrorReason.ValueType  # 17
+"""ABORTED: another program wrote the value at the same moment; nothing was overwritten. Try again. Metadata: service, username."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -32,6 +32,8 @@ class _BackendEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Backend.Value
     """The operating system's keyring."""
     BACKEND_ENCRYPTED_FILE: _Backend.ValueType  # 2
     """One encrypted file, FORMATS §8."""
+    BACKEND_OPENBAO: _Backend.ValueType  # 3
+    """A KV engine, version 2, of OpenBao or HashiCorp Vault."""
 
 class Backend(_Backend, metaclass=_BackendEnumTypeWrapper):
     """Where values are kept."""
@@ -42,6 +44,8 @@ BACKEND_OS_KEYRING: Backend.ValueType  # 1
 """The operating system's keyring."""
 BACKEND_ENCRYPTED_FILE: Backend.ValueType  # 2
 """One encrypted file, FORMATS §8."""
+BACKEND_OPENBAO: Backend.ValueType  # 3
+"""A KV engine, version 2, of OpenBao or HashiCorp Vault."""
 Global___Backend: _TypeAlias = Backend  # noqa: Y015
 
 @_typing.final
@@ -72,16 +76,19 @@ class GetStatusResponse(_message.Message):
     INITIALIZED_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
     FORMAT_VERSION_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     backend: Global___Backend.ValueType
     """Backend in use."""
     sealed: _builtins.bool
     """No value can be read or written until Unseal."""
     initialized: _builtins.bool
-    """Whether the encrypted file exists. Always true for the OS keyring."""
+    """Whether the encrypted file exists. Always true for the other backends."""
     path: _builtins.str
-    """Path of the encrypted file. Empty for the OS keyring."""
+    """Path of the encrypted file, or address of OpenBao. Empty for the OS keyring."""
     format_version: _builtins.int
     """Version of the encrypted file: 1 or 2. 0 while it is sealed, or when there is none."""
+    problem: _builtins.str
+    """Why the backend can't be used now though it isn't sealed: a locked keyring, an OpenBao that doesn't answer. Empty: it can be."""
     def __init__(
         self,
         *,
@@ -90,10 +97,11 @@ class GetStatusResponse(_message.Message):
         initialized: _builtins.bool = ...,
         path: _builtins.str = ...,
         format_version: _builtins.int = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "format_version", b"format_version", "initialized", b"initialized", "path", b"path", "sealed", b"sealed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "format_version", b"format_version", "initialized", b"initialized", "path", b"path", "problem", b"problem", "sealed", b"sealed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -586,10 +594,13 @@ class SecretVersion(_message.Message):
     SET_TIME_FIELD_NUMBER: _builtins.int
     SET_BY_FIELD_NUMBER: _builtins.int
     ROTATE_BY_FIELD_NUMBER: _builtins.int
+    STORE_VERSION_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Number, from 1."""
     set_by: _builtins.str
     """Identity that set it."""
+    store_version: _builtins.int
+    """The number that the store itself gives it. 0: the store doesn't count."""
     @_builtins.property
     def set_time(self) -> _timestamp_pb2.Timestamp:
         """When it was set."""
@@ -605,10 +616,11 @@ class SecretVersion(_message.Message):
         set_time: _timestamp_pb2.Timestamp | None = ...,
         set_by: _builtins.str = ...,
         rotate_by: _timestamp_pb2.Timestamp | None = ...,
+        store_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rotate_by", b"rotate_by", "set_time", b"set_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rotate_by", b"rotate_by", "set_by", b"set_by", "set_time", b"set_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rotate_by", b"rotate_by", "set_by", b"set_by", "set_time", b"set_time", "store_version", b"store_version", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -96,6 +96,16 @@ LEASES = Scenario(
 )
 
 
+STORES = Scenario(
+    "stores",
+    (
+        Fact(_LIMS_STREAM, facts.SecretSet(**_LIMS, backend="encrypted_file")),
+        Fact(_LIMS_STREAM, facts.SecretSet(**_LIMS, backend="os_keyring", replaced=True)),
+        Fact(_NAS_STREAM, facts.SecretSet(**_NAS, backend="openbao", store_version=4)),
+    ),
+)
+
+
 async def _state_after(store: SqliteEventStore, event: RecordedEvent) -> Json:
     histories = HistoriesSoFar()
     async for page in store.read(upto=event.position):
@@ -124,7 +134,15 @@ async def _read_models(store: SqliteEventStore, folder: Path) -> Mapping[str, Js
 SECRETS = GoldenService(
     "secrets",
     EVENT_TYPES,
-    (FIRST_RELEASE, Scenario("refused-calls", REFUSED_CALLS), PASSPHRASE_CHANGED, STORE_UPGRADED, ROTATION, LEASES),
+    (
+        FIRST_RELEASE,
+        Scenario("refused-calls", REFUSED_CALLS),
+        PASSPHRASE_CHANGED,
+        STORE_UPGRADED,
+        ROTATION,
+        LEASES,
+        STORES,
+    ),
     _state_after,
     _read_models,
 )

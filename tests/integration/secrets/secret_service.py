@@ -76,7 +76,12 @@ class SecretService:
 
     def put(self, username: str, value: str) -> None:
         with closing(self._connect()) as connection:
-            attributes = {"service": DEFAULT_SERVICE, "username": username}
+            # As ExLab-Wizard's entries look, which come from the same library as ours.
+            attributes = {
+                "application": "Python keyring library",
+                "service": DEFAULT_SERVICE,
+                "username": username,
+            }
             collection = secretstorage.get_default_collection(connection)
             collection.create_item(username, attributes, value.encode(), replace=True)
 

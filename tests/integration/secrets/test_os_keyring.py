@@ -116,6 +116,44 @@ async def test_a_locked_keyring_is_told_at_once(lab: Lab, keyring: SecretService
         assert (await (await service.secrets("lims_gateway")).GetSecret(READ_LIMS)).value == "kept"
 
 
+async def test_a_keyring_that_is_locked_at_the_start_is_told_and_used_as_soon_as_it_is_unlocked(
+    lab: Lab, keyring: SecretService
+) -> None:
+    keyring.put("lims", "in the keyring")
+    keyring.lock()
+    async with running(lab, "secrets", environment=keyring.environment) as service:
+        operator, gateway = await service.secrets(), await service.secrets("lims_gateway")
+        status = await operator.GetStatus(pb.GetStatusRequest())
+        assert (status.backend, status.sealed) == (pb.BACKEND_OS_KEYRING, False)
+        assert "locked" in status.problem
+        assert "keyring_not_usable" in lab.log_text("secrets")
+        # Nothing that the keyring would shadow later is put into the file.
+        assert "locked" in await refused_everything(service)
+        assert not lab.secrets_file.exists()
+        await keyring.kill_daemon()
+        await keyring.start_daemon()
+        assert (await operator.GetStatus(pb.GetStatusRequest())).problem == ""
+        assert (await gateway.GetSecret(READ_LIMS)).value == "in the keyring"
+        await operator.SetSecret(pb.SetSecretRequest(username="lims", value="newer"))
+    assert keyring.values() == {"lims": "newer"}
+
+
+async def test_what_was_put_into_the_file_while_there_was_no_keyring_is_not_shadowed_by_it(
+    lab: Lab, desktop: SecretService
+) -> None:
+    async with running(lab, "secrets", environment=desktop.environment) as service:
+        await (await service.secrets()).SetSecret(pb.SetSecretRequest(username="lims", value="newer, in the file"))
+    await desktop.start_daemon()
+    desktop.put("lims", "older, in the keyring")
+    async with running(lab, "secrets", environment=desktop.environment) as service:
+        operator, gateway = await service.secrets(), await service.secrets("lims_gateway")
+        assert (await operator.GetStatus(pb.GetStatusRequest())).backend == pb.BACKEND_OS_KEYRING
+        assert (await gateway.GetSecret(READ_LIMS)).value == "newer, in the file"
+        await operator.SetSecret(pb.SetSecretRequest(username="lims", value="newest"))
+        assert (await gateway.GetSecret(READ_LIMS)).value == "newest"
+    assert desktop.values() == {"lims": "newest"}
+
+
 async def test_a_forced_keyring_that_comes_after_the_service_is_used(lab: Lab, desktop: SecretService) -> None:
     lab.settings["secrets"]["backend"] = "os_keyring"
     async with running(lab, "secrets", environment=desktop.environment) as service:
