@@ -168,7 +168,7 @@ def _backend() -> KeyringBackend:
 
     found = core.get_keyring()
     if isinstance(found, fail.Keyring):
-        with suppress(AttributeError):
+        with suppress(AttributeError, KeyError):
             # The library remembers for ever what it found; nothing is remembered where a setting names the backend.
             backend.get_all_keyring.reset()
         core.init_backend()
