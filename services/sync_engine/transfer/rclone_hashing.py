@@ -71,7 +71,7 @@ class RcloneHashing:
 def _drop_cached(place: bytes) -> None:
     """A remote on this machine is read by rclone through this machine's cache: it is emptied first."""
     with suppress(OSError):
-        descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)

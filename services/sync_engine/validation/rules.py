@@ -16,6 +16,8 @@ from services.sync_engine.validation.finding import Rule
 _PLACEHOLDER = re.compile(r"<[A-Za-z_][A-Za-z0-9_]*>")
 _JINJA_EXPRESSION = re.compile(r"\{\{[^}]*+(\}\})?")
 _JINJA_STATEMENT = re.compile(r"\{%[^%]*+%\}")
+_LONGEST_TOKEN = 255
+_MOST_TOKENS = 1000
 # Without one of these no rule but that of reserved names can fire: most names are settled with one look.
 _SUSPICIOUS = re.compile(r"[<>:\"/\\|?*{\x00-\x1f]|[. ]\Z")
 _ILLEGAL = frozenset('<>:"/\\|?*') | {chr(code) for code in range(32)}
@@ -39,14 +41,14 @@ def check_name(name: str) -> list[RuleMatch]:
 
 def check_text(text: str, where: str) -> list[RuleMatch]:
     """Placeholders and Jinja markers left in a text; `where` names it in the sentences ("name", "content", "key
-    label").
+    label"). A thousand of each are told, and of a longer one than a name can hold its beginning.
     """
     return [
         RuleMatch(Rule.UNRESOLVED_PLACEHOLDER_TOKEN, token, f"The {where} holds the unresolved placeholder {token}.")
-        for token in _distinct(_PLACEHOLDER.findall(text))
+        for token in _told(match[0] for match in _PLACEHOLDER.finditer(text))
     ] + [
         RuleMatch(Rule.LEFTOVER_JINJA_MARKER, token, f"The {where} holds the leftover template marker {token}.")
-        for token in _distinct(jinja_markers(text))
+        for token in _told(jinja_markers(text))
     ]
 
 
@@ -102,6 +104,15 @@ def check_mode(run: RunPath, run_kind: RunKind | None) -> RuleMatch | None:
         None,
         f"The signs of the run's kind disagree: {said}the folder's name begins with {by_leaf.leaf_prefix!r}, {parent}.",
     )
+
+
+def _told(tokens: Iterator[str]) -> list[str]:
+    told: dict[str, None] = {}
+    for token in tokens:
+        told[token if len(token) <= _LONGEST_TOKEN else token[: _LONGEST_TOKEN - 1] + "…"] = None
+        if len(told) == _MOST_TOKENS:
+            break
+    return list(told)
 
 
 def _distinct(tokens: Iterable[str]) -> list[str]:

@@ -131,3 +131,11 @@ def test_template_markers_are_those_of_the_expression(text: str) -> None:
 @pytest.mark.parametrize("text", ["{{" * 500_000, "{{ x " * 300_000 + "}", "{{}" * 200_000, "{% {{ " * 200_000])
 def test_a_million_braces_are_looked_at_once(text: str) -> None:
     assert check_text(text, "content") == []
+
+
+def test_a_million_tokens_and_an_endless_one_are_told_in_part() -> None:
+    tokens = [match.token for match in check_text("".join(f"<t{n}>" for n in range(100_000)), "content")]
+    assert tokens == [f"<t{n}>" for n in range(1000)]
+    (match,) = check_text("{{" + "x" * 1_000_000 + "}}", "content")
+    assert match.token == "{{" + "x" * 252 + "…"
+    assert len(match.detail) < 400
