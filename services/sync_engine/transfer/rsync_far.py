@@ -7,6 +7,7 @@ import re
 import shlex
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from services.sync_engine.transfer import far_scripts as scripts
@@ -38,6 +39,10 @@ _VERSION = re.compile(r"rsync\s+version\s+v?(\d+)\.(\d+)")
 _OLDEST = (3, 2)
 _HASH_BYTES = 64 << 20
 _HASH_FILES = 1000
+# So that a call's names stay far below what the far end takes for arguments.
+_HASH_NAME_BYTES = 400_000
+_HASHING = 2
+"""Calls at once: a sha256sum fills one core."""
 
 
 class RsyncPlace:
@@ -75,6 +80,7 @@ class RsyncFar:
         self._root = root
         self._bandwidth = bandwidth
         self._used_before = used_before
+        self._made: set[bytes] = set()
         self.host = target.rpartition("@")[2]
 
     def check(self) -> None:
@@ -138,9 +144,11 @@ class RsyncFar:
     ) -> FarDigests:
         """As `FarSide.digests`: hashed there, so no size is too large."""
         read = FarDigests()
-        for paths in _portions(files):
+
+        def hash_there(paths: Sequence[bytes]) -> None:
             # "-" alone would be its standard input.
-            done = self._ssh.run(scripts.HASH, [self._root, folder], [b"./" + path for path in paths])
+            names = [b"./" + path for path in paths]
+            done = self._ssh.run(scripts.HASH, [self._root, folder], names, per=_HASH_FILES)
             for line in done.stdout.split(b"\0")[:-1]:
                 digest, _, path = line.partition(b" *./")
                 read.found[path] = digest.decode("ascii")
@@ -148,13 +156,25 @@ class RsyncFar:
             words = done.stderr.replace(scripts.ALIVE.encode() + b"\n", b"")
             if done.code != 0 and not _only_vanished(words):
                 raise tool_failure(RSYNC_FAILURES, "reading back", done.code, words.decode(errors="replace"))
+
+        with ThreadPoolExecutor(max_workers=_HASHING, thread_name_prefix="far hash") as threads:
+            try:
+                for _ in threads.map(hash_there, _portions(files)):
+                    pass
+            except BaseException:
+                threads.shutdown(wait=True, cancel_futures=True)
+                raise
         return read
 
     def send(
         self, source: bytes, batch: bytes, entries: Sequence[SourceEntry], moved: Callable[[int, bytes], None]
     ) -> None:
         """As `FarSide.send`."""
-        self._ssh.must("making the incoming folder", scripts.MAKE_FOLDER, [self._root, batch])
+        incoming = batch.rpartition(b"/")[0]
+        if incoming not in self._made:
+            # The last folder of a path rsync makes itself.
+            self._ssh.must("making the incoming folder", scripts.MAKE_FOLDER, [self._root, incoming])
+            self._made.add(incoming)
         sending = self._sending(("-lt", "--partial-dir=" + os.fsdecode(self._partial(batch))))
         try:
             with opened_folder(source) as run:
@@ -232,13 +252,15 @@ class RsyncFar:
 def _portions(files: Mapping[bytes, int]) -> Iterator[list[bytes]]:
     """So many that each takes a moment: progress, and a stop, come between two."""
     portion: list[bytes] = []
-    nbytes = 0
+    nbytes = name_bytes = 0
     for path, size in files.items():
-        if portion and (nbytes + size > _HASH_BYTES or len(portion) == _HASH_FILES):
+        full = nbytes + size > _HASH_BYTES or name_bytes + len(path) > _HASH_NAME_BYTES
+        if portion and (full or len(portion) == _HASH_FILES):
             yield portion
-            portion, nbytes = [], 0
+            portion, nbytes, name_bytes = [], 0, 0
         portion.append(path)
         nbytes += size
+        name_bytes += len(path)
     if portion:
         yield portion
 
