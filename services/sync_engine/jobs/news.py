@@ -9,7 +9,7 @@ from functools import partial
 
 from labferry.events.v1 import run_events_pb2
 from libs.event_log.projection import AppliedEvent, ProjectionRunner
-from services.sync_engine.jobs.read_model import JobFilter, PlacedJob, jobs_to_seal, jobs_where
+from services.sync_engine.jobs.read_model import JobFilter, PlacedJob, jobs_of_run_to_seal, jobs_where
 
 _PAGE = 500
 
@@ -74,4 +74,4 @@ def _matching(wanted: JobFilter, connection: sqlite3.Connection) -> list[PlacedJ
 
 
 def _due(run: str, connection: sqlite3.Connection) -> list[PlacedJob]:
-    return jobs_to_seal(connection, run)
+    return jobs_of_run_to_seal(connection, run)

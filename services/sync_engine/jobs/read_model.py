@@ -51,6 +51,8 @@ class JobsProjection:
         )
         connection.execute("CREATE INDEX jobs_by_run ON jobs (run, enqueue_position)")
         connection.execute("CREATE INDEX jobs_by_state ON jobs (state, enqueue_position)")
+        connection.execute("CREATE INDEX jobs_by_equipment ON jobs (equipment_id, state)")
+        connection.execute(f"CREATE INDEX jobs_proven ON jobs (run, sealed_status, state) WHERE {_PROVEN}")
         connection.execute("CREATE INDEX jobs_that_wait ON jobs (waits_for) WHERE waits_for IS NOT NULL")
         connection.execute("CREATE INDEX jobs_by_position ON jobs (enqueue_position)")
         connection.execute("CREATE INDEX jobs_by_change ON jobs (last_position)")
@@ -191,19 +193,30 @@ def jobs_running(connection: sqlite3.Connection) -> list[PlacedJob]:
     return jobs_where(connection, JobFilter(states=(JobState.RUNNING,)))
 
 
-def jobs_to_seal(connection: sqlite3.Connection, run: str | None = None) -> list[PlacedJob]:
+# The planner would choose the index of states, and look at every row of a table that is a hundred times as large.
+_PROVEN = "state IN ('verified', 'cleanup_eligible')"
+_UNSEALED = (
+    "jobs.job_id IN (SELECT job_id FROM jobs AS proven INDEXED BY jobs_proven LEFT JOIN runs USING (run)"
+    f" WHERE proven.{_PROVEN} AND proven.sealed_status IS NOT runs.sync_status"
+)
+
+
+def jobs_to_seal(connection: sqlite3.Connection) -> list[PlacedJob]:
     """The last job of each run and destination whose data is proven and not sealed with the run's present status."""
+    return _last_of_each(connection, f"{_UNSEALED})")
+
+
+def jobs_of_run_to_seal(connection: sqlite3.Connection, run: str) -> list[PlacedJob]:
+    """As `jobs_to_seal`, of one run."""
+    return _last_of_each(connection, f"{_UNSEALED} AND proven.run = ?)", run)
+
+
+def _last_of_each(connection: sqlite3.Connection, condition: str, *values: str) -> list[PlacedJob]:
     rows = connection.execute(
-        f"""
-        SELECT {_COLUMNS} FROM jobs LEFT JOIN runs USING (run)
-        WHERE jobs.state IN ('verified', 'cleanup_eligible') AND jobs.sealed_status IS NOT runs.sync_status
-          AND (? IS NULL OR jobs.run = ?)
-          AND NOT EXISTS (
-            SELECT 1 FROM jobs AS later WHERE later.run = jobs.run AND later.destination = jobs.destination
-              AND later.enqueue_position > jobs.enqueue_position)
-        ORDER BY enqueue_position
-        """,
-        (run, run),
+        f"SELECT {_COLUMNS} FROM jobs WHERE {condition} AND NOT EXISTS ("
+        "SELECT 1 FROM jobs AS later WHERE later.run = jobs.run AND later.destination = jobs.destination"
+        " AND later.enqueue_position > jobs.enqueue_position) ORDER BY enqueue_position",
+        values,
     )
     return [_placed(row) for row in rows.fetchall()]
 
