@@ -6,6 +6,7 @@ import asyncio
 import signal
 from pathlib import Path
 
+import grpc
 import typer
 
 from cli.connection import Connection, chosen_configuration
@@ -16,6 +17,11 @@ from cli.supervisor import START_ORDER, ServiceDiedError, ServiceProcess, first_
 from labferry.secrets.v1 import secrets_service_pb2, secrets_service_pb2_grpc
 from libs.service_kit.config import load_configuration
 from libs.service_kit.identity import OPERATOR_TOKEN_FILE, ServiceName
+
+# A passphrase that is wrong, too short for a new file, or given too soon after wrong ones.
+_ASK_AGAIN = frozenset(
+    {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED}
+)
 
 
 def up(config: ConfigOption = None) -> None:
@@ -73,12 +79,19 @@ async def _unseal(connection: Connection) -> None:
             return
         new = not status.initialized
         words = "New passphrase for the secrets file" if new else "Passphrase of the secrets file"
-        passphrase = await asyncio.to_thread(
+        while passphrase := await asyncio.to_thread(
             lambda: typer.prompt(words, hide_input=True, default="", show_default=False, err=True)
-        )
-        if not passphrase:
-            note("the secrets stay sealed; labferry secret unseal opens them")
-        elif new:
-            await stub.Initialize(secrets_service_pb2.InitializeRequest(passphrase=passphrase))
-        else:
-            await stub.Unseal(secrets_service_pb2.UnsealRequest(passphrase=passphrase))
+        ):
+            try:
+                if new:
+                    await stub.Initialize(secrets_service_pb2.InitializeRequest(passphrase=passphrase))
+                else:
+                    await stub.Unseal(secrets_service_pb2.UnsealRequest(passphrase=passphrase))
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in _ASK_AGAIN:
+                    raise
+                note(error.details() or error.code().name)
+            else:
+                note("the secrets are open")
+                return
+        note("the secrets stay sealed; labferry secret unseal opens them")
