@@ -160,8 +160,12 @@ def folder_beneath(place: Place, *, dir_fd: int | None = None) -> Iterator[int]:
 def names_beneath(place: Place) -> Iterator[Iterator[os.DirEntry[str]]]:
     """What the folder holds, as `os.scandir` gives it. Within the block an entry can be asked, without following
     symlinks. OSError."""
-    with folder_beneath(place) as folder, os.scandir(folder) as names:
-        yield names
+    folder = open_beneath(place, _FOLDER)
+    try:
+        with os.scandir(folder) as names:
+            yield names
+    finally:
+        os.close(folder)
 
 
 def status_beneath(place: Place, *, dir_fd: int | None = None) -> os.stat_result:

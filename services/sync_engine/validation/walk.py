@@ -69,7 +69,18 @@ class RunAudit:
 def audit_run(local_root: Path, run: RunPath, rules: AuditRules) -> RunAudit:
     """A fresh walk of one run's folder. What can't be read is a finding; WalkError when the run itself isn't there.
     `local_root` is real."""
-    return _RunWalk(folder_in_root(local_root, str(run)), run, rules).audit()
+    try:
+        return _RunWalk(local_root / str(run), run, rules).audit()
+    except SymlinkOnTheWayError:
+        return _through_symlinks(local_root, run, rules)
+
+
+def _through_symlinks(local_root: Path, run: RunPath, rules: AuditRules) -> RunAudit:
+    folder = folder_in_root(local_root, str(run))
+    try:
+        return _RunWalk(folder, run, rules).audit()
+    except SymlinkOnTheWayError as error:
+        raise WalkError(_shown(str(run)), str(error.strerror)) from error
 
 
 def folder_in_root(local_root: Path, relative: str) -> Path:
@@ -129,6 +140,8 @@ class _RunWalk:
             try:
                 rendered_here = rendered.among(folder, self._files(folder, found))
             except OSError as error:
+                if not folder and isinstance(error, SymlinkOnTheWayError):
+                    raise
                 if not folder and isinstance(error, FileNotFoundError | NotADirectoryError):
                     raise WalkError(_shown(identity), str(error.strerror)) from error
                 if not isinstance(error, FileNotFoundError):

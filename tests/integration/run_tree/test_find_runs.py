@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from libs.run_tree.find_runs import find_projects, find_runs
 
 
@@ -32,3 +34,16 @@ def test_runs_are_found_in_order_wherever_they_may_lie(tmp_path: Path) -> None:
     assert [str(run) for run in find_runs(tmp_path, "EQ", "a")] == ["EQ/a/Runs/TestRun_9"]
     assert find_projects(tmp_path, "EQ") == ["a", "b"]
     assert list(find_runs(tmp_path, "NOWHERE")) == []
+
+
+def test_an_equipment_folder_may_be_a_symlink_inside_its_root_and_no_other(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "disk2/EQ/a/Runs/Run_1").mkdir(parents=True)
+    (tmp_path / "outside/a/Runs/Run_1").mkdir(parents=True)
+    (root / "EQ").symlink_to("disk2/EQ")
+    (root / "OUT").symlink_to("../outside")
+    assert [str(run) for run in find_runs(root, "EQ")] == ["EQ/a/Runs/Run_1"]
+    with pytest.raises(OSError, match="out of its root"):
+        find_projects(root, "OUT")
+    with pytest.raises(OSError, match="out of its root"):
+        list(find_runs(root, "OUT"))

@@ -309,3 +309,22 @@ def test_cache_files_above_runs_that_cannot_be_used_are_named(tmp_path: Path) ->
     assert str(tmp_path) not in "".join(found.values())
     (tmp_path / "CONFOCAL_01/.exlab-wizard/equipment.json").write_bytes(b'{"schema_version":"1.9","id":"CONFOCAL_01"}')
     assert "CONFOCAL_01/.exlab-wizard/equipment.json" not in unreadable()
+
+
+@pytest.mark.parametrize("above", ["equipment_id", "project", "leaf"])
+def test_a_run_behind_a_symlink_is_walked_where_it_stays_in_its_root(tmp_path: Path, above: str) -> None:
+    root = tmp_path / "root"
+    put(root, RUN, "<name>.txt")
+    put(root, RUN, ".exlab-wizard/creation.json", json.dumps(PLAIN).encode())
+    direct = audit_run(root, RUN, RULES).findings
+    assert direct
+    linked = root / str(RUN).partition(getattr(RUN, above))[0] / getattr(RUN, above)
+    for place in (root / "aside", tmp_path / "outside"):
+        (linked.resolve() if linked.is_symlink() else linked).rename(place)
+        linked.unlink(missing_ok=True)
+        linked.symlink_to(place)
+        if place.is_relative_to(root):
+            assert audit_run(root, RUN, RULES).findings == direct
+        else:
+            with pytest.raises(WalkError, match="leads out"):
+                audit_run(root, RUN, RULES)
