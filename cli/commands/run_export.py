@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import grpc
 import typer
@@ -15,11 +16,11 @@ from cli.connection import Connection
 from cli.failure import EXIT_NO, run_command
 from cli.options import ConfigOption, RunArgument, TokenOption, connect
 from cli.output import console, note, size, visible
-from cli.ro_crate import FILE_NAME, ro_crate
+from cli.ro_crate import FILE_NAME, CrateFile, ro_crate
 from labferry.events.v1 import event_log_service_pb2, event_log_service_pb2_grpc, event_pb2
 from labferry.sync.v1 import sync_service_pb2, sync_service_pb2_grpc
 from libs.run_tree.bag import BagError, BagWriter
-from libs.run_tree.manifest import ManifestEntry, parse_manifest
+from libs.run_tree.manifest import read_manifest
 from libs.run_tree.receipt import Receipt, read_receipt, receipt_file_name
 from libs.run_tree.run_path import RunPath
 from libs.service_kit.equipment_settings import MountedTransportSettings
@@ -43,15 +44,17 @@ def export(
             wanted = sync_service_pb2.GetReceiptRequest(run=run, destination=destination or None)
             content = (await stub.GetReceipt(wanted)).content
             receipt = read_receipt(content).receipt
-            pieces = stub.GetManifest(sync_service_pb2.GetManifestRequest(run=run, destination=receipt.destination))
-            entries = parse_manifest(b"".join([piece.content async for piece in pieces]))
-            events = [e for s in _streams(receipt) for e in await _events(channel, s)]
-        try:
-            places = _places(connection, receipt)
-            files, held = await asyncio.to_thread(_fill, to, receipt, content, entries, events, places)
-        except (BagError, OSError) as error:
-            note(f"nothing was exported: {visible(str(error))}")
-            return EXIT_NO
+            with tempfile.TemporaryFile() as manifest:
+                wanted_manifest = sync_service_pb2.GetManifestRequest(run=run, destination=receipt.destination)
+                async for piece in stub.GetManifest(wanted_manifest):
+                    manifest.write(piece.content)
+                events = [e for s in _streams(receipt) for e in await _events(channel, s)]
+                try:
+                    places = _places(connection, receipt)
+                    files, held = await asyncio.to_thread(_fill, to, receipt, content, manifest, events, places)
+                except (BagError, OSError) as error:
+                    note(f"nothing was exported: {visible(str(error))}")
+                    return EXIT_NO
         console.print(f"{to}: {files} files, {size(held)}, from {receipt.destination}", markup=False)
         return 0
 
@@ -88,16 +91,23 @@ def _fill(
     to: Path,
     receipt: Receipt,
     content: bytes,
-    entries: Sequence[ManifestEntry],
+    manifest: IO[bytes],
     events: Sequence[event_pb2.Event],
     places: Sequence[Path],
 ) -> tuple[int, int]:
     """Files and bytes of the run."""
+    count = held = 0
     with BagWriter(to) as bag:
-        files = {}
-        for entry in entries:
-            copied = bag.copy(entry.path, entry.sha256, places)
-            files[entry.path.decode()] = (copied, entry.sha256)
+
+        def files() -> Iterator[CrateFile]:
+            manifest.seek(0)
+            for entry in read_manifest(manifest):
+                yield CrateFile(entry.path.decode(), bag.size(entry.path), entry.sha256)
+
+        manifest.seek(0)
+        for entry in read_manifest(manifest):
+            held += bag.copy(entry.path, entry.sha256, places)
+            count += 1
         description = {"manifest_sha256": receipt.manifest_sha256, "log_id": receipt.log_id, "job_id": receipt.job_id}
         in_order = sorted(events, key=lambda event: event.position)
         bag.write(FILE_NAME, ro_crate(receipt.run, receipt.destination, files, in_order, description))
@@ -108,4 +118,4 @@ def _fill(
             "Bag-Software-Agent": f"labferry {LABFERRY_VERSION}",
         }
         bag.close(info, {receipt_file_name(receipt.destination): content})
-    return len(files), sum(held for held, _ in files.values())
+    return count, held

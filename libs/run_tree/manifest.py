@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 CACHE_FOLDER = b".exlab-wizard"
@@ -67,21 +68,21 @@ def manifest_line(entry: ManifestEntry) -> bytes:
 
 def parse_manifest(content: bytes) -> list[ManifestEntry]:
     """The entries in file order. ManifestError for anything that `format_manifest` or sha256sum would not write."""
-    if not content:
-        return []
-    lines = content.split(b"\n")
-    if lines.pop() != b"":
-        raise ManifestError(f"Line {len(lines) + 1} of the manifest is cut off.")
-    entries: list[ManifestEntry] = []
+    return list(read_manifest(io.BytesIO(content)))
+
+
+def read_manifest(lines: Iterable[bytes]) -> Iterator[ManifestEntry]:
+    """As `parse_manifest`, line by line as a file gives them."""
     for number, line in enumerate(lines, start=1):
-        shape = _LINE.fullmatch(line)
+        if not line.endswith(b"\n"):
+            raise ManifestError(f"Line {number} of the manifest is cut off.")
+        shape = _LINE.fullmatch(line[:-1])
         if shape is None:
             raise ManifestError(f"Line {number} of the manifest is not 64 hex digits, two spaces and a path.")
         name = shape["name"]
         if shape["escaped"]:
             name = _unescaped(name, number)
-        entries.append(ManifestEntry(b"-" if name == b"./-" else name, shape["digest"].decode("ascii")))
-    return entries
+        yield ManifestEntry(b"-" if name == b"./-" else name, shape["digest"].decode("ascii"))
 
 
 def _unescaped(name: bytes, number: int) -> bytes:

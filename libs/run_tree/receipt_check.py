@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from libs.run_tree.manifest import MANIFEST_PATH, ManifestEntry, ManifestError, parse_manifest
+from libs.run_tree.manifest import MANIFEST_PATH, ManifestEntry, ManifestError, read_manifest
 from libs.run_tree.receipt import Receipt
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -26,24 +26,26 @@ class Mismatch:
 def check_run(receipt: Receipt, run_folder: Path) -> Sequence[Mismatch]:
     """Empty when the folder holds exactly what the receipt vouches for. Files beside those don't count."""
     try:
-        content = (run_folder / MANIFEST_PATH.decode()).read_bytes()
+        manifest = (run_folder / MANIFEST_PATH.decode()).open("rb")
     except OSError as error:
         return [Mismatch(MANIFEST_PATH.decode(), f"can't be read: {error.strerror}")]
-    if hashlib.sha256(content).hexdigest() != receipt.manifest_sha256:
-        return [Mismatch("manifest_sha256", f"is not that of {MANIFEST_PATH.decode()}")]
-    try:
-        entries = parse_manifest(content)
-    except ManifestError as error:
-        return [Mismatch(MANIFEST_PATH.decode(), str(error))]
     found: list[Mismatch] = []
-    sizes = 0
-    for entry in entries:
-        size, problem = _look_at(run_folder, entry)
-        sizes += size
-        if problem:
-            found.append(Mismatch(entry.path.decode(errors="replace"), problem))
-    if len(entries) != receipt.file_count:
-        found.append(Mismatch("file_count", f"is {receipt.file_count}; the manifest lists {len(entries)} files"))
+    files = sizes = 0
+    with manifest:
+        if hashlib.file_digest(manifest, "sha256").hexdigest() != receipt.manifest_sha256:
+            return [Mismatch("manifest_sha256", f"is not that of {MANIFEST_PATH.decode()}")]
+        manifest.seek(0)
+        try:
+            for entry in read_manifest(manifest):
+                size, problem = _look_at(run_folder, entry)
+                files += 1
+                sizes += size
+                if problem:
+                    found.append(Mismatch(entry.path.decode(errors="replace"), problem))
+        except ManifestError as error:
+            return [Mismatch(MANIFEST_PATH.decode(), str(error))]
+    if files != receipt.file_count:
+        found.append(Mismatch("file_count", f"is {receipt.file_count}; the manifest lists {files} files"))
     if not found and sizes != receipt.byte_count:
         found.append(Mismatch("byte_count", f"is {receipt.byte_count}; the files hold {sizes} bytes"))
     return found

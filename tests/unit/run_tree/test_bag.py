@@ -45,4 +45,4 @@ def test_the_runs_own_file_is_never_written_over(tmp_path: Path) -> None:
     run.mkdir()
     with pytest.raises(BagError, match="itself"), BagWriter(tmp_path / "bag") as bag:
         _add(bag, run, b"ro-crate-metadata.json")
-        bag.write("ro-crate-metadata.json", b"{}")
+        bag.write("ro-crate-metadata.json", [b"{}"])
