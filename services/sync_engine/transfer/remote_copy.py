@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 
 from services.sync_engine.transfer.far_side import FarSide, NotLanded
 from services.sync_engine.transfer.file_copy import LOCAL_FAILURES
@@ -16,7 +17,7 @@ from services.sync_engine.transfer.path_order import by_path
 from services.sync_engine.transfer.present import Different, differing_error
 from services.sync_engine.transfer.remote_plan import present_digests
 from services.sync_engine.transfer.source_file import SourceFiles, copied_from
-from services.sync_engine.transfer.spilled_list import ListSorter
+from services.sync_engine.transfer.spilled_list import ListSorter, in_portions
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
@@ -27,6 +28,7 @@ from services.sync_engine.transfer.transport import (
 
 _BATCH_BYTES = 256 << 20
 _HASHERS = 2
+_CHUNK_FILES = 32
 
 
 class RemoteCopy:
@@ -57,10 +59,10 @@ class RemoteCopy:
 
     def run(self, batches: Iterable[list[SourceEntry]], before_landing: Callable[[Sequence[CopiedFile]], None]) -> None:
         with ThreadPoolExecutor(max_workers=_HASHERS, thread_name_prefix="hash") as threads:
-            ahead: deque[tuple[list[SourceEntry], list[Future[str]]]] = deque()
+            ahead: deque[tuple[list[SourceEntry], list[Future[list[str | TransferError]]]]] = deque()
             try:
                 for number, batch in enumerate(batches):
-                    ahead.append((batch, [threads.submit(self._hash, entry) for entry in batch]))
+                    ahead.append((batch, [threads.submit(self._hash, c) for c in in_portions(batch, _CHUNK_FILES)]))
                     if number > 0:
                         self._bring(number - 1, *ahead.popleft(), before_landing)
                     if self.cut_short:
@@ -70,15 +72,22 @@ class RemoteCopy:
             finally:
                 threads.shutdown(wait=True, cancel_futures=True)
 
-    def _hash(self, entry: SourceEntry) -> str:
-        self._control.raise_if_stopped()
-        return self._source.sha256(entry, self._control.look)
+    def _hash(self, entries: Sequence[SourceEntry]) -> list[str | TransferError]:
+        """Of each file its hash, or why it can't be read."""
+        hashes: list[str | TransferError] = []
+        for entry in entries:
+            self._control.raise_if_stopped()
+            try:
+                hashes.append(self._source.sha256(entry, self._control.look))
+            except TransferError as failure:
+                hashes.append(failure)
+        return hashes
 
     def _bring(
         self,
         number: int,
         batch: Sequence[SourceEntry],
-        hashing: Sequence[Future[str]],
+        hashing: Sequence[Future[list[str | TransferError]]],
         before_landing: Callable[[Sequence[CopiedFile]], None],
     ) -> None:
         self._control.raise_if_stopped()
@@ -87,12 +96,12 @@ class RemoteCopy:
             return
         copied: dict[bytes, CopiedFile] = {}
         sendable: list[SourceEntry] = []
-        for entry, future in zip(batch, hashing, strict=True):
-            try:
-                copied[entry.path] = copied_from(entry, future.result())
+        for entry, found in zip(batch, chain.from_iterable(future.result() for future in hashing), strict=True):
+            if isinstance(found, TransferError):
+                self._note(found)
+            else:
+                copied[entry.path] = copied_from(entry, found)
                 sendable.append(entry)
-            except TransferError as failure:
-                self._note(failure)
         folder = self._incoming + b"/%d" % number
         spoiled = self._send(folder, sendable)
         whole = [file for path, file in copied.items() if path not in spoiled]
