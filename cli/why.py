@@ -153,6 +153,10 @@ def _resume_equipment(job: job_pb2.Job) -> Sequence[str]:
     return (f'labferry equipment resume {job.equipment_id} --reason "WHY"',)
 
 
+def _open_secrets(_: job_pb2.Job) -> Sequence[str]:
+    return ("labferry secret unseal", "see how the secrets service is: labferry doctor")
+
+
 TO_DO: Mapping[job_pb2.WaitCondition.ValueType, Callable[[job_pb2.Job], Sequence[str]]] = {
     job_pb2.WAIT_CONDITION_SLOT: _overtake,
     job_pb2.WAIT_CONDITION_BACKOFF: _nothing,
@@ -163,6 +167,7 @@ TO_DO: Mapping[job_pb2.WaitCondition.ValueType, Callable[[job_pb2.Job], Sequence
     job_pb2.WAIT_CONDITION_OPERATOR: _let_go_on,
     job_pb2.WAIT_CONDITION_EQUIPMENT_NOT_CONFIGURED: _configure,
     job_pb2.WAIT_CONDITION_EQUIPMENT_PAUSED: _resume_equipment,
+    job_pb2.WAIT_CONDITION_SECRETS_UNAVAILABLE: _open_secrets,
 }
 """What can be done about each condition. A job at the gate without a finding waits for changes to be accepted."""
 

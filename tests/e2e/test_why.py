@@ -154,8 +154,8 @@ CONDITIONS: dict[str, Callable[[Site], Awaitable[None]]] = {
 }
 
 
-ELSEWHERE = {"cleanup_interlock"}
-"""Conditions of jobs that are sealed: cleanup's own tests bring them about."""
+ELSEWHERE = {"cleanup_interlock", "secrets_unavailable"}
+"""Conditions that the tests of cleanup, and of encrypted rclone configurations, bring about."""
 
 
 def test_every_condition_has_a_test_and_something_to_do() -> None:

@@ -15,6 +15,7 @@ from labferry.events.v1 import secret_events_pb2 as facts
 from labferry.secrets.v1 import secrets_service_pb2 as pb
 from labferry.sync.v1 import job_pb2
 from services.sync_engine.transfer.tool_process import find_tool
+from tests.e2e.terminal import Operator
 from tests.integration.secrets.running_service import PASSPHRASE, RunningService, running
 from tests.integration.sync_engine.running_engine import (
     EQUIPMENT,
@@ -102,6 +103,7 @@ async def test_a_job_waits_for_the_secrets_and_goes_on_when_they_are_opened(site
         assert (job.state, job.attempt, job.waiting_on[0].who_can_clear) == (job_pb2.JOB_STATE_QUEUED, 0, "operator")
         assert "secrets service" in job.waiting_on[0].detail
         assert USERNAME in job.waiting_on[0].detail
+        assert "labferry secret unseal" in (await Operator(site)("why", run)).out
         await operator.Unseal(pb.UnsealRequest(passphrase=PASSPHRASE))
         job = await engine.until_sealed(job_id)
         assert job.attempt == 1

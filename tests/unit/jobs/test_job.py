@@ -159,6 +159,7 @@ def test_what_trying_again_can_not_mend_fails_at_once(kind: FailureKind) -> None
     [
         (FailureKind.DESTINATION_FULL, WaitCondition.DESTINATION_FULL),
         (FailureKind.SOURCE_CHANGED, WaitCondition.SOURCE_UNSETTLED),
+        (FailureKind.SECRET_UNAVAILABLE, WaitCondition.SECRETS_UNAVAILABLE),
     ],
 )
 def test_what_passes_by_itself_is_waited_for_for_ever(kind: FailureKind, condition: WaitCondition) -> None:

@@ -26,7 +26,11 @@ SCHEDULE = (30, 120, 480, 1800, 7200)
 """Seconds after the first, second, … network-like failure; the next one ends the job."""
 
 AT_ONCE = (FailureKind.AUTHENTICATION, FailureKind.CONFIGURATION, FailureKind.LOCAL_FILE_VANISHED)
-PASSING = {FailureKind.DESTINATION_FULL: "destination_full", FailureKind.SOURCE_CHANGED: "source_unsettled"}
+PASSING = {
+    FailureKind.DESTINATION_FULL: "destination_full",
+    FailureKind.SOURCE_CHANGED: "source_unsettled",
+    FailureKind.SECRET_UNAVAILABLE: "secrets_unavailable",
+}
 MOVING = ("queued", "running", "awaiting_verify")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "retry": ("failed",),
