@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 DEFECTS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DEADLINE_EXCEEDED}
 # These stay open as long as the caller likes; whatever is wrong with the request they say at once.
-ENDLESS = {"WatchJobs", "WatchProblems", "WatchProjects", "SubscribeEvents"}
+ENDLESS = {"WatchJobs", "WatchProblems", "WatchProjects", "WatchSecrets", "SubscribeEvents"}
 GROWTH = 256 * 2**20
 EXAMPLES = 6
 
