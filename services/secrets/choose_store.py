@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from libs.service_kit.run import ServiceStartError
 from libs.service_kit.settings import SecretsBackend, SecretsSettings
 from libs.service_kit.telemetry import Logger
 from libs.service_kit.work_threads import WorkThreads
-from services.secrets.openbao_store import OpenBaoStore
 from services.secrets.os_keyring import KeyringState, OsKeyring
 from services.secrets.store import FirstStore
+
+if TYPE_CHECKING:
+    from services.secrets.openbao_store import OpenBaoStore
 
 
 @asynccontextmanager
@@ -41,6 +44,9 @@ async def open_first_store(settings: SecretsSettings, logger: Logger) -> AsyncIt
 
 @asynccontextmanager
 async def _openbao(settings: SecretsSettings, logger: Logger) -> AsyncIterator[OpenBaoStore]:
+    # Its library takes 0.1 s to import: only who uses it waits for that.
+    from services.secrets.openbao_store import OpenBaoStore
+
     if settings.openbao is None:
         raise ServiceStartError("secrets.openbao is missing")
     threads = WorkThreads("openbao")
