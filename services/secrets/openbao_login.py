@@ -88,10 +88,11 @@ class OpenBaoLogin:
         settings, session = self._settings, requests.Session()
         # Neither a proxy of the environment nor its certificates have a say in where secrets go.
         session.trust_env = False
+        # The client asks a session that it is given whom to trust.
+        session.verify = True if settings.ca_file is None else str(settings.ca_file)
         client = hvac.Client(
             url=settings.address,
             token=token,
-            verify=True if settings.ca_file is None else str(settings.ca_file),
             timeout=settings.timeout_seconds,
             session=session,
             allow_redirects=False,

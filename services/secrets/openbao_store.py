@@ -187,6 +187,8 @@ class OpenBaoStore:
             raise OpenBaoRefusedError(f"{self._settings.address} refuses the login or the request") from None
         except refusals.VaultDown:
             raise OpenBaoUnavailableError(self._settings.address, "it is sealed, or on standby") from None
+        except requests.exceptions.SSLError:
+            raise OpenBaoUnavailableError(self._settings.address, "its certificate is not to be trusted") from None
         except (refusals.VaultError, requests.exceptions.RequestException, ValueError) as error:
             raise OpenBaoUnavailableError(self._settings.address, type(error).__name__) from None
 

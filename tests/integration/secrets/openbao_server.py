@@ -1,17 +1,21 @@
 """A server that answers as the published HTTP API of OpenBao says: a KV engine of version 2, logins, the seal.
 
-`python -m tests.integration.secrets.openbao_server FILE` serves on a port of its own, which it prints, and keeps its
-content in FILE. What lies below /test is how a test plays the operator of that server.
+`python -m tests.integration.secrets.openbao_server FILE [PORT [FOLDER]]` serves on a port of its own, which it prints,
+and keeps its content in FILE; in TLS with the certificate in FOLDER. What lies below /test is how a test plays the
+operator of that server.
 """
 
 from __future__ import annotations
 
 import json
+import ssl
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from libs.service_kit.certificate_authority import CERTIFICATE, KEY
 
 MOUNT = "lab"
 CREATED = "2026-01-31T12:00:00.000000000Z"
@@ -145,6 +149,10 @@ def main() -> None:
     Handler.content = Content(Path(sys.argv[1]))
     port = int(sys.argv[2]) if len(sys.argv) > 2 else 0
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    if len(sys.argv) > 3:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(Path(sys.argv[3], CERTIFICATE), Path(sys.argv[3], KEY))
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     print(server.server_address[1], flush=True)  # noqa: T201
     server.serve_forever()
 

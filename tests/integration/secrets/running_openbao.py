@@ -23,12 +23,14 @@ PREFIX = "labferry/exlab-wizard"
 class OpenBao:
     folder: Path
     port: int = 0
+    tls: Path | None = None
     process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         module = "tests.integration.secrets.openbao_server"
         self.process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", module, str(self.folder / "openbao.json"), str(self.port)),
+            *([] if self.tls is None else [str(self.tls)]),
             stdout=asyncio.subprocess.PIPE,
         )
         assert self.process.stdout is not None
@@ -40,10 +42,15 @@ class OpenBao:
         self.process.kill()
         await self.process.wait()
 
+    @property
+    def address(self) -> str:
+        return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.port}"
+
     async def told(self, **what: Any) -> dict[str, Any]:
         """Plays the operator of the server; returns what it holds then."""
-        async with httpx.AsyncClient(trust_env=False) as client:
-            answer = await client.post(f"http://127.0.0.1:{self.port}/test", json=what)
+        # Its certificate is what tests are about; this client only steers it.
+        async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+            answer = await client.post(f"{self.address}/test", json=what)
             held: dict[str, Any] = answer.json()
             return held
 
@@ -58,7 +65,7 @@ class OpenBao:
         lab.settings["secrets"] = {
             "backend": "openbao",
             "openbao": {
-                "address": f"http://127.0.0.1:{self.port}",
+                "address": self.address,
                 "mount": MOUNT,
                 "timeout_seconds": 5,
                 "login": login or {"method": "token_file", "token_file": str(token)},
@@ -67,8 +74,9 @@ class OpenBao:
 
 
 @asynccontextmanager
-async def running_openbao(folder: Path) -> AsyncIterator[OpenBao]:
-    server = OpenBao(folder)
+async def running_openbao(folder: Path, tls: Path | None = None) -> AsyncIterator[OpenBao]:
+    """`tls`: the folder of the certificate that it shows."""
+    server = OpenBao(folder, tls=tls)
     await server.start()
     try:
         yield server

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
 
 from labferry.secrets.v1 import secrets_service_pb2 as pb
+from libs.service_kit.certificate_authority import AUTHORITY_CERTIFICATE, issue, make_authority
 from tests.integration.secrets.running_openbao import PREFIX, OpenBao, running_openbao
 from tests.integration.secrets.running_service import (
     Lab,
@@ -84,6 +86,29 @@ async def test_while_it_is_sealed_or_gone_callers_are_told_and_afterwards_served
         assert (await gateway.GetSecret(READ)).value == "canary-value"
         refused = [e for e in await service.events() if e.type == "secrets.secret.read_refused.v1"]
         assert len(refused) == 1
+
+
+async def test_its_certificate_is_checked_before_it_gets_a_token(lab: Lab) -> None:
+    for authority in ("ours", "another"):
+        make_authority(lab.folder / authority, timedelta(days=1))
+    issue(lab.folder / "ours", ["127.0.0.1"], timedelta(days=1), lab.folder / "right")
+    issue(lab.folder / "ours", ["127.0.0.9"], timedelta(days=1), lab.folder / "misnamed")
+    cases = [("right", "ours", True), ("misnamed", "ours", False), ("right", "another", False), ("right", None, False)]
+    for certificate, trusted, accepted in cases:
+        async with running_openbao(lab.folder, tls=lab.folder / certificate) as server:
+            server.configure(lab)
+            if trusted is not None:
+                lab.settings["secrets"]["openbao"]["ca_file"] = str(lab.folder / trusted / AUTHORITY_CERTIFICATE)
+            async with running(lab, "secrets") as service:
+                operator, gateway = await service.secrets(), await service.secrets("lims_gateway")
+                if accepted:
+                    await operator.SetSecret(SET)
+                    assert (await gateway.GetSecret(READ)).value == "canary-value"
+                else:
+                    assert await refusal(operator.SetSecret(SET)) == UNAVAILABLE
+                    assert "certificate" in (await problem_of(service)).lower()
+            assert len(await server.values()) == 1, "only the first was let in"
+    assert "first-token" not in lab.log_text("secrets")
 
 
 async def test_logins_that_end_are_made_anew_and_refusals_are_told(lab: Lab, openbao: OpenBao) -> None:
