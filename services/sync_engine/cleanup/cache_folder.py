@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
 
 from libs.event_log.blob_store import BlobStore
 from libs.run_tree.beneath import folder_beneath
-from libs.run_tree.manifest import CACHE_FOLDER, never_travels
+from libs.run_tree.manifest import CACHE_FOLDER, is_changing_file, never_travels
 from services.sync_engine.cleanup.deletion import Remaining, delete_files
 from services.sync_engine.cleanup.local_files import in_cache, proven_everywhere
 from services.sync_engine.jobs.file_list import read_copied
@@ -51,8 +52,8 @@ class CacheFolder:
                     await bench.threads.run(partial(place.transport.seal, list(snapshot.values())))
                 known |= {path: file.sha256() for path, file in snapshot.items()}
                 remaining = await bench.threads.run(partial(_delete, located.folder, known, may))
-                # What was written to since the snapshot, the run's own log above all, is brought once more.
-                if not any(left.path in snapshot for left in remaining):
+                # What was written since the snapshot, the run's own log above all, is brought once more.
+                if not any(is_changing_file(left.path) and not never_travels(left.path) for left in remaining):
                     break
             return remaining
         except (TransferError, OSError) as error:
@@ -93,13 +94,13 @@ def _delete(run_folder: Path, known: Mapping[bytes, str], may: Callable[[], bool
         remaining = delete_files(run_folder, portion, may).remaining
         if remaining:
             return remaining
-    return ()
+    return [Remaining(path, "it was written while the others were deleted") for path, _ in _found(run_folder)]
 
 
 def _found(run_folder: Path) -> Sequence[tuple[bytes, os.stat_result]]:
-    """Everything in the cache folder that is no folder, by path relative to the run."""
-    found = []
-    with folder_beneath(run_folder) as root:
+    """Everything in the cache folder that is no folder, by path relative to the run; nothing when it is gone."""
+    found: list[tuple[bytes, os.stat_result]] = []
+    with folder_beneath(run_folder) as root, suppress(FileNotFoundError):
         for folder, _, names, opened in os.fwalk(CACHE_FOLDER, dir_fd=root):
             found += [(folder + b"/" + n, os.stat(n, dir_fd=opened, follow_symlinks=False)) for n in names]
     return sorted(found, key=itemgetter(0))

@@ -15,7 +15,7 @@ from libs.run_tree.creation_record import SyncStatus
 from libs.service_kit.errors import UnavailableError
 from services.sync_engine.audits.pass_over_copy import pass_over_copy
 from services.sync_engine.cleanup.deletion import Remaining
-from services.sync_engine.cleanup.execution import Execution
+from services.sync_engine.cleanup.execution import Execution, left_over
 from services.sync_engine.cleanup.facts import CleanupLook
 from services.sync_engine.cleanup.interlocks import (
     CleanupFacts,
@@ -75,7 +75,7 @@ class CleanRun:
         """A dry run: every interlock as it is now. RunNotFoundError, EquipmentNotConfiguredError."""
         located = await self._bench.locate(run)
         if await self._is_cleaned(located):
-            return Cleaned(True)
+            return await self._bench.threads.run(partial(_cleaned_before, located))
         facts = await self._look.facts(located)
         facts = await self._look.facts(located, await self._look.local(located, facts.copies))
         interlocks = [*standing_interlocks(facts, self._rules), _NOT_YET]
@@ -100,7 +100,7 @@ class CleanRun:
         turn = self._turns.setdefault(located.identity, asyncio.Lock())
         async with turn:
             if await self._is_cleaned(located):
-                return Cleaned(True)
+                return await self._bench.threads.run(partial(_cleaned_before, located))
             lead = await self._lead(located)
             if lead is None:
                 return await self._held(cause, await self._look.facts(located))
@@ -211,6 +211,12 @@ class CleanRun:
             return False
         latest = latest_by_destination(await self._bench.jobs_of_run(located.identity))
         return all(job.state is JobState.CLEANED for job in latest.values())
+
+
+def _cleaned_before(located: LocatedRun) -> Cleaned:
+    """Nothing more of such a run is deleted: what came later is nowhere else, stays, and is told."""
+    left = left_over(located, lambda _: "it appeared after the run was cleaned")
+    return Cleaned(not left.count, remaining=left.first)
 
 
 def _besides_files(interlocks: Sequence[Interlock]) -> Sequence[Interlock]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -47,6 +47,11 @@ class RemainingFiles:
             self.count += 1
             if len(self.first) < _MOST_REMAINING:
                 self.first.append(file)
+
+    def join(self, others: RemainingFiles) -> None:
+        """Those after these."""
+        self.count += others.count
+        self.first += others.first[: _MOST_REMAINING - len(self.first)]
 
 
 @dataclass(slots=True)
@@ -224,15 +229,27 @@ class Execution:
         return [job for job in jobs if job is not None]
 
 
+def left_over(located: LocatedRun, why: Callable[[bytes], str]) -> RemainingFiles:
+    """The files that lie in the run's folder, its cache apart. `why`, asked in the order of their paths, says of each
+    why it is there; an empty text leaves it out."""
+    left = RemainingFiles()
+    try:
+        left.add(Remaining(path, said) for path in files_left(located) if (said := why(path)))
+    except TransferError as error:
+        left.add([Remaining(b".", f"the run can't be looked at: {error.message}")])
+    return left
+
+
 def _see_what_is_left(located: LocatedRun, ticketed: Sequence[CopiedFile], tally: _Tally) -> None:
     known = InStep(ticketed)
-    why = tally.ended or "it vanished and came back"
-    try:
-        for path in files_left(located):
-            if path not in tally.refused:
-                tally.remaining.add([Remaining(path, why if known.at(path) is not None else _LATER)])
-    except TransferError as error:
-        tally.remaining.add([Remaining(b".", f"the run can't be looked at: {error.message}")])
+    ended = tally.ended or "it vanished and came back"
+
+    def why(path: bytes) -> str:
+        if path in tally.refused:
+            return ""
+        return _LATER if known.at(path) is None else ended
+
+    tally.remaining.join(left_over(located, why))
 
 
 def _what_was_deleted(located: LocatedRun, ticketed: Sequence[CopiedFile]) -> _Tally:
@@ -245,10 +262,7 @@ def _what_was_deleted(located: LocatedRun, ticketed: Sequence[CopiedFile]) -> _T
             tally.file_count += 1
             tally.byte_count += file.size
     known = InStep(ticketed)
-    try:
-        tally.remaining.add(Remaining(path, _LATER) for path in files_left(located) if known.at(path) is None)
-    except TransferError as error:
-        tally.remaining.add([Remaining(b".", f"the run can't be looked at: {error.message}")])
+    tally.remaining.join(left_over(located, lambda path: _LATER if known.at(path) is None else ""))
     return tally
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from libs.run_tree.creation_record import SyncStatus
+from services.sync_engine.cleanup import cache_folder
 from services.sync_engine.cleanup.clean_run import Cleaned
+from services.sync_engine.cleanup.deletion import Deleted, delete_files
 from services.sync_engine.cleanup.interlocks import CleanupRules
 from services.sync_engine.cleanup.ticket import Limits
 from services.sync_engine.event_types import run_stream
 from services.sync_engine.jobs.job import Job, JobState
+from services.sync_engine.transfer.transport import CopiedFile
 from tests.faults.sync_engine.engine_parts import RUN, TEST, Parts, engine_parts
 
 LIMITS = Limits(1000, 1 << 30)
@@ -241,6 +244,29 @@ async def test_the_cache_folder_goes_last_when_it_is_not_retained(tmp_path: Path
         assert list(parts.here.iterdir()) == []
         assert (parts.there / ".exlab-wizard/wizard.elsewhere.log").read_text() == "written after the seal\n"
         assert (await parts.bench.log.run(RUN)).sync_status is SyncStatus.CLEANED
+
+
+async def test_what_is_written_while_the_cache_folder_goes_is_brought_and_goes_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with engine_parts(tmp_path, CleanupRules(True, 2, timedelta(0), False, LIMITS)) as parts:
+        await _ready(parts)
+        late = parts.here / ".exlab-wizard/wizard.elsewhere.log"
+        portions: list[int] = []
+
+        def delete_and_write(run_folder: Path, files: Sequence[CopiedFile], may: Callable[[], bool]) -> Deleted:
+            deleted = delete_files(run_folder, files, may)
+            portions.append(len(files))
+            if len(portions) == 1:
+                late.write_text("a line that came late\n", encoding="utf-8")
+            return deleted
+
+        monkeypatch.setattr(cache_folder, "delete_files", delete_and_write)
+        answer = await parts.clean()
+        assert answer.cleaned, answer
+        assert list(parts.here.iterdir()) == []
+        assert (parts.there / ".exlab-wizard/wizard.elsewhere.log").read_text() == "a line that came late\n"
+        assert (parts.there / ".exlab-wizard/creation.json").is_file()
 
 
 async def test_a_cache_file_that_no_destination_holds_stays(tmp_path: Path) -> None:

@@ -34,7 +34,6 @@ class _History:
     parts: Parts
     meanwhile: Callable[[], None] | None = None
     cleaned: int = 0
-    over: bool = False
     edits: int = 0
     told: list[str] = field(default_factory=list)
 
@@ -99,10 +98,8 @@ async def _clean(history: _History) -> None:
         assert there.get(path) == content, f"{path} is lost"
         assert fresh.get(path) == hashlib.sha256(content).hexdigest(), f"{path} went without fresh evidence"
     assert answer.file_count == len(deleted)
-    if answer.cleaned and not history.over:
-        # What appears in a run that was cleaned before is nobody's to delete.
+    if answer.cleaned:
         assert after == {}
-        history.over = True
 
 
 async def _freshly_read(parts: Parts, behind: int) -> dict[str, str]:
