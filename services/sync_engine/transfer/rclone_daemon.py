@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import socket
 import threading
@@ -237,12 +238,13 @@ def open_rclone(
     environment, content = tool_environment(), _content(config)
     # The loan ends after rclone.
     with ExitStack() as lent, private_folder() as folder:
+        opened_with: Sequence[str] = ()
         if _ENCRYPTED in content:
-            # The child's environment is as private as a file of ours, and nothing of it is left behind.
-            environment["RCLONE_CONFIG_PASS"] = lent.enter_context(config_password(control))
+            password = lent.enter_context(config_password(control))
+            opened_with = lent.enter_context(_password_command(password))
         copied, address, log = folder / "rclone.conf", folder / "rc", folder / "log"
         write_private(copied, [content])
-        again = [rclone, "--config", str(copied), *_OPTIONS]
+        again = [rclone, "--config", str(copied), *_OPTIONS, *opened_with]
         command = [*again, "rcd", "--rc-addr", f"unix://{address}", *_SERVED]
         with open(log, "wb") as said, ToolProcess(command, environment=environment, stderr=said) as process:
             began = time.monotonic()
@@ -254,6 +256,18 @@ def open_rclone(
                     raise TransferError(FailureKind.CONFIGURATION, "rclone did not start")
                 control.wait(0.01)
             yield RcloneDaemon(process, again, environment, address, control, bandwidth, log)
+
+
+@contextmanager
+def _password_command(password: str) -> Iterator[Sequence[str]]:
+    """Options with which rclone reads the password from this process's memory: neither an argument nor an environment
+    nor a disk ever holds it, and after the block nobody can read it."""
+    descriptor = os.memfd_create("labferry-lent")
+    try:
+        os.write(descriptor, password.encode())
+        yield "--password-command", f"cat /proc/{os.getpid()}/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
 
 
 def _answers(address: Path) -> bool:

@@ -10,7 +10,7 @@ from services.sync_engine.transfer.transport import FailureKind
 
 RCLONE_FAILURES: Final = (
     said(FailureKind.CONFIGURATION, r"knownhosts: key|host key|didn't find section|unknown flag|unknown command"),
-    said(FailureKind.AUTHENTICATION, r"env password, unable to decrypt configuration"),
+    said(FailureKind.AUTHENTICATION, r"derived password, unable to decrypt configuration"),
     said(FailureKind.CONFIGURATION, r"failed to load config"),
     said(
         FailureKind.AUTHENTICATION,

@@ -58,12 +58,13 @@ async def site() -> AsyncIterator[Site]:
         yield site
 
 
-def commands_running() -> list[bytes]:
-    """The command line of every process that hasn't ended meanwhile."""
+def shown_by_processes() -> list[bytes]:
+    """The command line and the environment of every process that hasn't ended meanwhile."""
     found = []
-    for command in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            found.append(command.read_bytes())
+    for part in ("cmdline", "environ"):
+        for place in Path("/proc").glob(f"[0-9]*/{part}"):
+            with suppress(OSError):
+                found.append(place.read_bytes())
     return found
 
 
@@ -144,9 +145,9 @@ async def test_a_lease_that_is_revoked_ends_the_transfer_and_one_of_a_killed_eng
         job_id = (await engine.enqueue(run)).job.job_id
         await engine.until_copying(job_id)
         (lease,) = [lease for lease in await live_leases(service) if lease.purpose == f"job {job_id}"]
-        commands = commands_running()
-        assert any(b"rcd" in command.split(b"\0") for command in commands)
-        assert not [command for command in commands if PASSWORD.encode() in command]
+        shown = shown_by_processes()
+        assert any(b"rcd" in one.split(b"\0") for one in shown)
+        assert not [one for one in shown if PASSWORD.encode() in one]
         # Longer than its term: it is renewed as long as the work goes on.
         async with asyncio.timeout(PATIENCE):
             while (await live_leases(service))[0].expire_time.seconds < lease.expire_time.seconds + 3:
