@@ -6,7 +6,7 @@ import hashlib
 import os
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
@@ -17,7 +17,7 @@ from services.sync_engine.transfer.block_stream import Streamed
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.path_order import InStep
 from services.sync_engine.transfer.present import PresentName, names_present
-from services.sync_engine.transfer.spilled_list import ListWriter, in_portions, spilled
+from services.sync_engine.transfer.spilled_list import ListWriter, spilled
 from services.sync_engine.transfer.system_error import destination_error
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
@@ -33,6 +33,7 @@ from services.sync_engine.transfer.uncached_read import NotAFileError, hash_open
 
 METHOD = "uncached_read"
 _CHUNK_FILES = 32
+_CHUNK_BYTES = 8 << 20
 _CHUNKS_IN_WORK = 64
 
 
@@ -154,7 +155,7 @@ def read_back(
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="verify") as threads:
         try:
             there = InStep(present)
-            for chunk in in_portions((_Expected(file, there.at(file.path)) for file in expected), _CHUNK_FILES):
+            for chunk in _chunks(_Expected(file, there.at(file.path)) for file in expected):
                 in_work.append(threads.submit(reader.check, chunk))
                 if len(in_work) == _CHUNKS_IN_WORK:
                     found.note(in_work.popleft().result())
@@ -166,6 +167,20 @@ def read_back(
     # A destination that went away looks empty; that is no missing file but a check that couldn't check.
     root.refuse_if_gone()
     return found.outcome(_unexpected(present, whole), reading_note(root.filesystem_type))
+
+
+def _chunks(files: Iterable[_Expected]) -> Iterator[list[_Expected]]:
+    """Cut at 32 files or 8 MiB: of large files each is a thread's own, for hashing is what takes its time."""
+    chunk: list[_Expected] = []
+    nbytes = 0
+    for one in files:
+        if chunk and (len(chunk) == _CHUNK_FILES or nbytes + one.file.size > _CHUNK_BYTES):
+            yield chunk
+            chunk, nbytes = [], 0
+        chunk.append(one)
+        nbytes += one.file.size
+    if chunk:
+        yield chunk
 
 
 def _unexpected(present: Sequence[PresentName], expected: Sequence[CopiedFile]) -> tuple[bytes, ...]:
