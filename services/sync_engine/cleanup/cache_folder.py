@@ -90,7 +90,7 @@ def _delete(run_folder: Path, known: Mapping[bytes, str], may: Callable[[], bool
     for portion in (files, creation, locks):
         # A run is known by its creation.json, and who writes that needs its lock: both go when nothing else is left.
         if not may():
-            return [Remaining(CACHE_FOLDER, "another engine may have the run by now")]
+            return [Remaining(CACHE_FOLDER, "the deletion was ended before its turn came")]
         remaining = delete_files(run_folder, portion, may).remaining
         if remaining:
             return remaining

@@ -15,7 +15,7 @@ from libs.run_tree.creation_record import SyncStatus
 from libs.service_kit.errors import UnavailableError
 from services.sync_engine.audits.pass_over_copy import pass_over_copy
 from services.sync_engine.cleanup.deletion import Remaining
-from services.sync_engine.cleanup.execution import Execution, left_over
+from services.sync_engine.cleanup.execution import Execution
 from services.sync_engine.cleanup.facts import CleanupLook
 from services.sync_engine.cleanup.interlocks import (
     CleanupFacts,
@@ -25,6 +25,7 @@ from services.sync_engine.cleanup.interlocks import (
     all_hold,
     standing_interlocks,
 )
+from services.sync_engine.cleanup.remaining import left_over
 from services.sync_engine.engine_log import BY_ITSELF, Cause, decided_anew, job_change
 from services.sync_engine.jobs.job import Job, JobState
 from services.sync_engine.jobs.progress import JobProgressMeter

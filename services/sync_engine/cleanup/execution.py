@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from google.protobuf.message import Message
 
 from labferry.events.v1 import job_events_pb2, run_events_pb2
-from labferry.sync.v1 import run_pb2
 from libs.run_tree.creation_json import creation_path
 from libs.run_tree.creation_record import SyncStatus
 from libs.run_tree.manifest import CACHE_FOLDER
 from services.sync_engine.cleanup.cache_folder import CacheFolder
 from services.sync_engine.cleanup.deletion import Remaining, delete_files
-from services.sync_engine.cleanup.interlocks import CleanupRules, LocalFacts
-from services.sync_engine.cleanup.local_files import files_left, is_still_there
+from services.sync_engine.cleanup.interlocks import CleanupRules, InterlockName, LocalFacts
+from services.sync_engine.cleanup.local_files import is_still_there
+from services.sync_engine.cleanup.permission import Begun, Permission, evidence_jobs
+from services.sync_engine.cleanup.remaining import RemainingFiles, left_over, remaining_message
 from services.sync_engine.cleanup.ticket import TICKET_SECONDS, Ticket
 from services.sync_engine.engine_log import BY_ITSELF, Cause, decided_anew, job_change, run_change
 from services.sync_engine.jobs.file_list import copied_lines, read_copied
@@ -27,43 +27,22 @@ from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.runs.run import OpenCleanup, RunRecord, status_change
 from services.sync_engine.transfer.path_order import InStep
 from services.sync_engine.transfer.system_error import shown
-from services.sync_engine.transfer.transport import CopiedFile, TransferError, bytes_unless_text
+from services.sync_engine.transfer.transfer_control import StopReason, TransferControl
+from services.sync_engine.transfer.transport import CopiedFile
 
 _PORTION = 100
-_MOST_REMAINING = 100
 _CUT_OFF = "the engine ended before it was deleted"
 _LATER = "it appeared later"
 
 
 @dataclass(slots=True)
-class RemainingFiles:
-    """How many files are still there, and the first of them."""
-
-    count: int = 0
-    first: list[Remaining] = field(default_factory=list)
-
-    def add(self, files: Iterable[Remaining]) -> None:
-        for file in files:
-            self.count += 1
-            if len(self.first) < _MOST_REMAINING:
-                self.first.append(file)
-
-    def join(self, others: RemainingFiles) -> None:
-        """Those after these."""
-        self.count += others.count
-        self.first += others.first[: _MOST_REMAINING - len(self.first)]
-
-
-@dataclass(slots=True)
 class _Tally:
-    """What a deletion came to so far. `refused` are files that were not what the ticket says. `ended` says why it
-    stopped before its last file; empty: it didn't."""
+    """What a deletion came to so far. `refused` are files that were not what the ticket says."""
 
     file_count: int = 0
     byte_count: int = 0
     refused: set[bytes] = field(default_factory=set)
     remaining: RemainingFiles = field(default_factory=RemainingFiles)
-    ended: str = ""
     cache_deleted: bool = False
 
     def refuse(self, files: Sequence[Remaining]) -> None:
@@ -81,26 +60,21 @@ class Outcome:
     remaining: Sequence[Remaining]
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """A ticket that stands in the log; `record` is the run with it."""
-
-    record: RunRecord
-    open: OpenCleanup
-
-
 class Execution:
     """One deletion after another for each run; the caller sees to that."""
 
-    def __init__(self, bench: Workbench, rules: CleanupRules, cache: CacheFolder) -> None:
+    def __init__(
+        self, bench: Workbench, rules: CleanupRules, cache: CacheFolder, *, portion_files: int = _PORTION
+    ) -> None:
         self._bench = bench
         self._rules = rules
         self._cache = cache
-        self._stopping = False
+        self._portion_files = portion_files
+        self._control = TransferControl()
 
     def stop(self) -> None:
-        """The engine ends: no further portion is begun."""
-        self._stopping = True
+        """The engine ends: no further file is deleted."""
+        self._control.stop(StopReason.ENGINE_STOPPING)
 
     async def begin(
         self,
@@ -138,21 +112,28 @@ class Execution:
     async def carry_out(
         self, located: LocatedRun, begun: Begun, ticket: Ticket, evidence_began: float, lead: Job, cause: Cause
     ) -> Outcome:
-        """Deletes what the ticket names, as long as nothing happens to the run in the log and `lead` is this engine's.
-        LeaseLostError when it isn't at the end: whoever has it records what was deleted."""
+        """Deletes what the ticket names, as long as nothing happens to the run, no copy is found not to match,
+        and `lead` is this engine's. LeaseLostError when it isn't at the end: whoever has it records what was
+        deleted."""
         tally = _Tally()
-        for start in range(0, ticket.file_count, _PORTION):
-            tally.ended = await self._reason_to_end(begun.record, evidence_began, lead)
-            if tally.ended:
+        permission = Permission(self._bench, begun, lead, self._control)
+        permission.fresh_until = evidence_began + TICKET_SECONDS
+        for start in range(0, ticket.file_count, self._portion_files):
+            if not await permission.stands():
                 break
-            await self._portion(located, ticket.files[start : start + _PORTION], lead, tally)
+            await self._portion(located, ticket.files[start : start + self._portion_files], permission, tally)
             if self._rules.limits.too_many_refused(len(tally.refused), ticket):
-                tally.ended = "too many files are not what the ticket says"
+                permission.ended = "too many files are not what the ticket says"
                 break
-        await self._bench.threads.run(partial(_see_what_is_left, located, ticket.files, tally))
+        # What refused the last portion's files is why they are still there.
+        await permission.stands()
+        await self._bench.threads.run(partial(_see_what_is_left, located, ticket.files, permission.ended, tally))
         if not tally.remaining.count and not self._rules.retain_cache:
-            jobs = await self._jobs(begun.open)
-            tally.remaining.add(await self._cache.delete(located, jobs, partial(self._bench.owned.holds, lead.job_id)))
+            jobs, of_cache = (
+                await evidence_jobs(self._bench, begun.open),
+                Permission(self._bench, begun, lead, self._control),
+            )
+            tally.remaining.add(await self._cache.delete(located, jobs, of_cache.holds))
             tally.cache_deleted = not tally.remaining.count
         return await self._conclude(begun.record.run, begun.open, tally, lead, cause, interrupted=False)
 
@@ -171,21 +152,11 @@ class Execution:
                 tally.remaining.add([Remaining(CACHE_FOLDER, _CUT_OFF)])
         await self._conclude(record.run, record.open_cleanup, tally, lead, BY_ITSELF, interrupted=True)
 
-    async def _reason_to_end(self, begun: RunRecord, evidence_began: float, lead: Job) -> str:
-        if self._stopping:
-            return "the engine ends"
-        if not self._bench.owned.holds(lead.job_id):
-            return "another engine may have the run by now"
-        if time.monotonic() - evidence_began > TICKET_SECONDS:
-            return "the ticket expired"
-        if (await self._bench.log.run(begun.run)).revision != begun.revision:
-            return "something happened to the run meanwhile"
-        return ""
-
-    async def _portion(self, located: LocatedRun, files: Sequence[CopiedFile], lead: Job, tally: _Tally) -> None:
-        may = partial(self._bench.owned.holds, lead.job_id)
+    async def _portion(
+        self, located: LocatedRun, files: Sequence[CopiedFile], permission: Permission, tally: _Tally
+    ) -> None:
         try:
-            done = await self._bench.threads.run(partial(delete_files, located.folder, files, may))
+            done = await self._bench.threads.run(partial(delete_files, located.folder, files, permission.holds))
         except OSError as error:
             tally.refuse([Remaining(f.path, error.strerror or str(error)) for f in files])
             return
@@ -196,58 +167,44 @@ class Execution:
     async def _conclude(
         self, run: str, opened: OpenCleanup, tally: _Tally, lead: Job, cause: Cause, *, interrupted: bool
     ) -> Outcome:
-        cleaned = not tally.remaining.count
-        ended = run_events_pb2.RunCleanupEnded(
-            run=run,
-            cleaned=cleaned,
-            file_count=tally.file_count,
-            byte_count=tally.byte_count,
-            evidence=[
-                run_events_pb2.CleanupEvidence(destination=d, job_id=j, position=p) for d, j, p in opened.evidence
-            ],
-            remaining=[remaining_message(r) for r in tally.remaining.first],
-            remaining_count=tally.remaining.count,
-            interrupted=interrupted,
-            cache_deleted=tally.cache_deleted,
-        )
+        bench = self._bench
 
-        async def attempt() -> None:
-            bench = self._bench
-            record = await bench.log.run(run)
+        async def attempt() -> bool:
+            record, jobs = await bench.log.run(run), await evidence_jobs(bench, opened)
+            doubted = [job.destination for job in jobs if job.state is not JobState.CLEANUP_ELIGIBLE]
+            # Copies of which one was found not to match are no place to point to for data that is gone here.
+            cleaned = not tally.remaining.count and not doubted
+            ended = run_events_pb2.RunCleanupEnded(
+                run=run,
+                cleaned=cleaned,
+                file_count=tally.file_count,
+                byte_count=tally.byte_count,
+                evidence=[
+                    run_events_pb2.CleanupEvidence(destination=d, job_id=j, position=p) for d, j, p in opened.evidence
+                ],
+                remaining=[remaining_message(r) for r in tally.remaining.first],
+                remaining_count=tally.remaining.count,
+                interrupted=interrupted,
+                cache_deleted=tally.cache_deleted,
+            )
             status = status_change(record, SyncStatus.CLEANED) if cleaned else ()
-            of_job: Message = job_events_pb2.JobCleaned() if cleaned else _held(tally)
-            jobs = [j for j in await self._jobs(opened) if j.state is JobState.CLEANUP_ELIGIBLE]
-            changes = [job_change(j, of_job) for j in jobs]
+            of_job: Message = job_events_pb2.JobCleaned() if cleaned else _held(tally, doubted)
+            changes = [job_change(job, of_job) for job in jobs if job.state is JobState.CLEANUP_ELIGIBLE]
             fence = bench.owned.fence(lead.job_id)
             await bench.log.append(cause, run_change(record, ended, *status), *changes, fence=fence)
+            return cleaned
 
-        await decided_anew(attempt)
+        cleaned = await decided_anew(attempt)
         return Outcome(cleaned, tally.file_count, tally.byte_count, tally.remaining.first)
 
-    async def _jobs(self, opened: OpenCleanup) -> list[Job]:
-        jobs = [await self._bench.log.job(job_id) for _, job_id, _ in opened.evidence]
-        return [job for job in jobs if job is not None]
 
-
-def left_over(located: LocatedRun, why: Callable[[bytes], str]) -> RemainingFiles:
-    """The files that lie in the run's folder, its cache apart. `why`, asked in the order of their paths, says of each
-    why it is there; an empty text leaves it out."""
-    left = RemainingFiles()
-    try:
-        left.add(Remaining(path, said) for path in files_left(located) if (said := why(path)))
-    except TransferError as error:
-        left.add([Remaining(b".", f"the run can't be looked at: {error.message}")])
-    return left
-
-
-def _see_what_is_left(located: LocatedRun, ticketed: Sequence[CopiedFile], tally: _Tally) -> None:
+def _see_what_is_left(located: LocatedRun, ticketed: Sequence[CopiedFile], ended: str, tally: _Tally) -> None:
     known = InStep(ticketed)
-    ended = tally.ended or "it vanished and came back"
 
     def why(path: bytes) -> str:
         if path in tally.refused:
             return ""
-        return _LATER if known.at(path) is None else ended
+        return _LATER if known.at(path) is None else ended or "it vanished and came back"
 
     tally.remaining.join(left_over(located, why))
 
@@ -266,13 +223,12 @@ def _what_was_deleted(located: LocatedRun, ticketed: Sequence[CopiedFile]) -> _T
     return tally
 
 
-def remaining_message(remaining: Remaining) -> run_pb2.RemainingFile:
-    return run_pb2.RemainingFile(
-        path=shown(remaining.path), path_bytes=bytes_unless_text(remaining.path), why=remaining.why
-    )
-
-
-def _held(tally: _Tally) -> job_events_pb2.JobCleanupHeld:
+def _held(tally: _Tally, doubted: Sequence[str]) -> job_events_pb2.JobCleanupHeld:
+    if not tally.remaining.count:
+        return job_events_pb2.JobCleanupHeld(
+            interlocks=[InterlockName.FRESH_READ_BACK.value],
+            detail=f"the copy at {', '.join(doubted)} was found not to match while the local data went",
+        )
     first = tally.remaining.first[0]
     more = f" and {tally.remaining.count - 1} more" if tally.remaining.count > 1 else ""
     return job_events_pb2.JobCleanupHeld(

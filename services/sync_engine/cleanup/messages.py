@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from labferry.sync.v1 import sync_service_pb2
 from services.sync_engine.cleanup.clean_run import Cleaned
-from services.sync_engine.cleanup.execution import remaining_message
+from services.sync_engine.cleanup.remaining import remaining_message
 
 _MOST_REMAINING = 100
 

@@ -88,6 +88,11 @@ class TransferControl:
         self._stopped.set()
 
     @property
+    def stopped(self) -> bool:
+        """`stop` was called."""
+        return self._stopped.is_set()
+
+    @property
     def winding_down(self) -> bool:
         """No further file is to be started; those in work may be finished."""
         return self._winding_down

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,6 +22,7 @@ from libs.service_kit.settings import VerifySettings
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.cleanup.cache_folder import CacheFolder
 from services.sync_engine.cleanup.clean_run import Cleaned, CleanRun
+from services.sync_engine.cleanup.deletion import delete_files
 from services.sync_engine.cleanup.execution import Execution
 from services.sync_engine.cleanup.interlocks import CleanupRules
 from services.sync_engine.cleanup.ticket import Limits
@@ -116,6 +118,17 @@ class Parts:
 
     async def clean(self) -> Cleaned:
         return await self.cleaner.clean(RUN, TEST)
+
+    def before_each_deletion(self, meddle: Callable[[], Awaitable[None]]) -> None:
+        """Lets something happen whenever a portion of files is about to be deleted."""
+        run = self.bench.threads.run
+
+        async def meddle_and_run(work: Callable[[], Any]) -> Any:
+            if getattr(work, "func", None) is delete_files:
+                await meddle()
+            return await run(work)
+
+        self.bench.threads.run = meddle_and_run  # type: ignore[method-assign]
 
     async def revoke_an_override(self) -> None:
         logged = await self.overrides.record(RUN, Rule.LEFTOVER_JINJA_MARKER, "asmith", "meant", None, TEST, None)
