@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from labferry.events.v1 import job_events_pb2, run_events_pb2
+from libs.event_log.blob_store import BlobError
 from libs.run_tree.creation_errors import CreationError
 from libs.run_tree.json_value import decode_json
 from libs.run_tree.overrides import OverrideEntry
@@ -60,9 +61,11 @@ class CleanupLook:
             if copy.job is None or copy.job.state not in PROVEN_STATES or copy.job.files_blob is None:
                 return LocalFacts(Ticket(()), problem=f"{copy.destination} holds no verified copy to compare with")
             digests.append(copy.job.files_blob)
-        return await self._bench.threads.run(
-            lambda: look_at_local_files(located, [read_copied(blobs, digest) for digest in digests])
-        )
+        try:
+            lists = await self._bench.threads.run(lambda: [read_copied(blobs, digest) for digest in digests])
+        except BlobError as error:
+            return LocalFacts(Ticket(()), problem=f"nobody knows any more what was verified: {error}")
+        return await self._bench.threads.run(lambda: look_at_local_files(located, lists))
 
     async def _ask(self, equipment_id: str, place: Destination) -> str:
         try:

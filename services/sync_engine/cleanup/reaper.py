@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
@@ -98,6 +99,9 @@ class Reaper:
             again = ANOTHERS_PAUSE
         except (LabferryError, EventStoreError, OSError) as error:
             self._logger.warning("cleanup_failed", run=run, problem=str(error))
+        except Exception as error:
+            # What is wrong with one run, a lost blob or a damaged history, holds up no other.
+            self._logger.error("cleanup_defect", run=run, error_id=uuid.uuid4().hex, exc_info=error)
         else:
             if done.cleaned:
                 self._logger.info("run_cleaned", run=run, files=done.file_count, bytes=done.byte_count)
