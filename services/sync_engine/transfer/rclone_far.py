@@ -19,6 +19,7 @@ from services.sync_engine.transfer.incoming import INCOMING
 from services.sync_engine.transfer.path_order import by_path
 from services.sync_engine.transfer.present import Different, differing_error
 from services.sync_engine.transfer.private_folder import private_folder, write_private
+from services.sync_engine.transfer.rclone_backends import backends_of
 from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError
 from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
 from services.sync_engine.transfer.rclone_hashing import RcloneHashing
@@ -65,10 +66,13 @@ class RcloneFar:
         self._remote = remote
         self._used_before = used_before
         self._fs = f"{remote.name}:{remote.path}"
+        backends = backends_of(daemon, remote.name)
+        backends.refuse_unprovable(remote.name)
         self._about = daemon.must("connecting", "operations/fsinfo", fs=self._fs)
-        if self._features["IsLocal"]:
+        self._is_local = backends.is_local
+        if self._is_local:
             daemon.limit_without_network()
-        self._hashes_there = "sha256" in self._about["Hashes"]
+        self._hashes_there = "sha256" in self._about["Hashes"] and backends.read_to_hash
         self.method = "far_sha256" if self._hashes_there else "download"
         self.host = remote.name
         self.note = "hashed at the remote" if self._hashes_there else "downloaded and hashed"
@@ -171,7 +175,7 @@ class RcloneFar:
         self, folder: bytes, files: Mapping[bytes, int], max_stream_bytes: int, hashed: Callable[[bytes, int], None]
     ) -> FarDigests:
         """As `FarSide.digests`."""
-        root = os.fsencode(self._about["Root"]) if self._features["IsLocal"] else None
+        root = os.fsencode(self._about["Root"]) if self._is_local else None
         hashing = RcloneHashing(self._daemon, self._fs, root, download=not self._hashes_there)
         return hashing.digests(folder, files, max_stream_bytes, hashed)
 

@@ -1,0 +1,117 @@
+"""Remotes that wrap others: what they remember or hide is never taken for what the destination holds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from services.sync_engine.transfer.bandwidth import UNLIMITED
+from services.sync_engine.transfer.rclone_place import RclonePlace
+from services.sync_engine.transfer.rclone_remote import RcloneRemote
+from services.sync_engine.transfer.remote_transport import RemoteTransport
+from services.sync_engine.transfer.tool_process import find_tool
+from services.sync_engine.transfer.tools import RCLONE, Toolbox
+from services.sync_engine.transfer.transport import FailureKind, TransferError
+from tests.integration.transfer.carrying import Carrying, write
+from tests.integration.transfer.far_servers import Sshd, running_sshd
+
+TOOLS = Toolbox((RCLONE,))
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with running_sshd(tmp_path_factory.mktemp("far") / "sshd") as running:
+        yield running
+
+
+@pytest.fixture
+def nas(tmp_path: Path) -> Path:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "nas").mkdir()
+    return tmp_path / "nas"
+
+
+def over(sections: Mapping[str, str], nas: Path, sshd: Sshd) -> Carrying:
+    """A job whose remote is `far`. `{sftp}` stands for a remote that reaches the NAS, `{nas}` for its folder."""
+    user, _, host = sshd.access.target.partition("@")
+    config = nas.parent / "rclone.conf"
+    server = (
+        f"[server]\ntype = sftp\nhost = {host}\nport = {sshd.access.port}\nuser = {user}\n"
+        f"key_file = {sshd.access.key_path}\nknown_hosts_file = {sshd.access.known_hosts}\n"
+        "shell_type = unix\nhashes = sha256\nsha256sum_command = sha256sum\n"
+    )
+    places = {"sftp": f"server:{nas}", "nas": str(nas)}
+    wrapping = "".join(f"[{name}]\n{options.format(**places)}\n" for name, options in sections.items())
+    config.write_text(server + wrapping)
+    place = RclonePlace(RcloneRemote("far", "", config), tools=TOOLS, bandwidth=UNLIMITED, used_before=False)
+    return Carrying(nas.parent / "run", nas, RemoteTransport(place, max_stream_bytes=1 << 30))
+
+
+def rot(nas: Path) -> None:
+    """A byte of the one file there changes; its size and time don't."""
+    (path,) = (path for path in nas.rglob("*") if path.is_file())
+    before = path.stat()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+HASHER = "type = hasher\nremote = {sftp}\nhashes = sha256\nmax_age = off"
+
+
+def crypt(remote: str) -> str:
+    obscured = subprocess.run([find_tool("rclone"), "obscure", "x"], capture_output=True, text=True, check=True)
+    return (
+        f"type = crypt\nremote = {remote}\npassword = {obscured.stdout.strip()}\n"
+        "filename_encryption = off\nsuffix = none"
+    )
+
+
+@pytest.mark.parametrize(
+    ("sections", "method"),
+    [
+        pytest.param({"far": HASHER}, "download", id="remembered hashes"),
+        pytest.param({"far": "type = alias\nremote = inner:", "inner": HASHER}, "download", id="behind an alias"),
+        pytest.param({"far": crypt("{sftp}")}, "download", id="encrypted"),
+        pytest.param({"far": "type = alias\nremote = {sftp}"}, "far_sha256", id="an alias alone"),
+    ],
+)
+def test_a_rotten_copy_behind_it_is_found(sections: Mapping[str, str], method: str, nas: Path, sshd: Sshd) -> None:
+    job = over(sections, nas, sshd)
+    write(job.source, b"a.tif", b"measured once" * 1000)
+    copied = job.copy()
+    outcome = job.verify(copied)
+    assert (outcome.proven, outcome.method) == (True, method)
+    rot(nas)
+    # An encrypted file that rotted can't even be read: that is no proof either.
+    if method == "download" and "crypt" in sections["far"]:
+        with pytest.raises(TransferError):
+            job.verify(copied)
+    else:
+        outcome = job.verify(copied)
+        assert (outcome.proven, outcome.differing) == (False, (b"a.tif",))
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        pytest.param({"far": crypt("{nas}")}, id="encrypted"),
+        pytest.param({"far": crypt(":local:{nas}")}, id="said in place"),
+        pytest.param({"far": "type = union\nupstreams = {sftp} {nas}"}, id="one of several"),
+        pytest.param({"far": "type = hasher\nremote = inner:\nhashes = sha256", "inner": crypt("{nas}")}, id="twice"),
+        pytest.param({"far": "type = alias\nremote = far:"}, id="itself"),
+    ],
+)
+def test_a_wrapped_folder_of_this_machine_is_refused(sections: Mapping[str, str], nas: Path, sshd: Sshd) -> None:
+    job = over(sections, nas, sshd)
+    write(job.source, b"a.tif", b"measured once")
+    for attempt in (job.transport.check, job.copy):
+        with pytest.raises(TransferError) as refused:
+            attempt()
+        assert refused.value.kind is FailureKind.CONFIGURATION
+    assert not any(nas.iterdir())
