@@ -225,17 +225,7 @@ def _after(job: Job, event: Message, at: datetime) -> Job:
         case events.JobWaiting():
             return _waiting(job, event, at)
         case events.JobAttemptFailed():
-            failure = failure_of(event.failure)
-            return replace(
-                job,
-                state=JobState.QUEUED,
-                failure=failure,
-                failed_at=at,
-                next_attempt=event.next_attempt_time.ToDatetime(tzinfo=at.tzinfo),
-                backoff=event.pause.ToTimedelta() if event.HasField("pause") else None,
-                wait=None,
-                network_failures=job.network_failures + (1 if failure.kind is FailureKind.NETWORK else 0),
-            )
+            return _attempt_failed(job, event, at)
         case events.JobFailed():
             return replace(job, state=JobState.FAILED, failure=failure_of(event.failure), next_attempt=None, wait=None)
         case events.JobRearmed():
@@ -253,6 +243,27 @@ def _after(job: Job, event: Message, at: datetime) -> Job:
             return replace(job, priority=event.priority)
         case _:
             raise JobHistoryError(f"no rule for {type(event).__name__}")
+
+
+def _attempt_failed(job: Job, event: events.JobAttemptFailed, at: datetime) -> Job:
+    failure = failure_of(event.failure)
+    return replace(
+        job,
+        state=JobState.QUEUED,
+        failure=failure,
+        failed_at=at,
+        next_attempt=event.next_attempt_time.ToDatetime(tzinfo=at.tzinfo),
+        backoff=event.pause.ToTimedelta() if event.HasField("pause") else None,
+        wait=None,
+        network_failures=job.network_failures + (failure.kind is FailureKind.NETWORK),
+        mismatches=mismatches_with(job, failure),
+    )
+
+
+def mismatches_with(job: Job, failure: Failure) -> int:
+    """How often this job's data arrived as something else, this failure of its present step included. What is found
+    by reading back is counted when that is recorded; a tool can also notice it while it copies."""
+    return job.mismatches + (failure.kind is FailureKind.HASH_MISMATCH and job.state is JobState.RUNNING)
 
 
 def _verified(job: Job, event: events.JobVerified, at: datetime) -> Job:

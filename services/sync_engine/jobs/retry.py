@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from labferry.events.v1 import job_events_pb2 as events
 from services.sync_engine.jobs.failure import Failure, failure_message
-from services.sync_engine.jobs.job import WAIT_CONDITIONS, Job, WaitCondition
+from services.sync_engine.jobs.job import WAIT_CONDITIONS, Job, WaitCondition, mismatches_with
 from services.sync_engine.transfer.transport import FailureKind
 
 BACKOFF = (
@@ -76,7 +76,7 @@ def after_failure(job: Job, failure: Failure, now: datetime, jitter: float) -> M
             pause = BACKOFF[job.network_failures] * (1 + JITTER * jitter)
             return _again(failure, now, pause)
         case FailureKind.HASH_MISMATCH:
-            return _again(failure, now, timedelta(0)) if job.mismatches <= 1 else failed(failure)
+            return _again(failure, now, timedelta(0)) if mismatches_with(job, failure) <= 1 else failed(failure)
         case FailureKind.DESTINATION_FULL:
             pause = _growing(_FULL_PAUSES, _waited(job, WaitCondition.DESTINATION_FULL, now))
             return waiting(WaitCondition.DESTINATION_FULL, failure.message, now, now + pause, failure)

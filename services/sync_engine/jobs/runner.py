@@ -11,8 +11,8 @@ from labferry.events.v1 import job_events_pb2 as events
 from libs.event_log.store import EventStoreError, LeaseLostError, RevisionConflictError
 from services.sync_engine.jobs.failure import Failure, failure_message
 from services.sync_engine.jobs.gate_watch import GateWatch
-from services.sync_engine.jobs.job import PROVEN_STATES, UNPROVEN_STATES, Job, JobState
-from services.sync_engine.jobs.retry import ANOTHERS_PAUSE
+from services.sync_engine.jobs.job import PROVEN_STATES, UNPROVEN_STATES, Job, JobState, WaitCondition
+from services.sync_engine.jobs.retry import ANOTHERS_PAUSE, SEAL_PAUSE
 from services.sync_engine.jobs.scheduler import StepEnd
 from services.sync_engine.jobs.seal_step import SealStep
 from services.sync_engine.jobs.sweep_step import SweepStep
@@ -70,8 +70,8 @@ class Runner:
             except EventStoreError:
                 raise
             except Exception as error:  # noqa: BLE001 -- a defect ends this attempt and is told, not the engine
-                await self._end_by_defect(job_id, error)
-                return StepEnd(job.revision)
+                again = await self._end_by_defect(job_id, error)
+                return StepEnd(job.revision, again)
             after = await bench.log.job(job_id) or job
             if after.revision == job.revision or not _has_more(after):
                 return StepEnd(after.revision, again)
@@ -127,14 +127,23 @@ class Runner:
             case _:
                 return None
 
-    async def _end_by_defect(self, job_id: str, error: Exception) -> None:
-        error_id = uuid.uuid4().hex
-        self._bench.logger.error("job_defect", job=job_id, error_id=error_id, exc_info=error)
-        job = await self._bench.log.job(job_id)
-        if job is None or job.state not in UNPROVEN_STATES:
-            return
-        failure = Failure(FailureKind.INTERNAL, f"internal error {error_id}; the service's log has the details")
-        await self._bench.conclude(job, events.JobFailed(failure=failure_message(failure)))
+    async def _end_by_defect(self, job_id: str, error: Exception) -> datetime | None:
+        """What is proven already doesn't fail: its step is tried again, and until then the job says why it waits."""
+        bench, error_id = self._bench, uuid.uuid4().hex
+        bench.logger.error("job_defect", job=job_id, error_id=error_id, exc_info=error)
+        job = await bench.log.job(job_id)
+        if job is None:
+            return None
+        if job.state in UNPROVEN_STATES:
+            failure = Failure(FailureKind.INTERNAL, f"internal error {error_id}; the service's log has the details")
+            await bench.conclude(job, events.JobFailed(failure=failure_message(failure)))
+            return None
+        again = bench.clock() + SEAL_PAUSE
+        if job.state in PROVEN_STATES:
+            # The same words each time: only the first is recorded.
+            detail = f"sealing: internal error ({type(error).__name__}); the service's log has the details"
+            await bench.hold(job, WaitCondition.OPERATOR, detail, again)
+        return again
 
 
 def _has_more(job: Job) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -109,7 +109,12 @@ class Workbench:
         """Records what follows on a failure. A destination that fails its own probe burns no attempt."""
         failure = failure_of_transfer(error)
         if failure.kind is FailureKind.NETWORK and destination is not None:
-            down = await self.watch.look(job.equipment_id, destination)
+            try:
+                down = await self.watch.look(job.equipment_id, destination)
+            except TransferError as refusal:
+                # It answers now, and says what is really wrong with it.
+                down, failure = None, failure_of_transfer(refusal)
+                failure = replace(failure, message=f"{failure.message}; before that: {error.message}")
             if down is not None:
                 await self.hold_unreachable(job, down)
                 return None

@@ -181,10 +181,17 @@ class RsyncFar:
                 sending.send(run, batch, entries, moved, self._bandwidth)
         except TransferError as failure:
             # The far rsync can die of a full disk before its words come through.
-            free = self.free_bytes() if failure.kind is FailureKind.NETWORK else None
-            if free is not None and free < max(entry.size for entry in entries):
+            if failure.kind is FailureKind.NETWORK and self._is_full_for(max(entry.size for entry in entries)):
                 raise TransferError(FailureKind.DESTINATION_FULL, failure.message) from failure
             raise
+
+    def _is_full_for(self, nbytes: int) -> bool:
+        try:
+            free = self.free_bytes()
+        except TransferError:
+            # What broke the sending broke this question too, and has said more.
+            return False
+        return free is not None and free < nbytes
 
     def _partial(self, batch: bytes) -> bytes:
         # Beside the batches, not in them: what lands is all that a batch's folder holds.

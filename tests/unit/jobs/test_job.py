@@ -182,6 +182,15 @@ def test_a_mismatch_is_copied_once_more_and_then_fails() -> None:
     assert evolve(job, after_failure(job, failure, NOW, 0.0), NOW).state is JobState.FAILED
 
 
+def test_a_mismatch_that_the_tool_notices_itself_is_copied_once_more_and_then_fails() -> None:
+    failure = Failure(FailureKind.HASH_MISMATCH, "corrupted on transfer: sizes differ")
+    job = _fold(QUEUED, STARTED)
+    job = evolve(job, after_failure(job, failure, NOW, 0.0), NOW)
+    assert job.state is JobState.QUEUED
+    job = evolve(job, decide_start(job, "e"), NOW)
+    assert evolve(job, after_failure(job, failure, NOW, 0.0), NOW).state is JobState.FAILED
+
+
 def test_a_failed_request_for_verification_costs_passes_and_nothing_else() -> None:
     job = _fold(QUEUED, STARTED, COPIED, VERIFIED, SEALED, VERIFIED, MISMATCH)
     assert (job.state, job.verify_passes, job.mismatches, job.sealed) == (JobState.VERIFIED, 0, 0, True)

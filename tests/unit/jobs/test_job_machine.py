@@ -145,6 +145,17 @@ class JobMachine(RuleBasedStateMachine):
         if self.model.state == "queued":
             self.model.waits_on = "backoff"
 
+    @precondition(lambda self: self.model.state == "running")
+    @rule(jitter=st.floats(-1, 1))
+    def its_tool_finds_that_it_arrived_as_something_else(self, jitter: float) -> None:
+        self._fails(FailureKind.HASH_MISMATCH, jitter)
+        self.model.stops_waiting()
+        if self.model.mismatches == 0:
+            self.model.mismatches += 1
+            self.model.state, self.model.waits_on = "queued", "backoff"
+        else:
+            self.model.state = "failed"
+
     @precondition(lambda self: self.model.state == "verified")
     @rule()
     def it_is_read_back_later_and_rotted(self) -> None:
