@@ -192,6 +192,9 @@ class VerifyStep:
     async def take(self, job: Job) -> datetime | None:
         """Returns when to look again although no event will say so; None otherwise."""
         bench = self._bench
+        if waits_for_a_larger_bound(job):
+            # All the others would be downloaded anew, and nothing else come of it: VerifyRun is the way out.
+            return None
         destination = bench.destination(job)
         if destination is None:
             return await bench.hold_without_destination(job)

@@ -95,6 +95,12 @@ async def test_a_file_that_is_too_large_to_download_waits_for_an_operator(site: 
         job = await engine.until_waiting(job_id, job_pb2.WAIT_CONDITION_OPERATOR)
         assert job.state == job_pb2.JOB_STATE_AWAITING_VERIFY
         assert job.waiting_on[0].detail.startswith("verify_skipped_oversize: large")
+    # What was downloaded once isn't downloaded again because the engine starts again.
+    (site.at_nas(run) / "small").write_bytes(b"y")
+    async with running_engine(site) as engine:
+        await engine.bring(site.make_run({"a": b"a"}, leaf="Run_2026-04-18T09-00"))
+        (site.at_nas(run) / "small").write_bytes(b"x")
+        assert (await engine.job(job_id)).waiting_on[0].condition == job_pb2.WAIT_CONDITION_OPERATOR
 
         async def verify(max_stream_bytes: int) -> sync_service_pb2.VerifyReport:
             request = sync_service_pb2.VerifyRunRequest(run=run, max_stream_bytes=max_stream_bytes)
