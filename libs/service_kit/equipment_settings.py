@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from enum import StrEnum
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -137,6 +139,18 @@ class DestinationSettings(SettingsBlock):
     transport: TransportSettings
 
 
+def _overlap(one: Path, other: Path) -> bool:
+    """Whether one is the other, or lies in it."""
+    first, second = (Path(os.path.normpath(path)) for path in (one, other))
+    return first.is_relative_to(second) or second.is_relative_to(first)
+
+
+def _are_one_place(one: SettingsBlock, other: SettingsBlock) -> bool:
+    if isinstance(one, MountedTransportSettings) and isinstance(other, MountedTransportSettings):
+        return _overlap(one.path, other.path)
+    return one.model_dump(exclude={"bandwidth"}) == other.model_dump(exclude={"bandwidth"})
+
+
 class CompletenessSignal(StrEnum):
     SENTINEL_FILE = "sentinel_file"
     MANIFEST = "manifest"
@@ -196,6 +210,23 @@ class EquipmentSettings(SettingsBlock):
             raise ValueError("two destinations have the same name")
         if self.destinations and not any(d.required for d in self.destinations):
             raise ValueError("at least one destination must be required")
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_copies_apart(self) -> Self:
+        """As the paths are written; where they really lead is looked at by whoever opens them."""
+        places = self.all_destinations()
+        for place in places:
+            if isinstance(place.transport, MountedTransportSettings) and _overlap(
+                place.transport.path, self.local_root
+            ):
+                raise ValueError(
+                    f"destination {place.name} ({place.transport.path}) and local_root ({self.local_root}) must not lie"
+                    " in each other: a copy there would be the run itself"
+                )
+        for one, other in combinations(places, 2):
+            if _are_one_place(one.transport, other.transport):
+                raise ValueError(f"destinations {one.name} and {other.name} are one place: one copy would count as two")
         return self
 
     def all_destinations(self) -> Sequence[DestinationSettings]:

@@ -92,13 +92,14 @@ def run_service(name: ServiceName, compose: Compose, as_labferry_error: AsLabfer
     try:
         loaded = load_configuration(arguments.config)
     except ConfigurationError as error:
-        print(error, file=sys.stderr)  # noqa: T201 -- there is no log yet
-        return EXIT_CONFIGURATION
+        return _wrong_configuration(error)
     logger = configure_logging(loaded.settings.logging, name)
     for notice in loaded.notices:
         logger.warning("configuration_notice", notice=notice)
     try:
         uvloop.run(_serve(name, loaded.settings, compose, as_labferry_error, logger, arguments.announce_to))
+    except ConfigurationError as error:
+        return _wrong_configuration(error)
     except (CannotListenError, ServiceStartError, TlsFilesError, OSError) as error:
         return _cannot_start(logger, error)
     except Exception as error:
@@ -106,6 +107,11 @@ def run_service(name: ServiceName, compose: Compose, as_labferry_error: AsLabfer
             raise
         return _cannot_start(logger, error)
     return 0
+
+
+def _wrong_configuration(error: ConfigurationError) -> int:
+    print(error, file=sys.stderr)  # noqa: T201 -- for whoever wrote it; there may be no log yet
+    return EXIT_CONFIGURATION
 
 
 def _cannot_start(logger: Logger, error: Exception) -> int:

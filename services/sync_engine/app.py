@@ -24,6 +24,7 @@ from libs.service_kit.settings import SQLITE
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.after_proof import after_proof
 from services.sync_engine.audits.read_model import CopiesProjection
+from services.sync_engine.copies_apart import CopiesApart
 from services.sync_engine.destinations import open_destinations, report_missing_tools
 from services.sync_engine.engine_log import EngineLog
 from services.sync_engine.equipment import servicer as equipment_servicer
@@ -136,7 +137,9 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             return [p.job for p in await projections.query(lambda c: jobs_where(c, JobFilter(run=run)))]
 
         used = await projections.query(destinations_used)
-        destinations = open_destinations(settings.equipment, used, settings.verify, secrets.loans.lent)
+        apart = CopiesApart(settings.equipment, settings.orchestrator.staging_folder)
+        await apart.refuse_at_start(threads)
+        destinations = open_destinations(settings.equipment, used, settings.verify, secrets.loans.lent, apart)
         await report_missing_tools(destinations, threads, logger)
         watch = DestinationWatch(threads, _now, logger, settings.transfer.stall_timeout)
         resources.push_async_callback(watch.close)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import time
 from functools import partial
+from pathlib import Path
 
 from libs.service_kit.equipment_settings import Bandwidth as BandwidthSettings
 from libs.service_kit.equipment_settings import (
@@ -18,6 +19,7 @@ from libs.service_kit.equipment_settings import (
 from libs.service_kit.settings import VerifySettings
 from libs.service_kit.telemetry import Logger
 from libs.service_kit.work_threads import WorkThreads
+from services.sync_engine.copies_apart import CopiesApart
 from services.sync_engine.transfer.bandwidth import Bandwidth, BandwidthBrake, BandwidthWindow
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.far_side import FarPlace
@@ -41,11 +43,13 @@ def open_destinations(
     used_before: Collection[tuple[str, str]],
     verify: VerifySettings,
     lend: LendSecret,
+    apart: CopiesApart,
 ) -> Mapping[str, Sequence[Destination]]:
     """Each equipment's destinations, in the order of the configuration. Touches no disk.
 
     `used_before` holds (equipment, destination) of those that a job was begun to: an empty folder in their place is a
-    mount point without its mount. `lend` gives `nas:<EQUIPMENT_ID>` to a transport that needs it.
+    mount point without its mount. `lend` gives `nas:<EQUIPMENT_ID>` to a transport that needs it. `apart` is asked
+    before each use of a mounted one.
     """
     boxes = {"rclone": Toolbox((RCLONE,)), "rsync_ssh": Toolbox((RSYNC, SSH))}
     return {
@@ -60,6 +64,7 @@ def open_destinations(
                     (e.id, d.name) in used_before,
                     verify.max_stream_bytes,
                     partial(lend, f"nas:{e.id}"),
+                    partial(apart.refuse_overlap, e.id, d.name),
                 ),
             )
             for d in e.all_destinations()
@@ -74,11 +79,14 @@ def _open(
     used_before: bool,
     max_stream_bytes: int,
     password: ConfigPassword,
+    refuse_overlap: Callable[[Path, int], None],
 ) -> Transport:
     bandwidth = _bandwidth(settings.bandwidth)
     match settings:
         case MountedTransportSettings():
-            return MountedTransport(settings.path, bandwidth=bandwidth, used_before=used_before)
+            return MountedTransport(
+                settings.path, bandwidth=bandwidth, used_before=used_before, refuse_overlap=refuse_overlap
+            )
         case RcloneTransportSettings():
             remote = RcloneRemote(settings.rclone_remote, settings.rclone_remote_path, settings.rclone_config, password)
             tools = boxes[settings.type]

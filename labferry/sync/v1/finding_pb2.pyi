@@ -41,6 +41,10 @@ class _RuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rule.ValueType],
     """Hard: the destination holds a different file that this job did not write. Accepted per file and hash, never overridden."""
     RULE_COPY_ROTTED: _Rule.ValueType  # 8
     """Soft: a pass over a proven copy found files missing or differing, or could not check. Never overridden."""
+    RULE_COPY_NOT_ELSEWHERE: _Rule.ValueType  # 9
+    """Soft: a cleanup stopped because a copy is the run's own folder by another name, or that couldn't be ruled out. Never
+    overridden.
+    """
     RULE_ORPHAN: _Rule.ValueType  # 11
     """Soft: a project or run folder without .exlab-wizard/creation.json."""
     RULE_MISSING_REQUIRED_FIELD: _Rule.ValueType  # 12
@@ -93,6 +97,10 @@ RULE_DESTINATION_FILE_DIFFERS: Rule.ValueType  # 7
 """Hard: the destination holds a different file that this job did not write. Accepted per file and hash, never overridden."""
 RULE_COPY_ROTTED: Rule.ValueType  # 8
 """Soft: a pass over a proven copy found files missing or differing, or could not check. Never overridden."""
+RULE_COPY_NOT_ELSEWHERE: Rule.ValueType  # 9
+"""Soft: a cleanup stopped because a copy is the run's own folder by another name, or that couldn't be ruled out. Never
+overridden.
+"""
 RULE_ORPHAN: Rule.ValueType  # 11
 """Soft: a project or run folder without .exlab-wizard/creation.json."""
 RULE_MISSING_REQUIRED_FIELD: Rule.ValueType  # 12

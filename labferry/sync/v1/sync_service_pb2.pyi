@@ -957,7 +957,7 @@ class Interlock(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name: "enabled", "copies_verified", "verify_passes", "age", "sealed", "destinations_answer", "no_recent_tombstone",
-    "gate_open", "local_files_unchanged", "within_limits", "fresh_read_back".
+    "gate_open", "local_files_unchanged", "within_limits", "fresh_read_back", "copy_is_elsewhere".
     """
     satisfied: _builtins.bool
     """It holds."""

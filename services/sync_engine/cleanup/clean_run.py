@@ -14,6 +14,7 @@ from libs.event_log.store import LeaseLostError, RevisionConflictError
 from libs.run_tree.creation_record import SyncStatus
 from libs.service_kit.errors import UnavailableError
 from services.sync_engine.audits.pass_over_copy import pass_over_copy
+from services.sync_engine.cleanup.copy_elsewhere import look_whether_copies_are_elsewhere
 from services.sync_engine.cleanup.deletion import Remaining
 from services.sync_engine.cleanup.execution import Execution
 from services.sync_engine.cleanup.facts import CleanupLook
@@ -37,7 +38,10 @@ from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.transfer_control import TransferControl
 
 _TRIES = 3
-_NOT_YET = Interlock(InterlockName.FRESH_READ_BACK, False, "every copy is read back once all the others hold")
+_NOT_READ = Interlock(InterlockName.FRESH_READ_BACK, False, "every copy is read back once all the others hold")
+_NOT_MARKED = Interlock(
+    InterlockName.COPY_IS_ELSEWHERE, False, "every copy is marked, and looked for here, last of all"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ class CleanRun:
             return await self._bench.threads.run(partial(_cleaned_before, located))
         facts = await self._look.facts(located)
         facts = await self._look.facts(located, await self._look.local(located, facts.copies))
-        interlocks = [*standing_interlocks(facts, self._rules), _NOT_YET]
+        interlocks = [*standing_interlocks(facts, self._rules), _NOT_READ, _NOT_MARKED]
         ticket = facts.local.ticket
         return Cleaned(False, interlocks, ticket.file_count, ticket.byte_count)
 
@@ -130,6 +134,9 @@ class CleanRun:
             interlocks = [*standing_interlocks(facts, self._rules), fresh.interlock]
             if not all_hold(interlocks):
                 return await self._held(cause, facts, fresh.interlock)
+            interlocks.append(await look_whether_copies_are_elsewhere(bench, located))
+            if not all_hold(interlocks):
+                return await self._held(cause, facts, *interlocks[-2:])
             try:
                 begun = await self._execution.begin(
                     record,
@@ -178,9 +185,11 @@ class CleanRun:
 
         return found.report.passed, await decided_anew(record)
 
-    async def _held(self, cause: Cause, facts: CleanupFacts, fresh: Interlock = _NOT_YET) -> Cleaned:
+    async def _held(
+        self, cause: Cause, facts: CleanupFacts, fresh: Interlock = _NOT_READ, elsewhere: Interlock = _NOT_MARKED
+    ) -> Cleaned:
         """Names the interlocks in the state of each verified job; nothing is recorded when they are named there."""
-        interlocks = [*standing_interlocks(facts, self._rules), fresh]
+        interlocks = [*standing_interlocks(facts, self._rules), fresh, elsewhere]
         lacking = [i for i in _besides_unasked(interlocks) if not i.satisfied]
         held = job_events_pb2.JobCleanupHeld(
             interlocks=[i.name.value for i in lacking], detail="; ".join(i.detail for i in lacking)
@@ -226,10 +235,12 @@ def _besides_files(interlocks: Sequence[Interlock]) -> Sequence[Interlock]:
 
 
 def _besides_unasked(interlocks: Sequence[Interlock]) -> Sequence[Interlock]:
-    """Files and copies that were not looked at because others don't hold are not what holds the cleanup back."""
-    costly = (InterlockName.LOCAL_FILES_UNCHANGED, InterlockName.FRESH_READ_BACK)
-    cheap = [i for i in interlocks if i.name not in costly]
-    if not all_hold(cheap):
-        return cheap
-    local = [i for i in interlocks if i.name is not InterlockName.FRESH_READ_BACK]
-    return interlocks if all_hold(local) else local
+    """What was not looked at because others don't hold is not what holds the cleanup back: of the costly ones only the
+    first that doesn't hold counts."""
+    costly = (InterlockName.LOCAL_FILES_UNCHANGED, InterlockName.FRESH_READ_BACK, InterlockName.COPY_IS_ELSEWHERE)
+    asked = [i for i in interlocks if i.name not in costly]
+    for interlock in (i for i in interlocks if i.name in costly):
+        if not all_hold(asked):
+            break
+        asked.append(interlock)
+    return asked

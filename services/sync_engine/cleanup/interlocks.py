@@ -8,12 +8,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from services.sync_engine.cleanup.ticket import Limits, Ticket
-from services.sync_engine.jobs.job import PROVEN_STATES, Job
+from services.sync_engine.jobs.job import COPY_IS_ELSEWHERE, PROVEN_STATES, Job
 
 
 class InterlockName(StrEnum):
-    """In the order in which they are looked at: the cheap ones first, what reads all data last. The first is asked of
-    staged runs alone."""
+    """In the order in which they are looked at: the cheap ones first, what reads all data, and what is only worth
+    anything right before the deletion. The first is asked of staged runs alone."""
 
     STAGING_STATE = "staging_state"
     ENABLED = "enabled"
@@ -27,6 +27,7 @@ class InterlockName(StrEnum):
     LOCAL_FILES_UNCHANGED = "local_files_unchanged"
     WITHIN_LIMITS = "within_limits"
     FRESH_READ_BACK = "fresh_read_back"
+    COPY_IS_ELSEWHERE = COPY_IS_ELSEWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,8 @@ class CleanupFacts:
 
 
 def standing_interlocks(facts: CleanupFacts, rules: CleanupRules) -> list[Interlock]:
-    """Every interlock but `fresh_read_back`, which is asked for last because it costs a reading of all data."""
+    """Every interlock but `fresh_read_back`, which costs a reading of all data, and `copy_is_elsewhere`, which is asked
+    for last because nothing may come between it and the deletion."""
     return [
         _enabled(facts, rules),
         _copies_verified(facts),

@@ -55,6 +55,9 @@ UNPROVEN_STATES = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.AWAITIN
 BEFORE_CLEANUP = "cleanup"
 """Occasion of the reading back right before a deletion: fresh evidence, and no pass that counts (SPEC §4)."""
 
+COPY_IS_ELSEWHERE = "copy_is_elsewhere"
+"""The interlock that does not hold when a copy may be the run's own folder."""
+
 _MOST_PASSES = 100
 
 
@@ -77,6 +80,7 @@ class Job(msgspec.Struct, frozen=True):
     `next_attempt` lay `backoff` ahead when it was set, `failed_at`. `paused_from` is where a paused job goes on.
     `passes`: when the first hundred of the present row of passes matched. `deletion_begun`: cleanup deleted, or was
     about to delete, local files that this job proved, so that one which is missing here is no change.
+    `cleanup_interlocks` are those that `cleanup_hold` tells of.
     """
 
     job_id: str
@@ -112,10 +116,16 @@ class Job(msgspec.Struct, frozen=True):
     receipt_blob: str = ""
     cleanup_hold: Wait | None = None
     deletion_begun: bool = False
+    cleanup_interlocks: tuple[str, ...] = ()
 
     @property
     def sealed(self) -> bool:
         return self.sealed_status is not None
+
+    @property
+    def may_be_the_source(self) -> bool:
+        """Whether the last cleanup could not tell the run's copies from the run itself."""
+        return COPY_IS_ELSEWHERE in self.cleanup_interlocks
 
     def seal_is_due(self, run_status: SyncStatus) -> bool:
         """Proven data whose destination doesn't hold the run's final changing files yet (SPEC §4 sealing)."""
@@ -219,9 +229,11 @@ def _after(job: Job, event: Message, at: datetime) -> Job:
         case events.JobCleanupHeld():
             return _held_from_cleanup(job, event, at)
         case events.JobCleanupEligible():
-            return replace(job, state=JobState.CLEANUP_ELIGIBLE, cleanup_hold=None, deletion_begun=True)
+            return replace(
+                job, state=JobState.CLEANUP_ELIGIBLE, cleanup_hold=None, cleanup_interlocks=(), deletion_begun=True
+            )
         case events.JobCleaned():
-            return replace(job, state=JobState.CLEANED, cleanup_hold=None)
+            return replace(job, state=JobState.CLEANED, cleanup_hold=None, cleanup_interlocks=())
         case events.JobWaiting():
             return _waiting(job, event, at)
         case events.JobAttemptFailed():
@@ -283,7 +295,7 @@ def _verified(job: Job, event: events.JobVerified, at: datetime) -> Job:
 
 def _held_from_cleanup(job: Job, event: events.JobCleanupHeld, at: datetime) -> Job:
     hold = Wait(WaitCondition.CLEANUP_INTERLOCK, at, f"{', '.join(event.interlocks)}: {event.detail}")
-    return replace(job, state=JobState.VERIFIED, cleanup_hold=hold)
+    return replace(job, state=JobState.VERIFIED, cleanup_hold=hold, cleanup_interlocks=tuple(event.interlocks))
 
 
 def _waiting(job: Job, event: events.JobWaiting, at: datetime) -> Job:

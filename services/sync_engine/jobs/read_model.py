@@ -67,7 +67,7 @@ class JobsProjection:
         changing = (
             *(job.state.value, job.sealed_status, int(job.attempt > 0), int(job.swept), job.priority, job.revision),
             *_held_back(job),
-            None if job.wait is None else job.wait.condition.value,
+            _waits_for(job),
             *(event.position, _ENCODER.encode(job)),
         )
         if row is None:
@@ -83,6 +83,12 @@ class JobsProjection:
                 " due = ?, pause = ?, waits_for = ?, last_position = ?, data = ? WHERE job_id = ?",
                 (*changing, job_id),
             )
+
+
+def _waits_for(job: Job) -> str | None:
+    if job.wait is not None:
+        return job.wait.condition.value
+    return WaitCondition.CLEANUP_INTERLOCK.value if job.may_be_the_source else None
 
 
 def _held_back(job: Job) -> tuple[float | None, float | None]:
@@ -178,6 +184,11 @@ def jobs_waiting_for_somebody(connection: sqlite3.Connection) -> list[PlacedJob]
         [condition.value for condition in _FOR_SOMEBODY],
     )
     return [_placed(row) for row in rows.fetchall()]
+
+
+def jobs_not_elsewhere(connection: sqlite3.Connection) -> list[PlacedJob]:
+    """The last job of each run and destination of which a cleanup could not tell the copy from the run."""
+    return _last_of_each(connection, "jobs.waits_for = ?", WaitCondition.CLEANUP_INTERLOCK.value)
 
 
 def _is_outdone(connection: sqlite3.Connection, placed: PlacedJob) -> bool:

@@ -111,6 +111,9 @@ class FarSide(Protocol):
     def remove(self, folder: bytes) -> None:
         """Removes a folder with all that is in it, if it is there."""
 
+    def remove_files(self, paths: Sequence[bytes]) -> None:
+        """Removes files; one that isn't there any more is passed over."""
+
 
 class FarPlace(Protocol):
     """A destination of which sessions can be opened. `tools` are what it calls."""

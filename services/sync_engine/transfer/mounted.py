@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -11,6 +12,8 @@ from heapq import merge
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
+from libs.run_tree.beneath import folder_beneath
+from libs.run_tree.manifest import CACHE_FOLDER
 from services.sync_engine.transfer.bandwidth import UNLIMITED, Bandwidth, BandwidthBrake
 from services.sync_engine.transfer.copy_pipeline import local_failure, run_pipeline
 from services.sync_engine.transfer.destination_root import DestinationRoot
@@ -18,6 +21,7 @@ from services.sync_engine.transfer.file_copy import FileCopier
 from services.sync_engine.transfer.incoming import CHECK_FILE, INCOMING, IncomingFolder, incoming_folder, sweep_incoming
 from services.sync_engine.transfer.landing import Landing
 from services.sync_engine.transfer.landing_plan import LandingPlan, plan_landing
+from services.sync_engine.transfer.mark import is_mark
 from services.sync_engine.transfer.name_plan import refuse_impossible_names
 from services.sync_engine.transfer.path_order import by_path
 from services.sync_engine.transfer.present import digest_at_destination, names_present
@@ -58,10 +62,13 @@ class MountedTransport:
         used_before: bool = False,
         is_real: bool = False,
         workers: int = _WORKERS,
+        refuse_overlap: Callable[[Path, int], None] = lambda path, descriptor: None,
     ) -> None:
         """`used_before`: the log tells of jobs that were brought there, so its incoming folder must be there too.
-        `is_real`: as of `DestinationRoot`."""
+        `is_real`: as of `DestinationRoot`. `refuse_overlap` hears of the open folder before anything is done there, and
+        raises when it is one that copies must not lie in."""
         self._path = path
+        self._refuse_overlap = refuse_overlap
         self._is_real = is_real
         self._workers = workers
         # One brake for all jobs: the limit is the destination's.
@@ -178,6 +185,18 @@ class MountedTransport:
         with self._opened() as root:
             seal_files(root, files)
 
+    @contextmanager
+    def marked(self, target: PurePosixPath, mark: bytes) -> Iterator[None]:
+        """As `Transport.marked`."""
+        with self._opened() as root:
+            cache = os.fsencode(target) + b"/" + CACHE_FOLDER
+            _remove_marks(root, cache)
+            try:
+                seal_files(root, [SealedFile(cache + b"/" + mark, mark, time.time_ns())])
+                yield
+            finally:
+                _remove_marks(root, cache)
+
     def digests(self, target: PurePosixPath, paths: Sequence[bytes]) -> Mapping[bytes, str]:
         """As `Transport.digests`."""
         place = os.fsencode(target)
@@ -204,6 +223,7 @@ class MountedTransport:
     @contextmanager
     def _opened(self) -> Iterator[DestinationRoot]:
         with DestinationRoot(self._path, is_real=self._is_real) as root:
+            self._refuse_overlap(self._path, root.fd)
             present = root.status(INCOMING) is not None
             if self._incoming_seen and not present:
                 raise TransferError(
@@ -241,6 +261,18 @@ def _settle_folders(root: DestinationRoot, place: bytes, folders: Sequence[Sourc
         for portion in in_portions(chain((place + b"/" + f.path for f in folders), above), _TOGETHER):
             for _ in threads.map(root.fsync_folder, portion):
                 pass
+
+
+def _remove_marks(root: DestinationRoot, cache: bytes) -> None:
+    if root.status(cache) is None:
+        return
+    try:
+        with folder_beneath(cache, dir_fd=root.fd) as folder:
+            for name in map(os.fsencode, os.listdir(folder)):
+                if is_mark(name):
+                    os.unlink(name, dir_fd=folder)
+    except OSError as error:
+        raise destination_error(error, "removing a mark from", cache) from error
 
 
 def _remove_check_file(root: DestinationRoot) -> None:

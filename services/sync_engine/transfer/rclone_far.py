@@ -274,3 +274,15 @@ class RcloneFar:
 
         if self._list(folder, recurse=False) is not None:
             self._daemon.must("removing", "operations/purge", fs=self._fs, remote=folder.decode())
+
+    def remove_files(self, paths: Sequence[bytes]) -> None:
+        """As `FarSide.remove_files`."""
+
+        def remove(path: bytes) -> None:
+            try:
+                self._daemon.call("operations/deletefile", fs=self._fs, remote=path.decode())
+            except RcloneError as refusal:
+                if "object not found" not in refusal.words:
+                    raise tool_failure(RCLONE_FAILURES, "removing", None, refusal.words, [path]) from refusal
+
+        self._daemon.attend(paths, remove)

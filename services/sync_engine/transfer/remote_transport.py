@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from heapq import merge
 from pathlib import Path, PurePosixPath
 
+from libs.run_tree.manifest import CACHE_FOLDER
 from services.sync_engine.transfer.copy_pipeline import local_failure
 from services.sync_engine.transfer.far_side import FarPlace, FarSide
 from services.sync_engine.transfer.incoming import INCOMING, incoming_folder
+from services.sync_engine.transfer.mark import is_mark
 from services.sync_engine.transfer.name_plan import refuse_impossible_names
 from services.sync_engine.transfer.path_order import InStep, by_path
 from services.sync_engine.transfer.remote_copy import RemoteCopy, batches
@@ -162,6 +165,22 @@ class RemoteTransport:
                 FailureKind.HASH_MISMATCH, f"{shown(differing[0])} was read back differently after sealing", differing
             )
 
+    @contextmanager
+    def marked(self, target: PurePosixPath, mark: bytes) -> Iterator[None]:
+        """As `Transport.marked`."""
+        cache = os.fsencode(target) + b"/" + CACHE_FOLDER
+        incoming = INCOMING + b"/seal-" + secrets.token_hex(8).encode("ascii")
+        with self._place.open(TransferControl(), _CHECK_SECONDS) as far:
+            _remove_marks(far, cache)
+            try:
+                try:
+                    far.seal([SealedFile(cache + b"/" + mark, mark, time.time_ns())], incoming)
+                finally:
+                    far.remove(incoming)
+                yield
+            finally:
+                _remove_marks(far, cache)
+
     def digests(self, target: PurePosixPath, paths: Sequence[bytes]) -> Mapping[bytes, str]:
         """As `Transport.digests`. TransferError CONFIGURATION for a file that is too large to be downloaded."""
         if not paths:
@@ -211,3 +230,9 @@ class RemoteTransport:
             if self._traits is None:
                 self._traits = far.traits(folder)
             return self._traits
+
+
+def _remove_marks(far: FarSide, cache: bytes) -> None:
+    marks = [cache + b"/" + name.path for name in far.names(cache) if is_mark(name.path)]
+    if marks:
+        far.remove_files(marks)

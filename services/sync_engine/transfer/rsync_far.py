@@ -253,7 +253,11 @@ class RsyncFar:
 
     def remove(self, folder: bytes) -> None:
         """As `FarSide.remove`."""
-        self._ssh.must("removing", scripts.REMOVE, [self._root], [folder])
+        self.remove_files([folder])
+
+    def remove_files(self, paths: Sequence[bytes]) -> None:
+        """As `FarSide.remove_files`."""
+        self._ssh.must("removing", scripts.REMOVE, [self._root], paths)
 
 
 def _portions(files: Mapping[bytes, int]) -> Iterator[list[bytes]]:

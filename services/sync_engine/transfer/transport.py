@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -286,6 +287,11 @@ class Transport(Protocol):
 
     def seal(self, files: Sequence[SealedFile]) -> None:
         """Puts each file in its place, replacing atomically, fsyncs, reads it back and compares."""
+
+    def marked(self, target: PurePosixPath, mark: bytes) -> AbstractContextManager[None]:
+        """While the block runs, a file of the name `mark` lies in the cache folder of the run's copy. It is gone after
+        it in any case, and so are those of engines that were killed; TransferError when one can't be put or removed."""
+        ...
 
     def digests(self, target: PurePosixPath, paths: Sequence[bytes]) -> Mapping[bytes, str]:
         """SHA-256 of what lies at these paths of the run, read as for verification. What is no file, or isn't there, is

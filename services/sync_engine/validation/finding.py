@@ -25,6 +25,7 @@ class Rule(StrEnum):
     VERIFIED_FILE_CHANGED = "verified_file_changed"
     DESTINATION_FILE_DIFFERS = "destination_file_differs"
     COPY_ROTTED = "copy_rotted"
+    COPY_NOT_ELSEWHERE = "copy_not_elsewhere"
     ORPHAN = "orphan"
     MISSING_REQUIRED_FIELD = "missing_required_field"
     MALFORMED_YAML_FRONT_MATTER = "malformed_yaml_front_matter"

@@ -15,7 +15,13 @@ def findings_of_job(job: Job) -> list[Finding]:
     if job.wait is not None:
         waits = f"Job {job.job_id} to {job.destination} waits ({job.wait.condition}): {job.wait.detail}"
         return [_of_run(job, Rule.NAS_SYNC_WAITING, waits)]
-    return _rotted(job) if is_rotted(job) else []
+    return [*(_rotted(job) if is_rotted(job) else ()), *_not_elsewhere(job)]
+
+
+def _not_elsewhere(job: Job) -> list[Finding]:
+    if job.cleanup_hold is None or not job.may_be_the_source:
+        return []
+    return [_of_run(job, Rule.COPY_NOT_ELSEWHERE, f"Nothing is deleted here ({job.cleanup_hold.detail}).")]
 
 
 def is_rotted(job: Job) -> bool:

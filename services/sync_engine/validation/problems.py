@@ -18,7 +18,7 @@ from libs.service_kit.network_filesystem import network_filesystem
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.audits.read_model import jobs_that_rotted
 from services.sync_engine.errors import EquipmentNotConfiguredError, RunNotFoundError
-from services.sync_engine.jobs.read_model import jobs_failed, jobs_waiting_for_somebody
+from services.sync_engine.jobs.read_model import jobs_failed, jobs_not_elsewhere, jobs_waiting_for_somebody
 from services.sync_engine.runs.location import RunLocator
 from services.sync_engine.runs.read_model import run_record
 from services.sync_engine.runs.run import RunRecord
@@ -98,7 +98,12 @@ class Problems:
         records = await self._projections.query(lambda c: {run: run_record(c, run) for run in found})
         now = self._clock()
         stopped = await self._projections.query(
-            lambda c: [*jobs_failed(c), *jobs_waiting_for_somebody(c), *jobs_that_rotted(c)]
+            lambda c: [
+                *jobs_failed(c),
+                *jobs_waiting_for_somebody(c),
+                *jobs_that_rotted(c),
+                *jobs_not_elsewhere(c),
+            ]
         )
         staged = await self._projections.query(staged_runs_held)
         findings = [f for audit in audits if isinstance(audit, FolderAudit) for f in audit.findings]

@@ -26,6 +26,7 @@ from services.sync_engine.cleanup.deletion import delete_files
 from services.sync_engine.cleanup.execution import Execution
 from services.sync_engine.cleanup.interlocks import CleanupRules
 from services.sync_engine.cleanup.ticket import Limits
+from services.sync_engine.copies_apart import CopiesApart
 from services.sync_engine.destinations import open_destinations
 from services.sync_engine.engine_log import Cause, EngineLog
 from services.sync_engine.event_types import EVENT_TYPES
@@ -155,7 +156,10 @@ async def engine_parts(folder: Path, rules: CleanupRules | None = None) -> Async
     store = MemoryEventStore(service="sync_engine", version="1", clock=clock.nanoseconds)
     log, threads, locator = EngineLog(store), WorkThreads("parts"), RunLocator((equipment,))
     files = CreationFiles(log, DEFAULT_LOCK_TIMEOUT, threads)
-    destinations = open_destinations((equipment,), (), VerifySettings(), lambda _, control: no_config_password(control))
+    apart = CopiesApart((equipment,), None)
+    destinations = open_destinations(
+        (equipment,), (), VerifySettings(), lambda _, control: no_config_password(control), apart
+    )
     watch = DestinationWatch(threads, clock, logger, STALL_SECONDS)
 
     async def jobs_of_run(run: str) -> Sequence[Job]:

@@ -63,8 +63,9 @@ async def test_the_local_data_goes_after_the_last_pass_and_the_copy_stays(allowe
         assert [i.name for i in dry.interlocks] == [
             *("enabled", "copies_verified", "verify_passes", "age", "sealed", "destinations_answer"),
             *("no_recent_tombstone", "gate_open", "local_files_unchanged", "within_limits", "fresh_read_back"),
+            "copy_is_elsewhere",
         ]
-        assert lacking(dry) == {"verify_passes", "age", "fresh_read_back"}
+        assert lacking(dry) == {"verify_passes", "age", "fresh_read_back", "copy_is_elsewhere"}
         assert (dry.cleaned, dry.file_count) == (False, 4)
         assert await verify(engine, run)
         assert lacking(await clean(engine, run)) >= {"age"}

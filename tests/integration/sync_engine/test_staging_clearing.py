@@ -26,7 +26,7 @@ from tests.integration.sync_engine.staging_site import (
 from tests.integration.sync_engine.test_bad_input import refused, wrong_fields
 from tests.integration.sync_engine.test_cleanup import ALLOWED, data_files, until_cleaned, verify
 
-_COSTLY = {"local_files_unchanged", "fresh_read_back"}
+_COSTLY = {"local_files_unchanged", "fresh_read_back", "copy_is_elsewhere"}
 AT_ONCE = {**ALLOWED, "min_verify_passes": 1}
 
 
@@ -59,11 +59,11 @@ async def test_chosen_runs_are_cleared_when_every_interlock_holds(site: Site) ->
         assert (early.cleared, lacking(early)) == (False, {"staging_state"})
         assert await verify(engine, pushed.run)
         (dry,) = await clear(engine, pushed, dry_run=True, reason="")
-        assert (dry.cleared, lacking(dry), dry.file_count) == (False, {"fresh_read_back"}, 3)
+        assert (dry.cleared, lacking(dry), dry.file_count) == (False, {"fresh_read_back", "copy_is_elsewhere"}, 3)
         assert dry.interlocks[0].name == "staging_state"
         (pushed.folder / "late.tif").write_bytes(b"late")
         (changed,) = await clear(engine, pushed)
-        assert lacking(changed) == {"local_files_unchanged", "fresh_read_back"}
+        assert lacking(changed) == {"local_files_unchanged", "fresh_read_back", "copy_is_elsewhere"}
         (pushed.folder / "late.tif").unlink()
         assert data_files(pushed.folder) == files
         (done,) = await clear(engine, pushed)

@@ -8,13 +8,16 @@ from pathlib import PurePosixPath
 import pytest
 
 from libs.run_tree.manifest import MANIFEST_PATH, ManifestEntry, format_manifest
+from services.sync_engine.transfer.mark import new_mark
 from services.sync_engine.transfer.transport import (
     ProgressPhase,
     SealedFile,
 )
 from tests.integration.sync_engine.running_engine import sha256sum_agrees
-from tests.integration.transfer.carrying import TARGET, Carrying, write
+from tests.integration.transfer.carrying import TARGET, Carrying, tree, write
 from tests.integration.transfer.conforming import Conforming
+
+LEFTOVER = b".exlab-wizard/copy-mark.0123456789abcdef0123456789abcdef.tmp"
 
 
 class ProofConformance(Conforming):
@@ -86,3 +89,15 @@ class ProofConformance(Conforming):
             assert not (carrying.run / "a").exists()
         kept = carrying.destination / ".labferry-superseded" / "job-1" / TARGET
         assert sorted(file.read_bytes() for file in kept.iterdir()) == [b"again", b"rotten"]
+
+    def test_a_mark_lies_beside_the_copy_for_as_long_as_it_is_looked_for(self, carrying: Carrying) -> None:
+        write(carrying.source, b"a", b"x")
+        copied = carrying.copy()
+        write(carrying.run, LEFTOVER, b"of an engine that was killed")
+        mark = new_mark()
+        with pytest.raises(LookupError), carrying.transport.marked(TARGET, mark):
+            assert os.listdir(carrying.run / ".exlab-wizard") == [os.fsdecode(mark)]
+            outcome = carrying.verify(copied)
+            assert (outcome.proven, outcome.unexpected) == (True, ())
+            raise LookupError
+        assert tree(carrying.run / ".exlab-wizard") == {}

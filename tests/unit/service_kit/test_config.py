@@ -208,3 +208,43 @@ def test_the_secrets_listen_on_a_socket_of_their_own_unless_told_otherwise(tmp_p
     assert settings.reached_at("secrets") == settings.listens_at("secrets")
     path.write_text('state_dir: /x\nlisten: {secrets: "127.0.0.1:7401"}\n', encoding="utf-8")
     assert load_configuration(path, {}).settings.listens_at("secrets") == "127.0.0.1:7401"
+
+
+@pytest.mark.parametrize(
+    "path", ["/data/lab", "/data/lab/CONFOCAL_01", "/data", "/", "/data/lab/../lab/x", "/data/./lab//CONFOCAL_01"]
+)
+def test_a_destination_and_the_source_never_lie_in_each_other(tmp_path: Path, path: str) -> None:
+    (said,) = _mistakes(tmp_path, MINIMAL.replace("/mnt/nas/CONFOCAL_01", path))
+    assert said.startswith("line 3: equipment[0]: ")
+    assert "a copy there would be the run itself" in said
+
+
+def test_a_path_that_only_begins_like_the_source_is_another(tmp_path: Path) -> None:
+    load_configuration(_write(tmp_path, MINIMAL.replace("/mnt/nas/CONFOCAL_01", "/data/lab-nas")), {})
+
+
+_RSYNC = "type: rsync_ssh, ssh_target: lab@nas01"
+_RCLONE = "type: rclone, rclone_remote: nas"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "are_one"),
+    [
+        ("type: mounted, path: /mnt/a", "type: mounted, path: /mnt/a/", True),
+        ("type: mounted, path: /mnt/a", "type: mounted, path: /mnt/a/below", True),
+        ("type: mounted, path: /mnt/a", "type: mounted, path: /mnt/ab", False),
+        (f"{_RSYNC}, remote_path: /a", f"{_RSYNC}, remote_path: /a, bandwidth: {{upload_mbps: 5}}", True),
+        (f"{_RSYNC}, remote_path: /a", f"{_RSYNC}, remote_path: /b", False),
+        (f"{_RCLONE}, rclone_remote_path: a", f"{_RCLONE}, rclone_remote_path: a", True),
+        (f"{_RCLONE}, rclone_remote_path: a", f"{_RCLONE}, rclone_remote_path: b", False),
+        (f"{_RCLONE}, rclone_remote_path: /a", f"{_RSYNC}, remote_path: /a", False),
+    ],
+)
+def test_one_place_is_not_two_destinations(tmp_path: Path, one: str, other: str, are_one: bool) -> None:
+    two = f"destinations: [{{name: one, transport: {{{one}}}}}, {{name: other, transport: {{{other}}}}}]"
+    text = MINIMAL.replace("transport: {type: mounted, path: /mnt/nas/CONFOCAL_01}", two)
+    if are_one:
+        (said,) = _mistakes(tmp_path, text)
+        assert "destinations one and other are one place" in said
+    else:
+        load_configuration(_write(tmp_path, text), {})
