@@ -263,21 +263,37 @@ class JobVerificationFailed(_message.Message):
 
     REPORT_FIELD_NUMBER: _builtins.int
     OCCASION_FIELD_NUMBER: _builtins.int
+    EVIDENCE_BLOB_FIELD_NUMBER: _builtins.int
+    UNPROVEN_BLOB_FIELD_NUMBER: _builtins.int
+    OLDEST_EVIDENCE_TIME_FIELD_NUMBER: _builtins.int
     occasion: _builtins.str
     """As in JobVerified; "scrub" for a portion of the scrub."""
+    evidence_blob: _builtins.str
+    """Blob: JSON Lines, as in JobVerified: the files of a proven copy that did match. Empty: none, or the copy was not proven yet."""
+    unproven_blob: _builtins.str
+    """Blob: JSON Lines, as in JobFilesLanding: the files of a proven copy that this reading was to check and did not find to be as
+    they should, whatever the reason. Empty: the reading never came to a file, or the copy was not proven yet.
+    """
     @_builtins.property
     def report(self) -> _sync_service_pb2.VerifyReport:
         """What was found. Of a pass that could not check, expected is 0 and note says why."""
+
+    @_builtins.property
+    def oldest_evidence_time(self) -> _timestamp_pb2.Timestamp:
+        """Of a portion of the scrub: as in JobFilesScrubbed. Absent: every file had its turn."""
 
     def __init__(
         self,
         *,
         report: _sync_service_pb2.VerifyReport | None = ...,
         occasion: _builtins.str = ...,
+        evidence_blob: _builtins.str = ...,
+        unproven_blob: _builtins.str = ...,
+        oldest_evidence_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_evidence_time", b"oldest_evidence_time", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["occasion", b"occasion", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence_blob", b"evidence_blob", "occasion", b"occasion", "oldest_evidence_time", b"oldest_evidence_time", "report", b"report", "unproven_blob", b"unproven_blob"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -313,7 +329,7 @@ class JobFilesScrubbed(_message.Message):
     """Note beside the grade."""
     @_builtins.property
     def oldest_evidence_time(self) -> _timestamp_pb2.Timestamp:
-        """When the file of this copy that was not read for longest was read last, after this portion."""
+        """When the file of this copy that was not read for longest was read last, after this portion, whether or not it matched."""
 
     def __init__(
         self,

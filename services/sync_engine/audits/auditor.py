@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from libs.event_log.projection import AppliedEvent, ProjectionRunner
 from libs.event_log.store import EventStoreError, LeaseLostError
 from libs.service_kit.errors import LabferryError
-from services.sync_engine.audits.read_model import next_to_audit, next_to_scrub
+from services.sync_engine.audits.read_model import DueCopy, next_to_audit, next_to_scrub
 from services.sync_engine.audits.reading import CopyReading
 from services.sync_engine.jobs.job import PROVEN_STATES, Job
 from services.sync_engine.jobs.workbench import Workbench
@@ -25,6 +25,11 @@ _MOST_SLEEP = 3600.0
 
 _REST = timedelta(minutes=5)
 """A destination that can't be read now is left alone for so long, or until it is known to answer again."""
+
+_MOST_REST = timedelta(hours=6)
+_UNREAD_IN_A_ROW = 3
+"""After so many readings in a row, of whichever copies, that couldn't check, a destination is left alone as well: each
+further one doubles that rest."""
 
 _SCRUB_BEGINS = 0.75
 """Part of the interval after which a file's turn comes, so that every file is read within it."""
@@ -57,6 +62,7 @@ class _Lane:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     control: TransferControl | None = None
     rests_until: dict[str, float] = field(default_factory=dict)
+    unread: dict[str, int] = field(default_factory=dict)
 
 
 class Auditor:
@@ -112,6 +118,7 @@ class Auditor:
         lane = self._lanes.get(equipment_id)
         if lane is not None:
             lane.rests_until.pop(destination, None)
+            lane.unread.pop(destination, None)
             lane.wake.set()
 
     async def _run(self, lane: _Lane) -> None:
@@ -148,16 +155,14 @@ class Auditor:
     async def _due(self, equipment_id: str, place: Destination) -> Sequence[_Due]:
         rules, found = self._rules, []
         query, now = self._projections.query, self._bench.clock()
-        audit = await query(lambda c: next_to_audit(c, equipment_id, place.name, rules.passes))
+        audit = await query(lambda c: next_to_audit(c, equipment_id, place.name, rules.passes, rules.interval))
         if audit is not None:
-            left = min(rules.interval, audit.since + rules.interval - now)
-            found.append(_Due(left.total_seconds(), place, audit.job_id, scrub=False))
+            found.append(_Due(_seconds_left(audit, now), place, audit.job_id, scrub=False))
         if rules.scrub_interval is not None:
-            scrub = await query(lambda c: next_to_scrub(c, equipment_id, place.name))
+            pause = rules.scrub_interval * _SCRUB_BEGINS
+            scrub = await query(lambda c: next_to_scrub(c, equipment_id, place.name, pause))
             if scrub is not None:
-                pause = rules.scrub_interval * _SCRUB_BEGINS
-                left = min(pause, scrub.since + pause - now)
-                found.append(_Due(left.total_seconds(), place, scrub.job_id, scrub=True))
+                found.append(_Due(_seconds_left(scrub, now), place, scrub.job_id, scrub=True))
         return found
 
     async def _do(self, lane: _Lane, due: _Due) -> None:
@@ -173,18 +178,25 @@ class Auditor:
             lane.control = TransferControl()
             try:
                 with working_for(f"audit of job {job.job_id}"):
-                    await self._read(lane, lane.control, job, due)
+                    self._note(lane, due.place, await self._read(lane, lane.control, job, due))
             except (TransferStoppedError, LeaseLostError):
                 # It gave way, or the job is another engine's; either way it is still due.
                 return
             finally:
                 lane.control = None
 
-    async def _read(self, lane: _Lane, control: TransferControl, job: Job, due: _Due) -> None:
+    async def _read(self, lane: _Lane, control: TransferControl, job: Job, due: _Due) -> bool:
         if due.scrub:
-            await self._reading.scrub(job, due.place, control)
-        else:
-            await self._reading.audit(job, due.place, control, partial(self._is_idle, lane.equipment_id))
+            return await self._reading.scrub(job, due.place, control)
+        return await self._reading.audit(job, due.place, control, partial(self._is_idle, lane.equipment_id))
+
+    def _note(self, lane: _Lane, place: Destination, could_be_read: bool) -> None:
+        if could_be_read:
+            lane.unread.pop(place.name, None)
+            return
+        unread = lane.unread[place.name] = lane.unread.get(place.name, 0) + 1
+        if unread >= _UNREAD_IN_A_ROW:
+            self._rest(lane, place, min(_MOST_REST, _REST * 2 ** min(unread - _UNREAD_IN_A_ROW, 10)))
 
     async def _is_away(self, lane: _Lane, place: Destination) -> bool:
         try:
@@ -192,5 +204,9 @@ class Auditor:
         except TransferError:
             return True
 
-    def _rest(self, lane: _Lane, place: Destination) -> None:
-        lane.rests_until[place.name] = asyncio.get_running_loop().time() + _REST.total_seconds()
+    def _rest(self, lane: _Lane, place: Destination, rest: timedelta = _REST) -> None:
+        lane.rests_until[place.name] = asyncio.get_running_loop().time() + rest.total_seconds()
+
+
+def _seconds_left(copy: DueCopy, now: datetime) -> float:
+    return min(copy.pause, copy.since + copy.pause - now).total_seconds()

@@ -5,20 +5,23 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from google.protobuf.message import Message
 
 from labferry.events.v1 import job_events_pb2 as events
 from libs.event_log.event import RecordedEvent
 from services.sync_engine.engine_log import recorded_at
-from services.sync_engine.jobs.job import BEFORE_CLEANUP
+from services.sync_engine.jobs.job import BEFORE_CLEANUP, SCRUB
 from services.sync_engine.jobs.read_model import JobFilter, PlacedJob, jobs_where
+
+_MOST_FAILED = 5
+"""More passes that failed in a row than this make the pause before the next one no longer."""
 
 
 class CopiesProjection:
-    """One row a proven copy: how many passes in a row matched, when the last pass was, and when the file that was not
-    read for longest was read. It needs the rows of `jobs`."""
+    """One row a proven copy: how many passes in a row matched, or failed, when the last pass was, and when the file
+    that was not read for longest was read, whether or not it matched then. It needs the rows of `jobs`."""
 
     name = "copies"
     tables: Sequence[str] = ("copies",)
@@ -26,10 +29,10 @@ class CopiesProjection:
     def create(self, connection: sqlite3.Connection) -> None:
         connection.execute(
             "CREATE TABLE copies (job_id TEXT PRIMARY KEY, run TEXT NOT NULL, equipment_id TEXT NOT NULL,"
-            " destination TEXT NOT NULL, passes INTEGER NOT NULL, looked REAL NOT NULL, oldest REAL NOT NULL)"
-            " WITHOUT ROWID"
+            " destination TEXT NOT NULL, passes INTEGER NOT NULL, failed INTEGER NOT NULL, looked REAL NOT NULL,"
+            " oldest REAL NOT NULL) WITHOUT ROWID"
         )
-        connection.execute("CREATE INDEX copies_by_pass ON copies (equipment_id, destination, passes, looked)")
+        connection.execute("CREATE INDEX copies_by_pass ON copies (equipment_id, destination, passes, failed, looked)")
         connection.execute("CREATE INDEX copies_by_age ON copies (equipment_id, destination, oldest)")
         connection.execute("CREATE INDEX copies_that_rotted ON copies (job_id) WHERE passes = 0")
         connection.execute("CREATE INDEX copies_by_run ON copies (run, destination)")
@@ -47,15 +50,32 @@ class CopiesProjection:
                 # From here on the destination may hold other files than the amended job proved.
                 connection.execute("DELETE FROM copies WHERE job_id = ?", (payload.amends_job_id,))
             case events.JobVerificationFailed():
-                connection.execute("UPDATE copies SET passes = 0, looked = ? WHERE job_id = ?", (at, job_id))
+                self._failed(connection, job_id, payload, at)
             case events.JobFilesScrubbed():
                 oldest = payload.oldest_evidence_time.ToDatetime(tzinfo=UTC).timestamp()
                 connection.execute("UPDATE copies SET oldest = ? WHERE job_id = ?", (oldest, job_id))
             case events.JobCopyRepaired():
-                # What was put back is to be read again at once.
-                connection.execute("UPDATE copies SET passes = 0, looked = 0 WHERE job_id = ?", (job_id,))
+                # What was put back is to be read again at once, though not for ever: storage may spoil what it gets.
+                connection.execute("UPDATE copies SET passes = 0 WHERE job_id = ?", (job_id,))
+                connection.execute("UPDATE copies SET looked = 0 WHERE job_id = ? AND failed < 2", (job_id,))
             case _:
                 pass
+
+    def _failed(
+        self, connection: sqlite3.Connection, job_id: str, failed: events.JobVerificationFailed, at: float
+    ) -> None:
+        oldest = at
+        if failed.HasField("oldest_evidence_time"):
+            oldest = failed.oldest_evidence_time.ToDatetime(tzinfo=UTC).timestamp()
+        if failed.occasion == SCRUB:
+            # A copy of which portion after portion fails must not put off its next pass each time.
+            connection.execute("UPDATE copies SET looked = ? WHERE job_id = ? AND passes > 0", (at, job_id))
+            connection.execute("UPDATE copies SET passes = 0, oldest = ? WHERE job_id = ?", (oldest, job_id))
+            return
+        connection.execute(
+            "UPDATE copies SET passes = 0, failed = MIN(failed + 1, ?), looked = ?, oldest = ? WHERE job_id = ?",
+            (_MOST_FAILED, at, oldest, job_id),
+        )
 
     def _passed(self, connection: sqlite3.Connection, job_id: str, at: float) -> None:
         # A later job speaks for the destination: its manifest is the one that belongs there.
@@ -65,8 +85,8 @@ class CopiesProjection:
             (job_id, job_id),
         )
         connection.execute(
-            "INSERT INTO copies SELECT job_id, run, equipment_id, destination, 1, ?, ? FROM jobs WHERE job_id = ?"
-            " ON CONFLICT (job_id) DO UPDATE SET passes = passes + 1, looked = excluded.looked,"
+            "INSERT INTO copies SELECT job_id, run, equipment_id, destination, 1, 0, ?, ? FROM jobs WHERE job_id = ?"
+            " ON CONFLICT (job_id) DO UPDATE SET passes = passes + 1, failed = 0, looked = excluded.looked,"
             " oldest = excluded.oldest",
             (at, at, job_id),
         )
@@ -74,32 +94,41 @@ class CopiesProjection:
 
 @dataclass(frozen=True, slots=True)
 class DueCopy:
-    """`since`: the last pass, or the time of the oldest evidence."""
+    """`since`: the last pass, or the time of the oldest evidence. It is due `pause` later."""
 
     job_id: str
     since: datetime
+    pause: timedelta
 
 
-def next_to_audit(connection: sqlite3.Connection, equipment_id: str, destination: str, passes: int) -> DueCopy | None:
-    """The copy with fewer passes than wanted whose last one is longest ago."""
+def next_to_audit(
+    connection: sqlite3.Connection, equipment_id: str, destination: str, passes: int, interval: timedelta
+) -> DueCopy | None:
+    """The copy with fewer passes than wanted that is due first. A second pass that fails in a row, and each further one
+    up to the fifth, doubles the pause before the next."""
+    rows = [(0, failed) for failed in range(_MOST_FAILED + 1)] + [(number, 0) for number in range(1, passes)]
     found = [
         _first(
             connection,
-            "SELECT job_id, looked FROM copies WHERE equipment_id = ? AND destination = ? AND passes = ?"
+            "SELECT job_id, looked FROM copies WHERE equipment_id = ? AND destination = ? AND passes = ? AND failed = ?"
             " ORDER BY looked LIMIT 1",
-            (equipment_id, destination, number),
+            (equipment_id, destination, matched, failed),
+            interval * (1 << max(0, failed - 1)),
         )
-        for number in range(passes)
+        for matched, failed in rows
     ]
-    return min((copy for copy in found if copy is not None), key=lambda copy: copy.since, default=None)
+    return min((c for c in found if c is not None), key=lambda copy: copy.since + copy.pause, default=None)
 
 
-def next_to_scrub(connection: sqlite3.Connection, equipment_id: str, destination: str) -> DueCopy | None:
+def next_to_scrub(
+    connection: sqlite3.Connection, equipment_id: str, destination: str, pause: timedelta
+) -> DueCopy | None:
     """The copy with the file that was not read for longest."""
     return _first(
         connection,
         "SELECT job_id, oldest FROM copies WHERE equipment_id = ? AND destination = ? ORDER BY oldest LIMIT 1",
         (equipment_id, destination),
+        pause,
     )
 
 
@@ -109,6 +138,8 @@ def jobs_that_rotted(connection: sqlite3.Connection) -> list[PlacedJob]:
     return jobs_where(connection, JobFilter(job_ids=ids)) if ids else []
 
 
-def _first(connection: sqlite3.Connection, query: str, values: tuple[str | int, ...]) -> DueCopy | None:
+def _first(
+    connection: sqlite3.Connection, query: str, values: tuple[str | int, ...], pause: timedelta
+) -> DueCopy | None:
     row = connection.execute(query, values).fetchone()
-    return None if row is None else DueCopy(row[0], datetime.fromtimestamp(row[1], UTC))
+    return None if row is None else DueCopy(row[0], datetime.fromtimestamp(row[1], UTC), pause)

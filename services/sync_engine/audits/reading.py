@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,23 +14,25 @@ from libs.run_tree.run_path import RunPath
 from services.sync_engine.audits.braked_progress import BrakedProgress
 from services.sync_engine.audits.portions import PortionedPass, oldest_first
 from services.sync_engine.audits.repair import Repair
+from services.sync_engine.audits.turns import turns
 from services.sync_engine.engine_log import BY_ITSELF, decided_anew, job_change
-from services.sync_engine.jobs.file_list import evidence_lines, read_copied
+from services.sync_engine.jobs.failed_pass import failed_pass
+from services.sync_engine.jobs.file_list import encode_copied, evidence_lines, read_copied
 from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobHistoryError
 from services.sync_engine.jobs.progress import JobProgressMeter
 from services.sync_engine.jobs.verify_step import (
     Occasion,
     Verification,
+    could_not_check,
     inconclusive,
     read_back_whole,
     verification_of,
+    verify_report,
 )
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
-from services.sync_engine.receipts.queries import ProofQueries, Proofs
 from services.sync_engine.transfer.bandwidth import BandwidthBrake
 from services.sync_engine.transfer.destination import Destination
-from services.sync_engine.transfer.path_order import InStep
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
@@ -58,53 +60,65 @@ class CopyReading:
         self._bench = bench
         self._in_hand = in_hand
         self._brakes = brakes
-        self._proofs = ProofQueries(bench)
         self._repair = Repair(bench)
         self._begun: dict[str, _BegunPass] = {}
 
-    async def audit(self, job: Job, place: Destination, control: TransferControl, go_on: Callable[[], bool]) -> None:
+    async def audit(self, job: Job, place: Destination, control: TransferControl, go_on: Callable[[], bool]) -> bool:
         """One pass over every file. When `go_on` says no between two portions, or `control` is stopped, what was read
-        so far is kept for the next call. TransferStoppedError."""
+        so far is kept for the next call. False: the destination couldn't be read. TransferStoppedError."""
         expected = await self._files(job, Occasion.AUDIT)
         if expected is None:
-            return
+            return True
         begun = self._begun.get(job.job_id)
         now = self._bench.clock()
         if begun is None or begun.manifest_blob != job.manifest_blob or not _is_young(begun, now):
             begun = self._begun[job.job_id] = _BegunPass(now, job.manifest_blob, PortionedPass(expected))
         while portion := begun.reading.next():
             if not go_on():
-                return
+                return True
             try:
                 begun.reading.note(portion, await self._read(job, place, portion, expected, control))
             except TransferError as error:
                 del self._begun[job.job_id]
                 await self._record(job, inconclusive(self._bench, job, Occasion.AUDIT, error).event)
-                return
+                return False
         del self._begun[job.job_id]
         outcome = begun.reading.outcome()
         if outcome is None:
             raise JobHistoryError(f"job {job.job_id} proved a copy without a file")
-        await self._conclude(job, place, expected, await self._judged(job, expected, outcome, Occasion.AUDIT), control)
+        found = await verification_of(self._bench, job, expected, outcome, Occasion.AUDIT)
+        await self._conclude(job, place, expected, found, control)
+        return True
 
-    async def scrub(self, job: Job, place: Destination, control: TransferControl) -> None:
-        """The portion of the files that were not read for longest. TransferStoppedError: then nothing is recorded."""
+    async def scrub(self, job: Job, place: Destination, control: TransferControl) -> bool:
+        """The portion of the files whose turn was longest ago. False: the destination couldn't be read.
+        TransferStoppedError: then nothing is recorded."""
+        bench = self._bench
         expected = await self._files(job, Occasion.SCRUB)
         if expected is None:
-            return
-        proofs, now = await self._proofs.proofs(job), self._bench.clock()
-        portion = await self._bench.threads.run(lambda: oldest_first(_with_times(expected, proofs), now))
+            return True
+        had, now = await turns(bench, job), bench.clock()
+        portion = await bench.threads.run(lambda: oldest_first(had.of(expected), now))
         try:
             outcome = await self._read(job, place, portion.files, expected, control)
         except TransferError as error:
-            await self._record(job, inconclusive(self._bench, job, Occasion.SCRUB, error).event)
-            return
-        if not outcome.proven or not read_back_whole(outcome, portion.files):
-            found = await self._judged(job, portion.files, outcome, Occasion.SCRUB)
-            await self._conclude(job, place, portion.files, found, control)
-            return
+            failed = could_not_check(bench, job, Occasion.SCRUB, f"{error.kind}: {error.message}")
+            failed.unproven_blob = await bench.blobs.put(encode_copied(portion.files))
+            failed.oldest_evidence_time.FromDatetime(portion.oldest_then)
+            await self._record(job, failed)
+            return False
+        # A portion may hold symlinks alone, which are not counted.
+        if not outcome.expected == outcome.hashed == outcome.matched or not read_back_whole(outcome, portion.files):
+            report = verify_report(job, outcome, bench.clock())
+            report.passed = False
+            failed = await bench.threads.run(
+                lambda: failed_pass(bench.blobs, portion.files, outcome, report, Occasion.SCRUB)
+            )
+            failed.oldest_evidence_time.FromDatetime(portion.oldest_then)
+            await self._conclude(job, place, portion.files, Verification(outcome, report, failed), control)
+            return True
         scrubbed = events.JobFilesScrubbed(
-            evidence_blob=await self._bench.blobs.put(b"".join(evidence_lines(outcome.evidence))),
+            evidence_blob=await bench.blobs.put(b"".join(evidence_lines(outcome.evidence))),
             file_count=len(outcome.evidence),
             byte_count=sum(e.size for e in outcome.evidence),
             method=outcome.method,
@@ -114,6 +128,7 @@ class CopyReading:
         )
         scrubbed.oldest_evidence_time.FromDatetime(portion.oldest_then)
         await self._record(job, scrubbed)
+        return True
 
     async def _files(self, job: Job, occasion: Occasion) -> Sequence[CopiedFile] | None:
         """None when nobody knows any more what the copy should hold; that is a pass that could not check."""
@@ -142,11 +157,6 @@ class CopyReading:
             lambda: place.transport.verify(target, files, control=control, progress=progress, whole=whole),
         )
 
-    async def _judged(
-        self, job: Job, expected: Sequence[CopiedFile], outcome: VerifyOutcome, occasion: Occasion
-    ) -> Verification:
-        return await verification_of(self._bench, job, expected, outcome, occasion)
-
     async def _conclude(
         self,
         job: Job,
@@ -171,14 +181,6 @@ class CopyReading:
                 await bench.log.append(BY_ITSELF, job_change(present, event), fence=bench.owned.fence(job.job_id))
 
         await decided_anew(attempt)
-
-
-def _with_times(files: Iterable[CopiedFile], proofs: Proofs) -> Iterator[tuple[CopiedFile, datetime | None]]:
-    """Each file, and when it was read last."""
-    times = InStep(proofs)
-    for file in files:
-        proof = times.at(file.path)
-        yield file, None if proof is None else proof.time
 
 
 def _is_young(begun: _BegunPass, now: datetime) -> bool:

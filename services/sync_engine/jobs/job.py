@@ -58,6 +58,9 @@ BEFORE_CLEANUP = "cleanup"
 COPY_IS_ELSEWHERE = "copy_is_elsewhere"
 """The interlock that does not hold when a copy may be the run's own folder."""
 
+SCRUB = "scrub"
+"""Occasion of the reading back of a portion of a proven copy."""
+
 _MOST_PASSES = 100
 
 

@@ -12,9 +12,19 @@ from google.protobuf.message import Message
 from labferry.events.v1 import job_events_pb2 as events
 from labferry.sync.v1 import sync_service_pb2
 from libs.run_tree.run_path import RunPath
+from services.sync_engine.jobs.failed_pass import failed_pass, is_evidence_of
 from services.sync_engine.jobs.failure import failure_of_transfer
 from services.sync_engine.jobs.file_list import evidence_lines, read_copied
-from services.sync_engine.jobs.job import BEFORE_CLEANUP, Job, JobHistoryError, JobState, WaitCondition, evolve
+from services.sync_engine.jobs.job import (
+    BEFORE_CLEANUP,
+    PROVEN_STATES,
+    SCRUB,
+    Job,
+    JobHistoryError,
+    JobState,
+    WaitCondition,
+    evolve,
+)
 from services.sync_engine.jobs.retry import after_failure
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
@@ -25,7 +35,6 @@ from services.sync_engine.transfer.transport import (
     CopiedFile,
     EvidenceGrade,
     FailureKind,
-    FileEvidence,
     Progress,
     TransferError,
     VerifyOutcome,
@@ -33,7 +42,6 @@ from services.sync_engine.transfer.transport import (
 
 _MOST_PATHS = 100
 SKIPPED_OVERSIZE = "verify_skipped_oversize"
-_GOOD_ENOUGH = frozenset({EvidenceGrade.E4, EvidenceGrade.E5})
 
 
 class Occasion(StrEnum):
@@ -42,7 +50,7 @@ class Occasion(StrEnum):
     TRANSFER = "transfer"
     REQUEST = "request"
     AUDIT = "audit"
-    SCRUB = "scrub"
+    SCRUB = SCRUB
     CLEANUP = BEFORE_CLEANUP
 
 
@@ -87,7 +95,10 @@ async def verification_of(
     report = verify_report(job, outcome, bench.clock())
     if not outcome.proven or not await bench.threads.run(lambda: read_back_whole(outcome, expected)):
         report.passed = False
-        return Verification(outcome, report, events.JobVerificationFailed(report=report, occasion=occasion.value))
+        failed = events.JobVerificationFailed(report=report, occasion=occasion.value)
+        if job.state in PROVEN_STATES:
+            failed = await bench.threads.run(lambda: failed_pass(bench.blobs, expected, outcome, report, occasion))
+        return Verification(outcome, report, failed)
     passed = events.JobVerified(
         manifest_sha256=job.manifest_blob or "",
         expected=outcome.expected,
@@ -105,23 +116,22 @@ async def verification_of(
 
 def inconclusive(bench: Workbench, job: Job, occasion: Occasion, error: TransferError) -> Verification:
     """The record of a pass that could not check."""
-    report = sync_service_pb2.VerifyReport(
-        run=job.run, destination=job.destination, job_id=job.job_id, note=f"{error.kind}: {error.message}"
-    )
+    event = could_not_check(bench, job, occasion, f"{error.kind}: {error.message}")
+    outcome = VerifyOutcome(0, 0, 0, (), (), (), (), "", EvidenceGrade.E0, "", event.report.note)
+    return Verification(outcome, event.report, event)
+
+
+def could_not_check(bench: Workbench, job: Job, occasion: Occasion, why: str) -> events.JobVerificationFailed:
+    """The event of a pass of which no file is known any better."""
+    report = sync_service_pb2.VerifyReport(run=job.run, destination=job.destination, job_id=job.job_id, note=why)
     report.verified_time.FromDatetime(bench.clock())
-    outcome = VerifyOutcome(0, 0, 0, (), (), (), (), "", EvidenceGrade.E0, "", report.note)
-    return Verification(outcome, report, events.JobVerificationFailed(report=report, occasion=occasion.value))
+    return events.JobVerificationFailed(report=report, occasion=occasion.value)
 
 
 def read_back_whole(outcome: VerifyOutcome, expected: Sequence[CopiedFile]) -> bool:
-    """Whether there is evidence of every file, each read from behind the cache or hashed by the far host (E4), and each
-    with the hash that was sent: nothing less is verified (ARCHITECTURE §4)."""
+    """Whether there is evidence of every file, as `is_evidence_of` asks for."""
     evidence = InStep(outcome.evidence)
-    return all(_is_evidence_of(file, evidence.at(file.path)) for file in expected)
-
-
-def _is_evidence_of(file: CopiedFile, read: FileEvidence | None) -> bool:
-    return read is not None and read.grade in _GOOD_ENOUGH and (read.size, read.sha256) == (file.size, file.sha256)
+    return all(is_evidence_of(file, evidence.at(file.path)) for file in expected)
 
 
 def verify_report(job: Job, outcome: VerifyOutcome, at: datetime) -> sync_service_pb2.VerifyReport:

@@ -126,6 +126,9 @@ class ProofQueries:
             if isinstance(read, job_events_pb2.JobVerified | job_events_pb2.JobFilesScrubbed):
                 at = recorded_at(event)
                 readings.append(_Reading(read.evidence_blob, read.method, read.host, read.note, at))
+            if isinstance(read, job_events_pb2.JobVerificationFailed) and read.evidence_blob:
+                matched, report = read.evidence_blob, read.report
+                readings.append(_Reading(matched, report.method, report.host, report.note, recorded_at(event)))
         blobs = self._bench.blobs
         return Proofs(job.destination, readings, await self._bench.threads.run(lambda: _last_read(blobs, readings)))
 
