@@ -1,0 +1,134 @@
+"""When a proven copy is read again: what its events say of it (SPEC §4)."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from google.protobuf.message import Message
+
+from labferry.events.v1 import job_events_pb2 as events
+from labferry.sync.v1 import sync_service_pb2
+from libs.event_log.event import RecordedEvent
+from services.sync_engine.audits.read_model import CopiesProjection, DueCopy, next_to_audit, next_to_scrub
+from services.sync_engine.event_types import EVENT_TYPES, job_stream
+from services.sync_engine.jobs.read_model import JobsProjection
+
+BEGAN = datetime(2026, 5, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+FAILED = events.JobVerificationFailed(report=sync_service_pb2.VerifyReport(expected=3), occasion="audit")
+VERIFIED = events.JobVerified(occasion="transfer")
+
+
+class Copies:
+    """The read model after the events it was told, the n-th of them n hours after the beginning."""
+
+    def __init__(self) -> None:
+        self.connection = sqlite3.connect(":memory:")
+        self._projections = (JobsProjection(), CopiesProjection())
+        for projection in self._projections:
+            projection.create(self.connection)
+        self._position = 0
+
+    @property
+    def now(self) -> datetime:
+        return BEGAN + timedelta(hours=self._position)
+
+    def tell(self, job_id: str, *payloads: Message) -> None:
+        for payload in payloads:
+            self._position += 1
+            new = EVENT_TYPES.new_event(payload, actor="service:sync_engine")
+            event = RecordedEvent(
+                position=self._position,
+                stream=job_stream(job_id),
+                revision=0,
+                type=new.type,
+                event_id=f"e-{self._position}",
+                recorded_ns=round(self.now.timestamp()) * 10**9,
+                actor=new.actor,
+                payload=new.payload,
+                hash=b"",
+            )
+            for projection in self._projections:
+                projection.apply(self.connection, event, payload)
+
+    def prove(self, job_id: str, run: str = "run", amends: str = "") -> None:
+        queued = events.JobQueued(
+            job_id=job_id, run=run, equipment_id="CONFOCAL_01", destination="nas", amends_job_id=amends
+        )
+        self.tell(job_id, queued, events.JobStarted(attempt=1), events.JobCopied(), VERIFIED)
+
+    def audit(self) -> DueCopy:
+        due = next_to_audit(self.connection, "CONFOCAL_01", "nas", 2, DAY)
+        assert due is not None
+        return due
+
+    def scrub(self) -> DueCopy:
+        due = next_to_scrub(self.connection, "CONFOCAL_01", "nas", DAY)
+        assert due is not None
+        return due
+
+
+@pytest.fixture
+def copies() -> Copies:
+    return Copies()
+
+
+def scrub_failed(oldest: datetime) -> events.JobVerificationFailed:
+    failed = events.JobVerificationFailed(report=sync_service_pb2.VerifyReport(expected=3), occasion="scrub")
+    failed.oldest_evidence_time.FromDatetime(oldest)
+    return failed
+
+
+def test_passes_that_fail_in_a_row_come_less_and_less_often_until_one_matches(copies: Copies) -> None:
+    copies.prove("sick")
+    pauses = []
+    for _ in range(7):
+        copies.tell("sick", FAILED)
+        assert copies.audit().since == copies.now
+        pauses.append(copies.audit().pause / DAY)
+    assert pauses == [1, 2, 4, 8, 16, 16, 16]
+    copies.tell("sick", VERIFIED)
+    assert copies.audit() == DueCopy("sick", copies.now, DAY)
+    copies.tell("sick", FAILED)
+    assert copies.audit() == DueCopy("sick", copies.now, DAY)
+
+
+def test_a_copy_that_fails_again_and_again_is_overtaken_by_one_that_is_sound(copies: Copies) -> None:
+    copies.prove("sick")
+    copies.tell("sick", FAILED, FAILED, FAILED)
+    copies.prove("sound", run="another")
+    assert copies.audit().job_id == "sound"
+
+
+def test_what_was_put_back_is_read_at_once_but_not_for_ever(copies: Copies) -> None:
+    copies.prove("sick")
+    at_once = datetime.fromtimestamp(0, UTC)
+    copies.tell("sick", FAILED, events.JobCopyRepaired())
+    assert copies.audit().since == at_once
+    copies.tell("sick", FAILED, events.JobCopyRepaired())
+    assert (copies.audit().since, copies.audit().pause) == (copies.now - timedelta(hours=1), 2 * DAY)
+
+
+def test_portions_that_fail_put_off_no_pass(copies: Copies) -> None:
+    copies.prove("sick")
+    copies.tell("sick", scrub_failed(BEGAN))
+    first = copies.now
+    copies.tell("sick", scrub_failed(BEGAN), scrub_failed(BEGAN))
+    assert copies.audit() == DueCopy("sick", first, DAY)
+
+
+def test_a_portion_that_failed_has_had_its_turn(copies: Copies) -> None:
+    copies.prove("sick")
+    copies.prove("sound", run="another")
+    assert copies.scrub().job_id == "sick"
+    copies.tell("sick", scrub_failed(copies.now + DAY))
+    assert copies.scrub().job_id == "sound"
+
+
+def test_a_pass_that_failed_was_every_files_turn(copies: Copies) -> None:
+    copies.prove("sick")
+    copies.prove("sound", run="another")
+    copies.tell("sick", FAILED)
+    assert copies.scrub().job_id == "sound"
