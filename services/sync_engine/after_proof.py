@@ -9,14 +9,16 @@ from datetime import timedelta
 from libs.event_log.projection import ProjectionRunner
 from libs.service_kit.settings import CleanupSettings, Settings
 from services.sync_engine.audits.auditor import Auditor, PassRules
-from services.sync_engine.audits.reading import CopyReading
+from services.sync_engine.audits.reading import CopyReading as AuditReading
 from services.sync_engine.cleanup.cache_folder import CacheFolder
 from services.sync_engine.cleanup.clean_run import CleanRun
+from services.sync_engine.cleanup.copy_reading import CopyReading
 from services.sync_engine.cleanup.execution import Execution
 from services.sync_engine.cleanup.interlocks import CleanupRules
 from services.sync_engine.cleanup.reaper import Reaper
 from services.sync_engine.cleanup.recovery import finish_interrupted_cleanups
 from services.sync_engine.cleanup.ticket import Limits
+from services.sync_engine.cleanup.work import CleanupWork
 from services.sync_engine.destinations import open_brakes
 from services.sync_engine.jobs.job import JobState
 from services.sync_engine.jobs.news import JobNews
@@ -62,7 +64,9 @@ async def after_proof(
     async with AsyncExitStack() as resources:
         execution = Execution(bench, rules, CacheFolder(bench))
         await finish_interrupted_cleanups(bench, execution, await projections.query(runs_in_cleanup))
-        clean = CleanRun(bench, rules, execution)
+        brakes, work = open_brakes(settings.equipment), CleanupWork(in_hand)
+        before_cleanup = CopyReading(bench, work, brakes, scheduler.is_idle)
+        clean = CleanRun(bench, rules, execution, before_cleanup, work)
         resources.push_async_callback(clean.close)
         reaper = Reaper(clean, bench, rules, bench.logger)
         resources.push_async_callback(reaper.close)
@@ -70,11 +74,12 @@ async def after_proof(
             news.listen(lambda placed: reaper.notice(placed.job))
             verified = JobFilter(states=(JobState.VERIFIED, JobState.CLEANUP_ELIGIBLE))
             reaper.start(p.job for p in await projections.query(lambda c: jobs_where(c, verified)))
-        reading = CopyReading(bench, in_hand, open_brakes(settings.equipment))
+        reading = AuditReading(bench, in_hand, brakes)
         auditor = Auditor(bench, projections, reading, pass_rules(settings), scheduler.is_idle)
         resources.push_async_callback(auditor.close)
         projections.on_applied(auditor.applied)
         scheduler.on_busy(auditor.busy)
+        scheduler.on_busy(before_cleanup.busy)
         bench.watch.on_back(auditor.destination_back)
         auditor.start()
         yield ProofParts(clean, ProofQueries(bench))

@@ -243,7 +243,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             adopt=adopt,
             steer=SteerJobs(bench, projections),
             accept=AcceptChange(bench),
-            verify=VerifyRun(bench),
+            verify=VerifyRun(bench, in_hand),
             watch=JobWatch(projections, news, bench.board, environment.draining),
             jobs=JobQueries(log, projections),
             runs=queries,

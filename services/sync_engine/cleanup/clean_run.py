@@ -13,8 +13,8 @@ from labferry.events.v1 import job_events_pb2
 from libs.event_log.store import LeaseLostError, RevisionConflictError
 from libs.run_tree.creation_record import SyncStatus
 from libs.service_kit.errors import UnavailableError
-from services.sync_engine.audits.pass_over_copy import pass_over_copy
 from services.sync_engine.cleanup.copy_elsewhere import look_whether_copies_are_elsewhere
+from services.sync_engine.cleanup.copy_reading import CopyReading
 from services.sync_engine.cleanup.deletion import Remaining
 from services.sync_engine.cleanup.execution import Execution
 from services.sync_engine.cleanup.facts import CleanupLook
@@ -27,15 +27,14 @@ from services.sync_engine.cleanup.interlocks import (
     standing_interlocks,
 )
 from services.sync_engine.cleanup.remaining import left_over
+from services.sync_engine.cleanup.work import CleanupWork
 from services.sync_engine.engine_log import BY_ITSELF, Cause, decided_anew, job_change
 from services.sync_engine.jobs.job import Job, JobState
-from services.sync_engine.jobs.progress import JobProgressMeter
 from services.sync_engine.jobs.read_model import latest_by_destination
-from services.sync_engine.jobs.verify_step import Occasion
+from services.sync_engine.jobs.verify_step import Verification, is_inconclusive, skipped_oversize
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
-from services.sync_engine.transfer.destination import Destination
-from services.sync_engine.transfer.transfer_control import TransferControl
+from services.sync_engine.transfer.transfer_control import TransferStoppedError
 
 _TRIES = 3
 _NOT_READ = Interlock(InterlockName.FRESH_READ_BACK, False, "every copy is read back once all the others hold")
@@ -68,11 +67,15 @@ class CleanRun:
     """The command, for operators and for the reaper. Owns the deletions that it began: a caller that goes away ends
     none of them."""
 
-    def __init__(self, bench: Workbench, rules: CleanupRules, execution: Execution) -> None:
+    def __init__(
+        self, bench: Workbench, rules: CleanupRules, execution: Execution, reading: CopyReading, work: CleanupWork
+    ) -> None:
         self._bench = bench
         self._rules = rules
         self._execution = execution
-        self._look = CleanupLook(bench)
+        self._reading = reading
+        self._work = work
+        self._look = CleanupLook(bench, work)
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._tasks: set[asyncio.Task[Cleaned]] = set()
 
@@ -82,13 +85,17 @@ class CleanRun:
         if await self._is_cleaned(located):
             return await self._bench.threads.run(partial(_cleaned_before, located))
         facts = await self._look.facts(located)
-        facts = await self._look.facts(located, await self._look.local(located, facts.copies))
+        try:
+            facts = await self._look.facts(located, await self._look.local(located, facts.copies))
+        except TransferStoppedError as stopped:
+            raise _ends() from stopped
         interlocks = [*standing_interlocks(facts, self._rules), _NOT_READ, _NOT_MARKED]
         ticket = facts.local.ticket
         return Cleaned(False, interlocks, ticket.file_count, ticket.byte_count)
 
     async def clean(self, run: str, cause: Cause) -> Cleaned:
-        """Errors as `look`; UnavailableError while another engine works on the run."""
+        """Errors as `look`; UnavailableError while another engine works on the run, and when this one ends. What the
+        engine does by itself gives way to transfers; what somebody asks for doesn't wait for them."""
         located = await self._bench.locate(run)
         task = asyncio.create_task(self._in_turn(located, cause), name=f"cleanup of {run}")
         self._tasks.add(task)
@@ -96,10 +103,17 @@ class CleanRun:
         return await asyncio.shield(task)
 
     async def close(self) -> None:
-        """Ends deletions after the files in work; what they came to is recorded."""
+        """Ends readings at once and deletions after the files in work; what these came to is recorded. What hangs is
+        left behind, and deletes nothing any more."""
         self._execution.stop()
+        self._reading.stop()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks, timeout=self._work.end_seconds)
+        hanging = set(self._tasks)
+        for task in hanging:
+            task.cancel()
+        if hanging:
+            await asyncio.wait(hanging)
 
     async def _in_turn(self, located: LocatedRun, cause: Cause) -> Cleaned:
         turn = self._turns.setdefault(located.identity, asyncio.Lock())
@@ -109,13 +123,16 @@ class CleanRun:
             lead = await self._lead(located)
             if lead is None:
                 return await self._held(cause, await self._look.facts(located))
-            async with self._bench.owned.over(lead.job_id, lead.equipment_id) as mine:
+            async with self._bench.owned.over(lead.job_id, lead.equipment_id, in_slot=False) as mine:
                 if not mine:
                     raise UnavailableError(f"another engine works on {located.path.equipment_id} now")
                 try:
                     return await self._clean(located, lead, cause)
                 except LeaseLostError as lost:
                     raise UnavailableError(f"another engine cleans {located.identity} now") from lost
+                except TransferStoppedError as stopped:
+                    # A reading that was ended found nothing out.
+                    raise _ends() from stopped
 
     async def _clean(self, located: LocatedRun, lead: Job, cause: Cause) -> Cleaned:
         bench = self._bench
@@ -128,7 +145,7 @@ class CleanRun:
             if not all_hold(standing_interlocks(facts, self._rules)):
                 return await self._held(cause, facts)
             record = await bench.log.run(located.identity)
-            fresh = await self._read_back(located, facts, lead)
+            fresh = await self._read_back(located, facts, lead, cause)
             # What was gathered before the reading is old by now; the files get their own last look.
             facts = await self._look.facts(located, facts.local)
             interlocks = [*standing_interlocks(facts, self._rules), fresh.interlock]
@@ -153,37 +170,39 @@ class CleanRun:
             return Cleaned(done.cleaned, interlocks, done.file_count, done.byte_count, done.remaining)
         raise UnavailableError(f"{located.identity} changes all the time")
 
-    async def _read_back(self, located: LocatedRun, facts: CleanupFacts, lead: Job) -> _Fresh:
+    async def _read_back(self, located: LocatedRun, facts: CleanupFacts, lead: Job, cause: Cause) -> _Fresh:
         began = time.monotonic()
         places = {p.name: p for p in self._bench.destinations[located.path.equipment_id]}
         positions: dict[str, int] = {}
-        wrong = []
+        wrong, unchecked = [], []
         for copy in facts.copies:
             if copy.job is None:
                 raise AssertionError("an interlock asks for a job at every destination")
-            passed, position = await self._read_copy(copy.job, places[copy.destination], lead)
-            positions[copy.destination] = position
-            if not passed:
+            found = await self._reading.whole(copy.job, places[copy.destination], gives_way=cause == BY_ITSELF)
+            if is_inconclusive(found.outcome):
+                unchecked.append(f"{copy.destination}: {skipped_oversize(found.outcome)}")
+                continue
+            positions[copy.destination] = await self._record(copy.job, found, lead)
+            if not found.report.passed:
                 wrong.append(copy.destination)
         detail = "every copy was read back and matches"
         if wrong:
             detail = f"reading back failed at {', '.join(wrong)}; the run's problems say what was found"
-        return _Fresh(Interlock(InterlockName.FRESH_READ_BACK, not wrong, detail), began, positions)
+        elif unchecked:
+            detail = f"not every copy could be read back whole; {'; '.join(unchecked)}"
+        holds = not wrong and not unchecked
+        return _Fresh(Interlock(InterlockName.FRESH_READ_BACK, holds, detail), began, positions)
 
-    async def _read_copy(self, job: Job, place: Destination, lead: Job) -> tuple[bool, int]:
+    async def _record(self, job: Job, found: Verification, lead: Job) -> int:
+        """The position of the event that says what a reading found."""
         bench = self._bench
-        control, meter = TransferControl(), JobProgressMeter(lambda: None)
-        reading = pass_over_copy(bench, job, place, Occasion.CLEANUP, bench.threads.run, control, meter)
-        found = await reading
 
-        async def record() -> int:
+        async def attempt() -> int:
             present = await bench.log.job(job.job_id) or job
-            result = await bench.log.append(
-                BY_ITSELF, job_change(present, found.event), fence=bench.owned.fence(lead.job_id)
-            )
-            return result.events[0].position
+            fence = bench.owned.fence(lead.job_id)
+            return (await bench.log.append(BY_ITSELF, job_change(present, found.event), fence=fence)).events[0].position
 
-        return found.report.passed, await decided_anew(record)
+        return await decided_anew(attempt)
 
     async def _held(
         self, cause: Cause, facts: CleanupFacts, fresh: Interlock = _NOT_READ, elsewhere: Interlock = _NOT_MARKED
@@ -221,6 +240,10 @@ class CleanRun:
             return False
         latest = latest_by_destination(await self._bench.jobs_of_run(located.identity))
         return all(job.state is JobState.CLEANED for job in latest.values())
+
+
+def _ends() -> UnavailableError:
+    return UnavailableError("the engine ends")
 
 
 def _cleaned_before(located: LocatedRun) -> Cleaned:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from libs.run_tree.beneath import folder_beneath, open_beneath
+from services.sync_engine.transfer.block_stream import BLOCK_BYTES, stream_blocks
+from services.sync_engine.transfer.transfer_control import TransferStoppedError
 from services.sync_engine.transfer.transport import CopiedFile, EntryKind
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -49,17 +51,20 @@ class _RefusedError(Exception):
     """The file is not what the ticket says; the message says what was found."""
 
 
-def delete_files(run_folder: Path, files: Sequence[CopiedFile], may: Callable[[], bool]) -> Deleted:
+def delete_files(
+    run_folder: Path, files: Sequence[CopiedFile], may: Callable[[], bool], heard: Callable[[], None] = lambda: None
+) -> Deleted:
     """Deletes those files that are still exactly what the ticket says. `may` is asked right before each name goes: once
-    it says no, none does any more. OSError when the run's folder is gone."""
+    it says no, none does any more. `heard` is called for each block of a large file, and may raise TransferStoppedError
+    to the same end. OSError when the run's folder is gone."""
     deleted: list[CopiedFile] = []
     remaining: list[Remaining] = []
     with folder_beneath(run_folder) as root:
         for file in files:
             try:
-                if _delete(root, file, may):
+                if _delete(root, file, may, heard):
                     deleted.append(file)
-            except _EndedError:
+            except (_EndedError, TransferStoppedError):
                 break
             except _RefusedError as refused:
                 remaining.append(Remaining(file.path, str(refused)))
@@ -69,13 +74,13 @@ def delete_files(run_folder: Path, files: Sequence[CopiedFile], may: Callable[[]
     return Deleted(deleted, remaining)
 
 
-def _delete(root: int, file: CopiedFile, may: Callable[[], bool]) -> bool:
+def _delete(root: int, file: CopiedFile, may: Callable[[], bool], heard: Callable[[], None]) -> bool:
     folder, _, name = file.path.rpartition(b"/")
     try:
         with _opened(root, folder) as parent:
             if file.kind is EntryKind.SYMLINK:
                 return _delete_link(parent, name, file, may)
-            return _delete_plain(parent, name, file, may)
+            return _delete_plain(parent, name, file, may, heard)
     except FileNotFoundError:
         return False
 
@@ -89,7 +94,9 @@ def _delete_link(parent: int, name: bytes, file: CopiedFile, may: Callable[[], b
     return True
 
 
-def _delete_plain(parent: int, name: bytes, file: CopiedFile, may: Callable[[], bool]) -> bool:
+def _delete_plain(
+    parent: int, name: bytes, file: CopiedFile, may: Callable[[], bool], heard: Callable[[], None]
+) -> bool:
     try:
         descriptor = os.open(name, _READ, dir_fd=parent)
     except OSError as error:
@@ -99,9 +106,8 @@ def _delete_plain(parent: int, name: bytes, file: CopiedFile, may: Callable[[], 
     try:
         _refuse_unless_as_ticketed(os.fstat(descriptor), file)
         leased = _lease_against_writers(descriptor)
-        with open(descriptor, "rb", buffering=0, closefd=False) as content:
-            if hashlib.file_digest(content, "sha256").hexdigest() != file.sha256:
-                raise _RefusedError("its content is not what was verified")
+        if _hash(descriptor, file, heard) != file.sha256:
+            raise _RefusedError("its content is not what was verified")
         opened = os.fstat(descriptor)
         _refuse_unless_as_ticketed(opened, file)
         named = os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -113,6 +119,13 @@ def _delete_plain(parent: int, name: bytes, file: CopiedFile, may: Callable[[], 
     finally:
         os.close(descriptor)
     return True
+
+
+def _hash(descriptor: int, file: CopiedFile, heard: Callable[[], None]) -> str:
+    if file.size >= BLOCK_BYTES:
+        return stream_blocks(descriptor, portion=lambda most: most, consume=lambda block, offset: heard()).sha256
+    with open(descriptor, "rb", buffering=0, closefd=False) as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _unlink(parent: int, name: bytes, may: Callable[[], bool]) -> None:

@@ -156,7 +156,8 @@ class Execution:
         self, located: LocatedRun, files: Sequence[CopiedFile], permission: Permission, tally: _Tally
     ) -> None:
         try:
-            done = await self._bench.threads.run(partial(delete_files, located.folder, files, permission.holds))
+            heard = self._control.raise_if_stopped
+            done = await self._bench.threads.run(partial(delete_files, located.folder, files, permission.holds, heard))
         except OSError as error:
             tally.refuse([Remaining(f.path, error.strerror or str(error)) for f in files])
             return

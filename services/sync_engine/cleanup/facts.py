@@ -15,13 +15,16 @@ from libs.service_kit.errors import LabferryError
 from services.sync_engine.cleanup.interlocks import CleanupFacts, CopyFacts, LocalFacts
 from services.sync_engine.cleanup.local_files import look_at_local_files
 from services.sync_engine.cleanup.ticket import Ticket
+from services.sync_engine.cleanup.work import CleanupWork
 from services.sync_engine.event_types import EVENT_TYPES, job_stream, run_stream
 from services.sync_engine.jobs.file_list import read_copied
 from services.sync_engine.jobs.job import BEFORE_CLEANUP, PROVEN_STATES, Job, JobState
+from services.sync_engine.jobs.progress import JobProgressMeter
 from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.transfer.destination import Destination
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import TransferError
 from services.sync_engine.validation.presync_gate import refusal
 from services.sync_engine.validation.walk import WalkError
@@ -33,8 +36,9 @@ class CleanupLook:
     """Looks at one run at a time; changes nothing but importing overrides that other programs wrote, as every look of
     the gate does."""
 
-    def __init__(self, bench: Workbench) -> None:
+    def __init__(self, bench: Workbench, work: CleanupWork) -> None:
         self._bench = bench
+        self._work = work
 
     async def facts(self, located: LocatedRun, local: LocalFacts | None = None) -> CleanupFacts:
         """`local`: how the files were found; absent, they are not looked at. Errors of the log."""
@@ -55,7 +59,7 @@ class CleanupLook:
         )
 
     async def local(self, located: LocatedRun, copies: Sequence[CopyFacts]) -> LocalFacts:
-        """Hashes the run's files here."""
+        """Hashes the run's files here. TransferStoppedError when the engine ends meanwhile."""
         blobs, digests = self._bench.blobs, []
         for copy in copies:
             if copy.job is None or copy.job.state not in PROVEN_STATES or copy.job.files_blob is None:
@@ -65,7 +69,11 @@ class CleanupLook:
             lists = await self._bench.threads.run(lambda: [read_copied(blobs, digest) for digest in digests])
         except BlobError as error:
             return LocalFacts(Ticket(()), problem=f"nobody knows any more what was verified: {error}")
-        return await self._bench.threads.run(lambda: look_at_local_files(located, lists))
+        control, meter = TransferControl(), JobProgressMeter(lambda: None)
+        try:
+            return await self._work.do(control, meter, lambda: look_at_local_files(located, lists, control))
+        except TransferError as error:
+            return LocalFacts(Ticket(()), problem=f"the run can't be looked at: {error.message}")
 
     async def _ask(self, equipment_id: str, place: Destination) -> str:
         try:

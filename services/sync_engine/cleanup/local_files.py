@@ -18,6 +18,7 @@ from services.sync_engine.transfer.source_file import SourceFiles, copied_from
 from services.sync_engine.transfer.source_tree import scan_run
 from services.sync_engine.transfer.spilled_list import ListWriter
 from services.sync_engine.transfer.system_error import shown
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SourceEntry, TransferError
 
 
@@ -37,8 +38,11 @@ def proven_everywhere(lists: Sequence[Sequence[CopiedFile]]) -> Iterator[Proven]
             yield Proven(path, copies)
 
 
-def look_at_local_files(located: LocatedRun, lists: Sequence[Sequence[CopiedFile]]) -> LocalFacts:
-    """Hashes every file of the run that is there. Files in the cache folder belong to it and are left out."""
+def look_at_local_files(
+    located: LocatedRun, lists: Sequence[Sequence[CopiedFile]], control: TransferControl
+) -> LocalFacts:
+    """Hashes every file of the run that is there. Files in the cache folder belong to it and are left out.
+    TransferStoppedError."""
     try:
         entries = scan_run(located.folder, of_project=located.path.is_project)
     except TransferError as error:
@@ -49,12 +53,13 @@ def look_at_local_files(located: LocatedRun, lists: Sequence[Sequence[CopiedFile
     added: list[str] = []
     proven = InStep(proven_everywhere(lists))
     for entry in entries:
+        control.look()
         if entry.kind is EntryKind.DIRECTORY or in_cache(entry.path):
             continue
         known = proven.at(entry.path)
         if known is None:
             added.append(shown(entry.path))
-        elif (file := _as_proven(source, entry, known.copies)) is None:
+        elif (file := _as_proven(source, entry, known.copies, control)) is None:
             changed.append(shown(entry.path))
         else:
             ticketed.append(file)
@@ -68,13 +73,15 @@ def in_cache(path: bytes) -> bool:
     return path.startswith(CACHE_FOLDER + b"/")
 
 
-def _as_proven(source: SourceFiles, entry: SourceEntry, known: Sequence[CopiedFile]) -> CopiedFile | None:
+def _as_proven(
+    source: SourceFiles, entry: SourceEntry, known: Sequence[CopiedFile], control: TransferControl
+) -> CopiedFile | None:
     """The file as it lies there, if that is what was proven: size and time of a copy's record, and the hash."""
     proven = known[0]
     if entry.kind is not proven.kind or (entry.size, entry.mtime_ns) not in {(f.size, f.mtime_ns) for f in known}:
         return None
     try:
-        sha256 = source.sha256(entry)
+        sha256 = source.sha256(entry, control.look)
     except TransferError:
         # It changed, vanished or can't be read: whatever it is, it is not known to be what was proven.
         return None

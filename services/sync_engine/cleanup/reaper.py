@@ -1,10 +1,11 @@
-"""The reaper: cleans runs whose time has come, one after another, without anybody asking. Off unless configured."""
+"""The reaper: cleans runs whose time has come, without anybody asking. Off unless configured."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
 
@@ -23,8 +24,38 @@ AGAIN = timedelta(hours=1)
 """A run that interlocks hold back is looked at again after this long, and when something happens to its jobs."""
 
 
+@dataclass(slots=True)
+class _Lane:
+    """One equipment's runs by when they are looked at, on the loop's clock."""
+
+    due: dict[str, float] = field(default_factory=dict)
+    heap: list[tuple[float, str]] = field(default_factory=list)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+    def at(self, run: str, seconds: float) -> None:
+        moment = asyncio.get_running_loop().time() + max(0.0, seconds)
+        self.due[run] = moment
+        heappush(self.heap, (moment, run))
+        self.wake.set()
+
+    def pop_due(self) -> str | None:
+        now = asyncio.get_running_loop().time()
+        while self.heap and self.heap[0][0] <= now:
+            moment, run = heappop(self.heap)
+            if self.due.get(run) == moment:
+                del self.due[run]
+                return run
+        return None
+
+    def pause(self) -> float | None:
+        """Seconds until the next is due; None: only an event brings one."""
+        return self.heap[0][0] - asyncio.get_running_loop().time() if self.heap else None
+
+
 class Reaper:
-    """Owns one task and one timer. A run that isn't due costs an entry in a heap and nothing else."""
+    """Owns one task and one timer an equipment: a destination that hangs or is slow holds up no other's runs. A run
+    that isn't due costs an entry in a heap and nothing else."""
 
     def __init__(self, clean: CleanRun, bench: Workbench, rules: CleanupRules, logger: Logger) -> None:
         self._clean = clean
@@ -32,22 +63,17 @@ class Reaper:
         self._clock = bench.clock
         self._rules = rules
         self._logger = logger
-        self._due: dict[str, float] = {}
-        self._heap: list[tuple[float, str]] = []
         self._known: dict[str, tuple[datetime | None, bool]] = {}
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._lanes: dict[str, _Lane] = {}
 
     def start(self, jobs: Iterable[Job]) -> None:
-        """Begins with the jobs that the log knows. Does nothing when cleanup isn't enabled."""
-        if not self._rules.enabled:
-            return
+        """Begins with the jobs that the log knows."""
         for job in jobs:
             self.notice(job)
-        self._task = asyncio.create_task(self._run(), name="reaper")
 
     def notice(self, job: Job) -> None:
-        """A job changed. Only what brings a cleanup nearer counts: a pass that matched, or the seal."""
+        """A job changed. Only what brings a cleanup nearer counts: a pass that matched, or the seal. Does nothing when
+        cleanup isn't enabled."""
         if not self._rules.enabled or job.state not in (JobState.VERIFIED, JobState.CLEANUP_ELIGIBLE):
             return
         if RunPath.parse(job.run).is_project:
@@ -58,36 +84,35 @@ class Reaper:
         self._known[job.job_id] = stands
         if job.sealed and len(job.passes) >= self._rules.min_verify_passes:
             reached = job.passes[self._rules.min_verify_passes - 1]
-            self._at(job.run, (reached + self._rules.min_age - self._clock()).total_seconds())
+            pause = (reached + self._rules.min_age - self._clock()).total_seconds()
+            self._lane(job.equipment_id).at(job.run, pause)
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
-    def _at(self, run: str, seconds: float) -> None:
-        moment = asyncio.get_running_loop().time() + max(0.0, seconds)
-        self._due[run] = moment
-        heappush(self._heap, (moment, run))
-        self._wake.set()
+    def _lane(self, equipment_id: str) -> _Lane:
+        lane = self._lanes.get(equipment_id)
+        if lane is None:
+            lane = self._lanes[equipment_id] = _Lane()
+            lane.task = asyncio.create_task(self._work(lane), name=f"reaper of {equipment_id}")
+        return lane
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
+    async def _work(self, lane: _Lane) -> None:
         while True:
-            self._wake.clear()
-            while self._heap and self._heap[0][0] <= loop.time():
-                moment, run = heappop(self._heap)
-                if self._due.get(run) == moment:
-                    del self._due[run]
-                    await self._try(run)
-            pause = self._heap[0][0] - loop.time() if self._heap else None
+            lane.wake.clear()
+            while (run := lane.pop_due()) is not None:
+                await self._try(lane, run)
             try:
-                async with asyncio.timeout(pause):
-                    await self._wake.wait()
+                async with asyncio.timeout(lane.pause()):
+                    await lane.wake.wait()
             except TimeoutError:
                 continue
 
-    async def _try(self, run: str) -> None:
+    async def _try(self, lane: _Lane, run: str) -> None:
         again = AGAIN
         try:
             if (await self._locate(run)).is_staged:
@@ -106,5 +131,5 @@ class Reaper:
             if done.cleaned:
                 self._logger.info("run_cleaned", run=run, files=done.file_count, bytes=done.byte_count)
                 return
-        if run not in self._due:
-            self._at(run, again.total_seconds())
+        if run not in lane.due:
+            lane.at(run, again.total_seconds())

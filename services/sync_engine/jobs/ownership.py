@@ -19,9 +19,10 @@ _AGAIN_SECONDS = 1.0
 class Ownership(Protocol):
     """Says whether this engine may work on a job now, and under which fence it appends."""
 
-    def over(self, job_id: str, equipment_id: str) -> AbstractAsyncContextManager[bool]:
+    def over(self, job_id: str, equipment_id: str, *, in_slot: bool = True) -> AbstractAsyncContextManager[bool]:
         """A block in which the job is this engine's alone; it gets False while another engine has the job, or as many
-        of the equipment's jobs as may be in work."""
+        of the equipment's jobs as may be in work. Not `in_slot`: what is done sends nothing, so it needs none of the
+        equipment's slots and keeps no transfer from one."""
         ...
 
     def fence(self, job_id: str) -> LeaseFence | None:
@@ -36,7 +37,7 @@ class SoleOwnership:
     """One engine alone keeps the log: every job is its own."""
 
     @asynccontextmanager
-    async def over(self, job_id: str, equipment_id: str) -> AsyncIterator[bool]:
+    async def over(self, job_id: str, equipment_id: str, *, in_slot: bool = True) -> AsyncIterator[bool]:
         yield True
 
     def fence(self, job_id: str) -> LeaseFence | None:
@@ -94,7 +95,7 @@ class LeasedOwnership:
         return lease is not None and time.monotonic() < lease.believed_until - self._terms.grace
 
     @asynccontextmanager
-    async def over(self, job_id: str, equipment_id: str) -> AsyncIterator[bool]:
+    async def over(self, job_id: str, equipment_id: str, *, in_slot: bool = True) -> AsyncIterator[bool]:
         if job_id in self._taken:
             # The same engine may come for a job twice: a second lease would take the first one's fence away.
             yield False
@@ -103,23 +104,27 @@ class LeasedOwnership:
             self._taken.add(job_id)
             held.callback(self._taken.discard, job_id)
             job = await self._acquire(held, _job_lease(job_id))
-            slot = None
-            for number in range(self._max_parallel(equipment_id) if job is not None else 0):
-                # The equipment's slots are the same for all engines that serve it.
-                slot = await self._acquire(held, f"slot-{equipment_id}-{number}", self._slot_holder(job_id))
-                if slot is not None:
-                    break
-            if job is None or slot is None:
+            slot = await self._slot(held, job_id, equipment_id) if in_slot and job is not None else None
+            if job is None or (in_slot and slot is None):
                 yield False
                 return
             self._held[job_id] = job
-            renewing = asyncio.create_task(self._renew(job_id, [job, slot]), name=f"leases of job {job_id}")
+            leases = [job] if slot is None else [job, slot]
+            renewing = asyncio.create_task(self._renew(job_id, leases), name=f"leases of job {job_id}")
             try:
                 yield True
             finally:
                 renewing.cancel()
                 await asyncio.wait([renewing])
                 del self._held[job_id]
+
+    async def _slot(self, held: AsyncExitStack, job_id: str, equipment_id: str) -> Lease | None:
+        for number in range(self._max_parallel(equipment_id)):
+            # The equipment's slots are the same for all engines that serve it.
+            slot = await self._acquire(held, f"slot-{equipment_id}-{number}", self._slot_holder(job_id))
+            if slot is not None:
+                return slot
+        return None
 
     def _slot_holder(self, job_id: str) -> str:
         # A slot is the job's, not the engine's: two jobs of one engine must not share it.

@@ -85,7 +85,7 @@ class Scheduler:
         self._wake = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
         self._stopping = False
-        self._busy: Callable[[str, bool], None] = lambda equipment_id, busy: None
+        self._busy_listeners: list[Callable[[str, bool], None]] = []
 
     def start(self, work: Iterable[Work]) -> None:
         for one in work:
@@ -94,7 +94,7 @@ class Scheduler:
 
     def on_busy(self, listener: Callable[[str, bool], None]) -> None:
         """Hears (equipment, True) before a step of it begins, and (equipment, False) when its last one has ended."""
-        self._busy = listener
+        self._busy_listeners.append(listener)
 
     def is_idle(self, equipment_id: str) -> bool:
         """No step of the equipment is going on, and none is held back by an operator's pause."""
@@ -282,6 +282,10 @@ class Scheduler:
         else:
             # A step that changed nothing and names no time waits for an event.
             entry.not_before = _NEVER
+
+    def _busy(self, equipment_id: str, busy: bool) -> None:
+        for listener in self._busy_listeners:
+            listener(equipment_id, busy)
 
     def _forget(self, work: Work) -> None:
         del self._entries[work.job_id]

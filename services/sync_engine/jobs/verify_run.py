@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import uuid
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from labferry.sync.v1 import sync_service_pb2
+from libs.service_kit.errors import UnavailableError
 from services.sync_engine.engine_log import Cause, decided_anew, job_change, run_change
 from services.sync_engine.errors import DestinationNotFoundError, DestinationUnusableError, NothingVerifiedError
 from services.sync_engine.jobs.amendment import proven_bases
@@ -22,17 +24,19 @@ from services.sync_engine.jobs.verify_step import (
     waits_for_a_larger_bound,
     what_follows,
 )
+from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.destination import Destination
-from services.sync_engine.transfer.transfer_control import StopReason, TransferControl
-from services.sync_engine.transfer.transport import TransferError
+from services.sync_engine.transfer.transfer_control import StopReason, TransferControl, TransferStoppedError
+from services.sync_engine.transfer.transport import TransferError, VerifyOutcome
 
 
 class VerifyRun:
     """The command. A caller that goes away ends its pass, of which then nothing is recorded."""
 
-    def __init__(self, bench: Workbench) -> None:
+    def __init__(self, bench: Workbench, in_hand: WorkInHand) -> None:
         self._bench = bench
+        self._in_hand = in_hand
 
     async def verify(
         self, run: str, destination: str | None, cause: Cause, max_stream_bytes: int | None = None
@@ -75,10 +79,14 @@ class VerifyRun:
         news = asyncio.Event()
         loop = asyncio.get_running_loop()
         meter = JobProgressMeter(lambda: loop.call_soon_threadsafe(news.set))
-        verifying = verify_destination(
-            bench, job, place, Occasion.REQUEST, bench.threads.run, control, meter, max_stream_bytes
+
+        async def do(work: Callable[[], VerifyOutcome]) -> VerifyOutcome:
+            # Any number of callers may ask for the same run at once.
+            return await self._in_hand.do(f"request {uuid.uuid4()}", control, meter, work)
+
+        work = asyncio.create_task(
+            verify_destination(bench, job, place, Occasion.REQUEST, do, control, meter, max_stream_bytes)
         )
-        work = asyncio.create_task(verifying)
         try:
             work.add_done_callback(lambda _: news.set())
             while not work.done():
@@ -92,9 +100,13 @@ class VerifyRun:
             if job.state in PROVEN_STATES:
                 await self._record(job, inconclusive(bench, job, Occasion.REQUEST, error), cause)
             raise _unusable(job, error.message) from error
+        except TransferStoppedError as stopped:
+            raise UnavailableError("the engine ends") from stopped
         finally:
             control.stop(StopReason.CANCELLED)
             if not work.done():
+                # What hangs is left behind in its thread: nobody who went away is waited for.
+                work.cancel()
                 await asyncio.wait([work])
         await self._record(job, found, cause)
         yield found.report

@@ -22,19 +22,21 @@ from libs.service_kit.settings import VerifySettings
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.cleanup.cache_folder import CacheFolder
 from services.sync_engine.cleanup.clean_run import Cleaned, CleanRun
+from services.sync_engine.cleanup.copy_reading import CopyReading
 from services.sync_engine.cleanup.deletion import delete_files
 from services.sync_engine.cleanup.execution import Execution
 from services.sync_engine.cleanup.interlocks import CleanupRules
 from services.sync_engine.cleanup.ticket import Limits
+from services.sync_engine.cleanup.work import CleanupWork
 from services.sync_engine.copies_apart import CopiesApart
-from services.sync_engine.destinations import open_destinations
+from services.sync_engine.destinations import open_brakes, open_destinations
 from services.sync_engine.engine_log import Cause, EngineLog
 from services.sync_engine.event_types import EVENT_TYPES
 from services.sync_engine.jobs.destination_watch import DestinationWatch
 from services.sync_engine.jobs.enqueue import Enqueue, Enqueued
 from services.sync_engine.jobs.gate_watch import GateWatch
 from services.sync_engine.jobs.job import Job, JobState
-from services.sync_engine.jobs.ownership import SoleOwnership
+from services.sync_engine.jobs.ownership import Ownership, SoleOwnership
 from services.sync_engine.jobs.progress import ProgressBoard
 from services.sync_engine.jobs.runner import Runner
 from services.sync_engine.jobs.verify_run import VerifyRun
@@ -72,6 +74,16 @@ class SetClock:
 
 
 @dataclass
+class Slot:
+    """The equipment's slot, as the scheduler would tell of it."""
+
+    taken: bool = False
+
+    def is_idle(self, equipment_id: str) -> bool:
+        return not self.taken
+
+
+@dataclass
 class Parts:
     """One run of one equipment with one destination, and what works on it."""
 
@@ -84,6 +96,8 @@ class Parts:
     overrides: OverrideCommands
     cleaner: CleanRun
     execution: Execution
+    reading: CopyReading
+    slot: Slot
     targets: TargetKeeper
     threads: WorkThreads = field(repr=False)
 
@@ -120,6 +134,11 @@ class Parts:
     async def clean(self) -> Cleaned:
         return await self.cleaner.clean(RUN, TEST)
 
+    def take_slot(self, taken: bool) -> None:
+        """A transfer of the equipment begins, or the last one has ended."""
+        self.slot.taken = taken
+        self.reading.busy("CONFOCAL_01", taken)
+
     def before_each_deletion(self, meddle: Callable[[], Awaitable[None]]) -> None:
         """Lets something happen whenever a portion of files is about to be deleted."""
         run = self.bench.threads.run
@@ -141,7 +160,14 @@ async def _nothing_more(run: str) -> None:
 
 
 @asynccontextmanager
-async def engine_parts(folder: Path, rules: CleanupRules | None = None) -> AsyncIterator[Parts]:
+async def engine_parts(
+    folder: Path,
+    rules: CleanupRules | None = None,
+    *,
+    stall_seconds: float = STALL_SECONDS,
+    upload_mbps: float | None = None,
+    owned: Callable[[MemoryEventStore], Ownership] = lambda store: SoleOwnership(),
+) -> AsyncIterator[Parts]:
     """The folder gets `lab` with the run's creation.json and an empty `nas`."""
     clock = SetClock()
     logger = structlog.get_logger()
@@ -150,8 +176,11 @@ async def engine_parts(folder: Path, rules: CleanupRules | None = None) -> Async
     cache.mkdir(parents=True)
     (cache / "creation.json").write_text(json.dumps(creation_document()), encoding="utf-8")
     nas.mkdir()
+    transport: dict[str, Any] = {"type": "mounted", "path": str(nas)}
+    if upload_mbps is not None:
+        transport["bandwidth"] = {"upload_mbps": upload_mbps}
     equipment = EquipmentSettings.model_validate(
-        {"id": "CONFOCAL_01", "local_root": str(local_root), "transport": {"type": "mounted", "path": str(nas)}}
+        {"id": "CONFOCAL_01", "local_root": str(local_root), "transport": transport}
     )
     store = MemoryEventStore(service="sync_engine", version="1", clock=clock.nanoseconds)
     log, threads, locator = EngineLog(store), WorkThreads("parts"), RunLocator((equipment,))
@@ -160,7 +189,7 @@ async def engine_parts(folder: Path, rules: CleanupRules | None = None) -> Async
     destinations = open_destinations(
         (equipment,), (), VerifySettings(), lambda _, control: no_config_password(control), apart
     )
-    watch = DestinationWatch(threads, clock, logger, STALL_SECONDS)
+    watch = DestinationWatch(threads, clock, logger, stall_seconds)
 
     async def jobs_of_run(run: str) -> Sequence[Job]:
         queued = [EVENT_TYPES.decode(e) async for page in store.read() for e in page]
@@ -178,7 +207,7 @@ async def engine_parts(folder: Path, rules: CleanupRules | None = None) -> Async
         watch=watch,
         board=ProgressBoard(),
         threads=threads,
-        owned=SoleOwnership(),
+        owned=owned(store),
         why_suspected=lambda equipment_id, name: targets.why_suspected(equipment_id, name),
         before_seal=_nothing_more,
         receipts=ReceiptIssuer(log, Ed25519PrivateKey.generate(), destinations, jobs_of_run, clock),
@@ -192,18 +221,23 @@ async def engine_parts(folder: Path, rules: CleanupRules | None = None) -> Async
     keeper = CreationKeeper(log, files, locator, logger)
     rules = rules or CleanupRules(True, 2, timedelta(hours=24), True, Limits(1000, 1 << 30))
     execution = Execution(bench, rules, CacheFolder(bench))
-    cleaner = CleanRun(bench, rules, execution)
+    slot, in_hand = Slot(), WorkInHand(threads, stall_seconds)
+    work = CleanupWork(in_hand)
+    reading = CopyReading(bench, work, open_brakes((equipment,)), slot.is_idle)
+    cleaner = CleanRun(bench, rules, execution, reading, work)
     try:
         yield Parts(
             folder=folder,
             clock=clock,
             bench=bench,
-            runner=Runner(bench, GateWatch(), WorkInHand(threads, STALL_SECONDS)),
+            runner=Runner(bench, GateWatch(), in_hand),
             enqueue=Enqueue(bench, keeper),
-            verify=VerifyRun(bench),
+            verify=VerifyRun(bench, in_hand),
             overrides=OverrideCommands(log, files, keeper, locator, clock),
             cleaner=cleaner,
             execution=execution,
+            reading=reading,
+            slot=slot,
             targets=targets,
             threads=threads,
         )

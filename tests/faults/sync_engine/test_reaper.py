@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import shutil
 from datetime import timedelta
 from pathlib import Path
@@ -11,12 +12,14 @@ import msgspec
 from structlog.testing import capture_logs
 
 from libs.event_log.blob_store import BlobMissingError
+from libs.service_kit.equipment_settings import EquipmentSettings
 from services.sync_engine.cleanup.clean_run import Cleaned
 from services.sync_engine.cleanup.interlocks import CleanupRules
 from services.sync_engine.cleanup.reaper import Reaper
 from services.sync_engine.cleanup.ticket import Limits
 from services.sync_engine.engine_log import Cause
 from services.sync_engine.jobs.job import JobState
+from services.sync_engine.runs.location import RunLocator
 from tests.faults.sync_engine.engine_parts import RUN, Parts, engine_parts
 
 RULES = CleanupRules(True, 1, timedelta(0), True, Limits(1000, 1 << 30))
@@ -51,6 +54,39 @@ async def test_a_run_with_a_defect_is_told_and_the_next_one_is_cleaned(tmp_path:
             await reaper.close()
         (told,) = [line for line in lines if line["event"] == "cleanup_defect"]
         assert (told["run"], len(told["error_id"])) == (DAMAGED, 32)
+
+
+async def test_a_run_that_hangs_holds_up_no_other_equipment(tmp_path: Path) -> None:
+    async with engine_parts(tmp_path, RULES) as parts:
+        await _proven(parts)
+        (job,) = await parts.bench.jobs_of_run(RUN)
+        elsewhere = RUN.replace("CONFOCAL_01", "SCOPE_02")
+        shutil.copytree(parts.here, parts.folder / "lab" / elsewhere)
+        equipment = [EquipmentSettings.model_validate(_equipment(parts, i)) for i in ("CONFOCAL_01", "SCOPE_02")]
+        bench = dataclasses.replace(parts.bench, locator=RunLocator(equipment))
+        hangs, cleaned = asyncio.Event(), asyncio.Event()
+
+        async def clean_or_hang(run: str, cause: Cause) -> Cleaned:
+            if run == elsewhere:
+                cleaned.set()
+            else:
+                hangs.set()
+                await asyncio.Event().wait()
+            return Cleaned(True)
+
+        parts.cleaner.clean = clean_or_hang  # type: ignore[method-assign]
+        reaper = Reaper(parts.cleaner, bench, RULES, bench.logger)
+        reaper.start([job])
+        async with asyncio.timeout(30):
+            await hangs.wait()
+            reaper.notice(msgspec.structs.replace(job, job_id="other", run=elsewhere, equipment_id="SCOPE_02"))
+            await cleaned.wait()
+            await reaper.close()
+
+
+def _equipment(parts: Parts, equipment_id: str) -> dict[str, object]:
+    transport = {"type": "mounted", "path": str(parts.folder / "nas")}
+    return {"id": equipment_id, "local_root": str(parts.folder / "lab"), "transport": transport}
 
 
 async def test_a_run_of_which_nobody_knows_what_was_verified_is_held(tmp_path: Path) -> None:

@@ -38,3 +38,13 @@ async def test_an_equipments_slots_are_shared_by_all_engines() -> None:
     a, b = _engine(leases, "a", 1), _engine(leases, "b", 1)
     async with a.over("one", "E") as first, b.over("two", "E") as second, b.over("three", "F") as elsewhere:
         assert (first, second, elsewhere) == (True, False, True)
+
+
+async def test_who_needs_no_slot_keeps_nobody_from_one_and_is_kept_by_none() -> None:
+    leases = LocalLeases()
+    a, b = _engine(leases, "a", 1), _engine(leases, "b", 1)
+    async with a.over("one", "E", in_slot=False) as first, b.over("two", "E") as second:
+        assert (first, second) == (True, True)
+        assert a.holds("one")
+        async with a.over("three", "E", in_slot=False) as third, b.over("one", "E", in_slot=False) as taken:
+            assert (third, taken) == (True, False)
