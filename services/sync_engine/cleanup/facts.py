@@ -55,6 +55,7 @@ class CleanupLook:
             recent_tombstones=await self._recent_tombstones(located.identity, [latest.get(p.name) for p in places]),
             gate=await self._gate(located),
             local=local or _NOT_LOOKED_AT,
+            sync_status=(await bench.log.run(located.identity)).sync_status,
             of_project=located.path.is_project,
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from libs.run_tree.creation_record import SyncStatus
 from services.sync_engine.cleanup.ticket import Limits, Ticket
 from services.sync_engine.jobs.job import COPY_IS_ELSEWHERE, PROVEN_STATES, Job
 
@@ -77,7 +78,8 @@ class LocalFacts:
 class CleanupFacts:
     """Everything but the fresh reading back. `elsewhere` are destinations of unended jobs that the configuration
     doesn't name; `recent_tombstones` were recorded since a copy was last verified; `gate` says what closes it.
-    `of_project`: this is a project's own folder, which its runs to come need."""
+    `sync_status` is what every copy's changing files must say. `of_project`: this is a project's own folder, which its
+    runs to come need."""
 
     now: datetime
     copies: Sequence[CopyFacts]
@@ -85,6 +87,7 @@ class CleanupFacts:
     recent_tombstones: Sequence[str]
     gate: str
     local: LocalFacts
+    sync_status: SyncStatus | None = None
     of_project: bool = False
 
 
@@ -98,9 +101,9 @@ def standing_interlocks(facts: CleanupFacts, rules: CleanupRules) -> list[Interl
         _age(facts, rules),
         _none_of(
             InterlockName.SEALED,
-            [c.destination for c in facts.copies if c.job is None or not c.job.sealed],
+            [c.destination for c in facts.copies if c.job is None or _seal_is_wanting(c.job, facts.sync_status)],
             "every copy is sealed",
-            "not sealed",
+            "not sealed with the run's present status",
         ),
         _answering(facts),
         _none_of(
@@ -125,6 +128,11 @@ def _enabled(facts: CleanupFacts, rules: CleanupRules) -> Interlock:
         return Interlock(InterlockName.ENABLED, False, "only runs are cleaned; a project's own files stay")
     said = "true" if rules.enabled else "false"
     return Interlock(InterlockName.ENABLED, rules.enabled, f"nas_cleanup.enabled is {said}")
+
+
+def _seal_is_wanting(job: Job, status: SyncStatus | None) -> bool:
+    # What is not sealed before the deletion never is: after it nothing is written to the copy.
+    return status is None or not job.sealed or job.seal_is_due(status)
 
 
 def _copies_verified(facts: CleanupFacts) -> Interlock:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from heapq import heappop, heappush
 
 from libs.event_log.store import EventStoreError
+from libs.run_tree.creation_record import SyncStatus
 from libs.run_tree.run_path import RunPath
 from libs.service_kit.errors import LabferryError, UnavailableError
 from libs.service_kit.telemetry import Logger
@@ -63,7 +64,7 @@ class Reaper:
         self._clock = bench.clock
         self._rules = rules
         self._logger = logger
-        self._known: dict[str, tuple[datetime | None, bool]] = {}
+        self._known: dict[str, tuple[datetime | None, SyncStatus | None]] = {}
         self._lanes: dict[str, _Lane] = {}
 
     def start(self, jobs: Iterable[Job]) -> None:
@@ -78,7 +79,7 @@ class Reaper:
             return
         if RunPath.parse(job.run).is_project:
             return
-        stands = (job.verified, job.sealed)
+        stands = (job.verified, job.sealed_status)
         if self._known.get(job.job_id) == stands:
             return
         self._known[job.job_id] = stands

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,31 @@ async def test_nothing_goes_while_cleanup_is_not_enabled(engine: Engine) -> None
     assert await verify(engine, run)
     assert "enabled" in lacking(await clean(engine, run))
     assert data_files(engine.site.local(run)) == {"a.tif", "sub/b.csv"}
+
+
+async def test_nothing_goes_before_each_copy_is_sealed_with_the_last_status(allowed: Site) -> None:
+    allowed.lab.settings["nas_cleanup"]["min_verify_passes"] = 1
+    equipment = allowed.lab.settings["equipment"][0]
+    default = equipment.pop("transport")
+    late = {"type": "mounted", "path": str(allowed.nas(destination="late"))}
+    equipment["destinations"] = [{"name": "nas", "transport": default}, {"name": "late", "transport": late}]
+    run = allowed.make_run()
+    sealed = allowed.at_nas(run) / ".exlab-wizard/creation.json"
+    async with running_engine(allowed) as engine:
+        await engine.until_sealed((await engine.enqueue(run)).job.job_id)
+    assert "sync_status" not in json.loads(sealed.read_text())
+    sealed.unlink()
+    # Nothing can be renamed over a folder: the copy's data is whole, and it can't be sealed again.
+    sealed.mkdir()
+    allowed.nas(destination="late").mkdir(parents=True)
+    async with running_engine(allowed) as engine:
+        listed = await engine.sync.ListJobs(sync_service_pb2.ListJobsRequest(run=run, page_size=10))
+        (other,) = [job for job in listed.jobs if job.destination == "late"]
+        await engine.until_sealed(other.job_id)
+        held = await clean(engine, run)
+        assert "sealed" in lacking(held)
+        assert ["nas" in i.detail for i in held.interlocks if i.name == "sealed"] == [True]
+        assert data_files(allowed.local(run)) == {"a.tif", "sub/b.csv"}
 
 
 async def test_what_a_cleanup_left_is_not_proven_elsewhere_as_if_it_were_the_run(allowed: Site) -> None:
