@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 
+from libs.event_log.blob_store import BlobError
 from libs.event_log.projection import AppliedEvent, ProjectionRunner
 from libs.event_log.store import EventStoreError, LeaseLostError
 from libs.service_kit.errors import LabferryError
 from services.sync_engine.audits.read_model import DueCopy, next_to_audit, next_to_scrub
 from services.sync_engine.audits.reading import CopyReading
 from services.sync_engine.jobs.job import PROVEN_STATES, Job
+from services.sync_engine.jobs.verify_step import Occasion
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.secrets.purpose import working_for
 from services.sync_engine.transfer.destination import Destination
@@ -129,6 +132,11 @@ class Auditor:
             except (LabferryError, EventStoreError, OSError) as error:
                 self._bench.logger.warning("audit_failed", equipment=lane.equipment_id, problem=str(error))
                 pause = _REST.total_seconds()
+            except Exception as error:
+                self._bench.logger.error(
+                    "audit_defect", equipment=lane.equipment_id, error_id=uuid.uuid4().hex, exc_info=error
+                )
+                pause = _REST.total_seconds()
             try:
                 async with asyncio.timeout(pause):
                     await lane.wake.wait()
@@ -182,8 +190,20 @@ class Auditor:
             except (TransferStoppedError, LeaseLostError):
                 # It gave way, or the job is another engine's; either way it is still due.
                 return
+            except (LabferryError, EventStoreError):
+                raise
+            except Exception as error:  # noqa: BLE001 -- what is wrong with one copy, a lost blob or a defect, is told
+                await self._tell(job, due, error)
             finally:
                 lane.control = None
+
+    async def _tell(self, job: Job, due: _Due, error: Exception) -> None:
+        """The reading is one that couldn't check, so that the copy waits for its next turn and is a finding."""
+        error_id = uuid.uuid4().hex
+        self._bench.logger.error("audit_defect", job=job.job_id, error_id=error_id, exc_info=error)
+        known = isinstance(error, BlobError | OSError)
+        why = str(error) if known else f"internal error {error_id}; the service's log has the details"
+        await self._reading.broke_off(job, Occasion.SCRUB if due.scrub else Occasion.AUDIT, why)
 
     async def _read(self, lane: _Lane, control: TransferControl, job: Job, due: _Due) -> bool:
         if due.scrub:

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from google.protobuf.message import Message
 
 from labferry.events.v1 import job_events_pb2 as events
-from libs.event_log.blob_store import BlobError
 from libs.run_tree.run_path import RunPath
 from services.sync_engine.audits.braked_progress import BrakedProgress
 from services.sync_engine.audits.portions import PortionedPass, oldest_first
@@ -36,7 +35,6 @@ from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
-    FailureKind,
     TransferError,
     VerifyOutcome,
 )
@@ -65,10 +63,9 @@ class CopyReading:
 
     async def audit(self, job: Job, place: Destination, control: TransferControl, go_on: Callable[[], bool]) -> bool:
         """One pass over every file. When `go_on` says no between two portions, or `control` is stopped, what was read
-        so far is kept for the next call. False: the destination couldn't be read. TransferStoppedError."""
-        expected = await self._files(job, Occasion.AUDIT)
-        if expected is None:
-            return True
+        so far is kept for the next call. False: the destination couldn't be read. TransferStoppedError, BlobError when
+        nobody knows any more what the copy should hold."""
+        expected = await self._files(job)
         begun = self._begun.get(job.job_id)
         now = self._bench.clock()
         if begun is None or begun.manifest_blob != job.manifest_blob or not _is_young(begun, now):
@@ -92,11 +89,9 @@ class CopyReading:
 
     async def scrub(self, job: Job, place: Destination, control: TransferControl) -> bool:
         """The portion of the files whose turn was longest ago. False: the destination couldn't be read.
-        TransferStoppedError: then nothing is recorded."""
+        Errors as `audit`: then nothing is recorded."""
         bench = self._bench
-        expected = await self._files(job, Occasion.SCRUB)
-        if expected is None:
-            return True
+        expected = await self._files(job)
         had, now = await turns(bench, job), bench.clock()
         portion = await bench.threads.run(lambda: oldest_first(had.of(expected), now))
         try:
@@ -130,14 +125,13 @@ class CopyReading:
         await self._record(job, scrubbed)
         return True
 
-    async def _files(self, job: Job, occasion: Occasion) -> Sequence[CopiedFile] | None:
-        """None when nobody knows any more what the copy should hold; that is a pass that could not check."""
-        try:
-            return await self._bench.threads.run(lambda: read_copied(self._bench.blobs, job.files_blob or ""))
-        except BlobError as error:
-            unknown = TransferError(FailureKind.INTERNAL, str(error))
-            await self._record(job, inconclusive(self._bench, job, occasion, unknown).event)
-            return None
+    async def broke_off(self, job: Job, occasion: Occasion, why: str) -> None:
+        """Records a reading that couldn't check, not by the destination's fault; what was read of it is given up."""
+        self._begun.pop(job.job_id, None)
+        await self._record(job, could_not_check(self._bench, job, occasion, why))
+
+    async def _files(self, job: Job) -> Sequence[CopiedFile]:
+        return await self._bench.threads.run(lambda: read_copied(self._bench.blobs, job.files_blob or ""))
 
     async def _read(
         self,
