@@ -1,7 +1,8 @@
 """Copying files of a run into the incoming folder: each source byte read once, hashed on the way, made durable.
 
-A file is whole when its chunk is: names come later (landing.py). A local file that can't be copied is that file's
-failure; the others go on.
+A file is whole when its chunk is: names come later (landing.py). Small files are written one after the other and made
+durable together, for a file system that syncs one mostly has synced its neighbours then. A local file that can't be
+copied is that file's failure; the others go on.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from services.sync_engine.transfer.bandwidth import BandwidthBrake
 from services.sync_engine.transfer.block_stream import BLOCK_BYTES, stream_blocks
 from services.sync_engine.transfer.incoming import IncomingFolder
-from services.sync_engine.transfer.libc import start_writeback
+from services.sync_engine.transfer.libc import await_writeback, start_writeback
 from services.sync_engine.transfer.source_file import SourceFiles, copied_from
 from services.sync_engine.transfer.system_error import destination_error, source_changed, source_error
 from services.sync_engine.transfer.transfer_control import TransferControl
@@ -29,6 +30,8 @@ from services.sync_engine.transfer.transport import (
 )
 
 LARGE_BYTES = BLOCK_BYTES
+WRITEBACK_LAG_BYTES = 64 << 20
+"""Of a large file no more than this and a block are in this machine's memory alone."""
 # Failures of one local file, which end nothing but its own way.
 LOCAL_FAILURES = frozenset(
     {FailureKind.LOCAL_FILE_VANISHED, FailureKind.LOCAL_FILE_UNREADABLE, FailureKind.SOURCE_CHANGED}
@@ -52,6 +55,31 @@ class ChunkOutcome:
     whole: list[WholeFile] = field(default_factory=list)
     failures: list[TransferError] = field(default_factory=list)
     cut_short: bool = False
+
+
+class _Written:
+    """Small files of a chunk that are written and not known to be durable. Their descriptors are this object's."""
+
+    def __init__(self) -> None:
+        self._files: list[tuple[SourceEntry, int]] = []
+        self.nbytes = 0
+
+    def add(self, entry: SourceEntry, descriptor: int) -> None:
+        self._files.append((entry, descriptor))
+        self.nbytes += entry.size
+
+    def sync(self, progress: Progress) -> None:
+        """Makes all of them durable. TransferError."""
+        for entry, descriptor in self._files:
+            try:
+                os.fsync(descriptor)
+            except OSError as error:
+                raise destination_error(error, "writing", entry.path) from error
+            progress.advance(1, 0, entry.path)
+
+    def close(self) -> None:
+        for _, descriptor in self._files:
+            os.close(descriptor)
 
 
 class CopyAbortedError(Exception):
@@ -88,45 +116,48 @@ class FileCopier:
 
     def copy_chunk(self, entries: Sequence[SourceEntry]) -> ChunkOutcome:
         """Raises TransferError for failures of the destination, TransferStoppedError; local ones are in the outcome."""
-        outcome = ChunkOutcome()
-        for entry in entries:
-            self._refuse_if_ended()
-            if self._control.winding_down:
-                outcome.cut_short = True
-                break
-            try:
-                outcome.whole.append(self._copy(entry))
-            except TransferError as failure:
-                if failure.kind not in LOCAL_FAILURES:
-                    raise
-                outcome.failures.append(failure)
+        outcome, written = ChunkOutcome(), _Written()
+        try:
+            for entry in entries:
+                self._refuse_if_ended()
+                if self._control.winding_down:
+                    outcome.cut_short = True
+                    break
+                try:
+                    outcome.whole.append(self._copy(entry, written))
+                except TransferError as failure:
+                    if failure.kind not in LOCAL_FAILURES:
+                        raise
+                    outcome.failures.append(failure)
+            with self._control.quiet(written.nbytes):
+                written.sync(self._progress)
+        finally:
+            written.close()
         return outcome
 
-    def _copy(self, entry: SourceEntry) -> WholeFile:
+    def _copy(self, entry: SourceEntry, written: _Written) -> WholeFile:
         if entry.kind is EntryKind.SYMLINK:
             return self._copy_link(entry)
         source = self._source.open(entry)
         try:
             if entry.size >= LARGE_BYTES:
                 return self._copy_large(entry, source)
-            return self._copy_small(entry, source)
+            return self._copy_small(entry, source, written)
         finally:
             os.close(source)
 
-    def _copy_small(self, entry: SourceEntry, source: int) -> WholeFile:
+    def _copy_small(self, entry: SourceEntry, source: int, written: _Written) -> WholeFile:
         content = self._source.read_whole(entry, source)
         self._brake.take(entry.size, self._control)
         name = self._incoming.new_name()
         try:
             target = self._incoming.open(name, _CREATE, _NEW_FILE_MODE)
-            try:
-                _write(target, content)
-                _date_and_sync(target, entry)
-            finally:
-                os.close(target)
+            written.add(entry, target)
+            _write(target, content)
+            _date(target, entry)
         except OSError as error:
             raise destination_error(error, "writing", entry.path) from error
-        self._progress.advance(1, entry.size, entry.path)
+        self._progress.advance(0, entry.size, entry.path)
         return WholeFile(copied_from(entry, hashlib.sha256(content).hexdigest()), name)
 
     def _copy_large(self, entry: SourceEntry, source: int) -> WholeFile:
@@ -141,7 +172,9 @@ class FileCopier:
             sha256 = self._stream(entry, source, target)
             self._source.refuse_if_changed(entry, source)
             self._source.refuse_if_renamed(entry)
-            _date_and_sync(target, entry)
+            _date(target, entry)
+            with self._control.quiet(min(entry.size, WRITEBACK_LAG_BYTES)):
+                os.fsync(target)
         except OSError as error:
             raise destination_error(error, "writing", entry.path) from error
         finally:
@@ -155,9 +188,13 @@ class FileCopier:
             self._brake.take(len(block), self._control)
             try:
                 _write(target, block)
+                start_writeback(target, offset, len(block))
+                if offset >= WRITEBACK_LAG_BYTES:
+                    # Else the last sync of a large file would be silent for as long as a slow server takes to get
+                    # what memory holds of it, and the progress untrue.
+                    await_writeback(target, offset - WRITEBACK_LAG_BYTES, len(block))
             except OSError as error:
                 raise destination_error(error, "writing", entry.path) from error
-            start_writeback(target, offset, len(block))
             self._progress.advance(0, len(block), entry.path)
 
         try:
@@ -189,6 +226,5 @@ def _write(descriptor: int, content: bytes | memoryview) -> None:
             remaining = remaining[os.write(descriptor, remaining) :]
 
 
-def _date_and_sync(descriptor: int, entry: SourceEntry) -> None:
+def _date(descriptor: int, entry: SourceEntry) -> None:
     os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
-    os.fsync(descriptor)

@@ -9,6 +9,9 @@ import os
 _libc = ctypes.CDLL(None, use_errno=True)
 _RENAME_NOREPLACE = 1
 _SYNC_FILE_RANGE_WRITE = 2
+_SYNC_FILE_RANGE_WRITE_AND_WAIT = 7
+# EPERM: a container's filter that doesn't know the call.
+_NO_SYNC_FILE_RANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ESPIPE, errno.EPERM})
 # struct statfs is 120 bytes on 64-bit Linux; its first long is the type.
 _STATFS_BYTES = 256
 
@@ -28,9 +31,26 @@ def rename_noreplace(source_folder: int, source: bytes, target_folder: int, targ
 
 def start_writeback(descriptor: int, offset: int, nbytes: int) -> None:
     """Asks the kernel to begin writing a range to the disk, without waiting; a hint that may be refused silently."""
+    _sync_file_range(descriptor, offset, nbytes, _SYNC_FILE_RANGE_WRITE)
+
+
+def await_writeback(descriptor: int, offset: int, nbytes: int) -> None:
+    """Returns when a range was handed to the disk, which is not yet durable; at once where the system can't say.
+
+    OSError for what the disk said: it says so once, and no later fsync of this descriptor would hear of it.
+    """
+    number = _sync_file_range(descriptor, offset, nbytes, _SYNC_FILE_RANGE_WRITE_AND_WAIT)
+    if number and number not in _NO_SYNC_FILE_RANGE:
+        raise OSError(number, os.strerror(number))
+
+
+def _sync_file_range(descriptor: int, offset: int, nbytes: int, how: int) -> int:
+    """0, or the errno."""
     call = getattr(_libc, "sync_file_range", None)
-    if call is not None:
-        call(descriptor, ctypes.c_int64(offset), ctypes.c_int64(nbytes), _SYNC_FILE_RANGE_WRITE)
+    if call is None:
+        return errno.ENOSYS
+    failed = call(descriptor, ctypes.c_int64(offset), ctypes.c_int64(nbytes), how) != 0
+    return ctypes.get_errno() if failed else 0
 
 
 def filesystem_type(descriptor: int) -> int:
