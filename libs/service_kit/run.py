@@ -89,6 +89,9 @@ def run_service(name: ServiceName, compose: Compose, as_labferry_error: AsLabfer
     sys.setswitchinterval(_SWITCH_SECONDS)
     # A core file would hold whatever secrets the process has in memory.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # The soft limit of most systems, 1,024, is for programs that use select(); a transfer opens hundreds of files.
+    most_open = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_open, most_open))
     try:
         loaded = load_configuration(arguments.config)
     except ConfigurationError as error:

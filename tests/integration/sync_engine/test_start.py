@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -79,3 +80,17 @@ async def test_folders_that_are_gone_are_told_once_at_the_start(site: Site) -> N
     lines = [json.loads(line) for line in site.lab.log_text("sync_engine")[seen:].splitlines()]
     told = [line for line in lines if line["event"].startswith("creation_file")]
     assert [(line["event"], line["runs"]) for line in told] == [("creation_files_gone", 2)]
+
+
+async def test_a_low_limit_of_open_files_that_may_be_raised_is(site: Site) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    run = site.make_run({f"{number:03}.tif": b"pixels" for number in range(600)})
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    try:
+        engine = await start_engine(site)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        await engine.bring(run)
+    finally:
+        await engine.service.stop()
