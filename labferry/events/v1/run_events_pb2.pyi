@@ -321,7 +321,7 @@ class CleanupEvidence(_message.Message):
     job_id: _builtins.str
     """The job whose manifest was compared."""
     position: _builtins.int
-    """Position of the sync.job.verified event."""
+    """Position of the sync.job.verified event; of files that were read again, that of the sync.job.files_scrubbed event."""
     def __init__(
         self,
         *,
@@ -412,7 +412,9 @@ class RunCleanupEnded(_message.Message):
     """The cache folder was deleted too."""
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___CleanupEvidence]:
-        """What allowed it, one a destination."""
+        """What allowed it: one a destination, and one more for each portion of files of which that was too old when their turn came, so
+        that they were read back again. Of an interrupted one only the first.
+        """
 
     @_builtins.property
     def remaining(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.RemainingFile]:

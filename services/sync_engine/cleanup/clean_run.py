@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +15,7 @@ from libs.service_kit.errors import UnavailableError
 from services.sync_engine.cleanup.copy_elsewhere import look_whether_copies_are_elsewhere
 from services.sync_engine.cleanup.copy_reading import CopyReading
 from services.sync_engine.cleanup.deletion import Remaining
+from services.sync_engine.cleanup.evidence import FreshEvidence
 from services.sync_engine.cleanup.execution import Execution
 from services.sync_engine.cleanup.facts import CleanupLook
 from services.sync_engine.cleanup.interlocks import (
@@ -31,12 +31,14 @@ from services.sync_engine.cleanup.work import CleanupWork
 from services.sync_engine.engine_log import BY_ITSELF, Cause, decided_anew, job_change
 from services.sync_engine.jobs.job import Job, JobState
 from services.sync_engine.jobs.read_model import latest_by_destination
-from services.sync_engine.jobs.verify_step import Verification, is_inconclusive, skipped_oversize
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.transfer.transfer_control import TransferStoppedError
 
 _TRIES = 3
+_COSTLY = frozenset(
+    {InterlockName.LOCAL_FILES_UNCHANGED, InterlockName.FRESH_READ_BACK, InterlockName.COPY_IS_ELSEWHERE}
+)
 _NOT_READ = Interlock(InterlockName.FRESH_READ_BACK, False, "every copy is read back once all the others hold")
 _NOT_MARKED = Interlock(
     InterlockName.COPY_IS_ELSEWHERE, False, "every copy is marked, and looked for here, last of all"
@@ -53,14 +55,16 @@ class Cleaned:
     byte_count: int = 0
     remaining: Sequence[Remaining] = ()
 
+    @property
+    def read_data(self) -> bool:
+        """Whether it came so far that the run's data was read, here or at its destinations."""
+        return all_hold(i for i in self.interlocks if i.name not in _COSTLY)
 
-@dataclass(frozen=True, slots=True)
-class _Fresh:
-    """Reading back right now: the positions of the events that say so, by destination; or what went wrong."""
-
-    interlock: Interlock
-    began: float
-    positions: Mapping[str, int]
+    @property
+    def outcome(self) -> Hashable:
+        """Two wishes that came to the same have equal ones."""
+        lacking = frozenset(i.name for i in self.interlocks if not i.satisfied)
+        return self.cleaned, self.file_count, lacking, frozenset((left.path, left.why) for left in self.remaining)
 
 
 class CleanRun:
@@ -137,72 +141,45 @@ class CleanRun:
     async def _clean(self, located: LocatedRun, lead: Job, cause: Cause) -> Cleaned:
         bench = self._bench
         await self._execution.finish_interrupted(located, lead)
+        facts = await self._look.facts(located)
+        if not all_hold(_besides_files(standing_interlocks(facts, self._rules))):
+            return await self._held(cause, facts)
+        facts = await self._look.facts(located, await self._look.local(located, facts.copies))
+        if not all_hold(standing_interlocks(facts, self._rules)):
+            return await self._held(cause, facts)
+        evidence = self._evidence(located, facts, lead, cause)
+        fresh = await evidence.read_whole()
         for _ in range(_TRIES):
-            facts = await self._look.facts(located)
-            if not all_hold(_besides_files(standing_interlocks(facts, self._rules))):
-                return await self._held(cause, facts)
-            facts = await self._look.facts(located, await self._look.local(located, facts.copies))
-            if not all_hold(standing_interlocks(facts, self._rules)):
-                return await self._held(cause, facts)
             record = await bench.log.run(located.identity)
-            fresh = await self._read_back(located, facts, lead, cause)
             # What was gathered before the reading is old by now; the files get their own last look.
             facts = await self._look.facts(located, facts.local)
-            interlocks = [*standing_interlocks(facts, self._rules), fresh.interlock]
+            interlocks = [*standing_interlocks(facts, self._rules), fresh]
             if not all_hold(interlocks):
-                return await self._held(cause, facts, fresh.interlock)
+                return await self._held(cause, facts, fresh)
             interlocks.append(await look_whether_copies_are_elsewhere(bench, located))
             if not all_hold(interlocks):
                 return await self._held(cause, facts, *interlocks[-2:])
+            jobs = [copy.job for copy in facts.copies if copy.job is not None]
+            if not evidence.is_of(jobs):
+                break
             try:
-                begun = await self._execution.begin(
-                    record,
-                    [c.job for c in facts.copies if c.job is not None],
-                    fresh.positions,
-                    facts.local,
-                    lead,
-                    cause,
-                )
+                begun = await self._execution.begin(record, jobs, evidence, facts.local, lead, cause)
             except RevisionConflictError:
-                # Something happened to the run or one of its jobs meanwhile.
+                # Something happened to the run or one of its jobs since it was looked at.
                 continue
-            done = await self._execution.carry_out(located, begun, facts.local.ticket, fresh.began, lead, cause)
+            done = await self._execution.carry_out(located, begun, facts.local.ticket, evidence, lead, cause)
             return Cleaned(done.cleaned, interlocks, done.file_count, done.byte_count, done.remaining)
         raise UnavailableError(f"{located.identity} changes all the time")
 
-    async def _read_back(self, located: LocatedRun, facts: CleanupFacts, lead: Job, cause: Cause) -> _Fresh:
-        began = time.monotonic()
-        places = {p.name: p for p in self._bench.destinations[located.path.equipment_id]}
-        positions: dict[str, int] = {}
-        wrong, unchecked = [], []
-        for copy in facts.copies:
-            if copy.job is None:
-                raise AssertionError("an interlock asks for a job at every destination")
-            found = await self._reading.whole(copy.job, places[copy.destination], gives_way=cause == BY_ITSELF)
-            if is_inconclusive(found.outcome):
-                unchecked.append(f"{copy.destination}: {skipped_oversize(found.outcome)}")
-                continue
-            positions[copy.destination] = await self._record(copy.job, found, lead)
-            if not found.report.passed:
-                wrong.append(copy.destination)
-        detail = "every copy was read back and matches"
-        if wrong:
-            detail = f"reading back failed at {', '.join(wrong)}; the run's problems say what was found"
-        elif unchecked:
-            detail = f"not every copy could be read back whole; {'; '.join(unchecked)}"
-        holds = not wrong and not unchecked
-        return _Fresh(Interlock(InterlockName.FRESH_READ_BACK, holds, detail), began, positions)
+    def _evidence(self, located: LocatedRun, facts: CleanupFacts, lead: Job, cause: Cause) -> FreshEvidence:
+        places = {place.name: place for place in self._bench.destinations[located.path.equipment_id]}
 
-    async def _record(self, job: Job, found: Verification, lead: Job) -> int:
-        """The position of the event that says what a reading found."""
-        bench = self._bench
+        async def look_again() -> str:
+            now = standing_interlocks(await self._look.facts(located, facts.local), self._rules)
+            return "; ".join(i.detail for i in now if not i.satisfied)
 
-        async def attempt() -> int:
-            present = await bench.log.job(job.job_id) or job
-            fence = bench.owned.fence(lead.job_id)
-            return (await bench.log.append(BY_ITSELF, job_change(present, found.event), fence=fence)).events[0].position
-
-        return await decided_anew(attempt)
+        copies = [(copy.job, places[copy.destination]) for copy in facts.copies if copy.job is not None]
+        return FreshEvidence(self._bench, self._reading, copies, lead, look_again, gives_way=cause == BY_ITSELF)
 
     async def _held(
         self, cause: Cause, facts: CleanupFacts, fresh: Interlock = _NOT_READ, elsewhere: Interlock = _NOT_MARKED
@@ -260,9 +237,8 @@ def _besides_files(interlocks: Sequence[Interlock]) -> Sequence[Interlock]:
 def _besides_unasked(interlocks: Sequence[Interlock]) -> Sequence[Interlock]:
     """What was not looked at because others don't hold is not what holds the cleanup back: of the costly ones only the
     first that doesn't hold counts."""
-    costly = (InterlockName.LOCAL_FILES_UNCHANGED, InterlockName.FRESH_READ_BACK, InterlockName.COPY_IS_ELSEWHERE)
-    asked = [i for i in interlocks if i.name not in costly]
-    for interlock in (i for i in interlocks if i.name in costly):
+    asked = [i for i in interlocks if i.name not in _COSTLY]
+    for interlock in (i for i in interlocks if i.name in _COSTLY):
         if not all_hold(asked):
             break
         asked.append(interlock)

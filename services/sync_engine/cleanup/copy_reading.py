@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
-from libs.event_log.blob_store import BlobError
 from libs.run_tree.run_path import RunPath
 from services.sync_engine.audits.braked_progress import BrakedProgress
 from services.sync_engine.audits.portions import PortionedPass
 from services.sync_engine.cleanup.work import CleanupWork
-from services.sync_engine.jobs.file_list import read_copied
-from services.sync_engine.jobs.job import Job, JobHistoryError
+from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.progress import JobProgressMeter
-from services.sync_engine.jobs.verify_step import Occasion, Verification, inconclusive, verification_of
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.bandwidth import BandwidthBrake
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.transfer_control import StopReason, TransferControl, TransferStoppedError
-from services.sync_engine.transfer.transport import CopiedFile, FailureKind, TransferError, VerifyOutcome
+from services.sync_engine.transfer.transport import CopiedFile, VerifyOutcome
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class PortionRead:
+    """What was found, and the monotonic time since when it is known."""
+
+    outcome: VerifyOutcome
+    since: float
 
 
 class CopyReading:
@@ -52,22 +61,23 @@ class CopyReading:
         self._work.stop()
         self._news.set()
 
-    async def whole(self, job: Job, place: Destination, *, gives_way: bool) -> Verification:
-        """One pass over every file; one that broke off has failed. TransferStoppedError: nothing was found out."""
-        bench = self._bench
-        try:
-            expected = await bench.threads.run(lambda: read_copied(bench.blobs, job.files_blob or ""))
-            reading = PortionedPass(expected)
-            while portion := reading.next():
-                reading.note(portion, await self.portion(job, place, portion, expected, gives_way=gives_way))
-        except BlobError as error:
-            return inconclusive(bench, job, Occasion.CLEANUP, TransferError(FailureKind.INTERNAL, str(error)))
-        except TransferError as error:
-            return inconclusive(bench, job, Occasion.CLEANUP, error)
-        outcome = reading.outcome()
-        if outcome is None:
-            raise JobHistoryError(f"job {job.job_id} proved a copy without a file")
-        return await verification_of(bench, job, expected, outcome, Occasion.CLEANUP)
+    async def whole(
+        self,
+        job: Job,
+        place: Destination,
+        files: Sequence[CopiedFile],
+        note: Callable[[Sequence[CopiedFile], float], None],
+        *,
+        gives_way: bool,
+    ) -> VerifyOutcome | None:
+        """Every file, in portions; `note` hears of each, and since when it is known. None when there is none. Errors as
+        `portion`."""
+        reading = PortionedPass(files)
+        while portion := reading.next():
+            read = await self.portion(job, place, portion, files, gives_way=gives_way)
+            reading.note(portion, read.outcome)
+            note(portion, read.since)
+        return reading.outcome()
 
     async def portion(
         self,
@@ -77,19 +87,22 @@ class CopyReading:
         whole: Sequence[CopiedFile],
         *,
         gives_way: bool,
-    ) -> VerifyOutcome:
-        """Some files of a copy. TransferError, TransferStoppedError."""
+    ) -> PortionRead:
+        """Some files of a copy. TransferError; TransferStoppedError: nothing was found out."""
         while True:
             if gives_way:
                 await self._until_idle(job.equipment_id)
-            control = TransferControl()
+            control, begun = TransferControl(), self._bench.monotonic()
             if gives_way:
                 self._giving_way[control] = job.equipment_id
             try:
-                return await self._read(job, place, files, whole, control)
+                outcome = await self._read(job, place, files, whole, control)
             except TransferStoppedError as stopped:
                 if stopped.reason is not StopReason.GIVES_WAY:
                     raise
+            else:
+                # Of several files any may have been the first; a file alone is known when it was read to its end.
+                return PortionRead(outcome, begun if len(files) > 1 else self._bench.monotonic())
             finally:
                 self._giving_way.pop(control, None)
 
@@ -116,3 +129,15 @@ class CopyReading:
                 raise TransferStoppedError(StopReason.ENGINE_STOPPING)
             self._news.clear()
             await self._news.wait()
+
+
+async def in_parallel(readings: Sequence[Coroutine[None, None, T]]) -> list[T]:
+    """What each came to, once all have ended; the first error of any."""
+    found = await asyncio.gather(*readings, return_exceptions=True)
+    return [_unless_failed(one) for one in found]
+
+
+def _unless_failed(found: T | BaseException) -> T:
+    if isinstance(found, BaseException):
+        raise found
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,13 +12,15 @@ from labferry.events.v1 import job_events_pb2, run_events_pb2
 from libs.run_tree.creation_json import creation_path
 from libs.run_tree.creation_record import SyncStatus
 from libs.run_tree.manifest import CACHE_FOLDER
+from services.sync_engine.audits.portions import MOST_FILES, next_portion
 from services.sync_engine.cleanup.cache_folder import CacheFolder
 from services.sync_engine.cleanup.deletion import Remaining, delete_files
+from services.sync_engine.cleanup.evidence import FreshEvidence
 from services.sync_engine.cleanup.interlocks import CleanupRules, InterlockName, LocalFacts
 from services.sync_engine.cleanup.local_files import is_still_there
-from services.sync_engine.cleanup.permission import Begun, Permission, evidence_jobs
+from services.sync_engine.cleanup.permission import ENGINE_ENDS, Begun, Permission, evidence_jobs
 from services.sync_engine.cleanup.remaining import RemainingFiles, left_over, remaining_message
-from services.sync_engine.cleanup.ticket import TICKET_SECONDS, Ticket
+from services.sync_engine.cleanup.ticket import Ticket
 from services.sync_engine.engine_log import BY_ITSELF, Cause, decided_anew, job_change, run_change
 from services.sync_engine.jobs.file_list import copied_lines, read_copied
 from services.sync_engine.jobs.job import Job, JobState
@@ -27,7 +29,7 @@ from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.runs.run import OpenCleanup, RunRecord, status_change
 from services.sync_engine.transfer.path_order import InStep
 from services.sync_engine.transfer.system_error import shown
-from services.sync_engine.transfer.transfer_control import StopReason, TransferControl
+from services.sync_engine.transfer.transfer_control import StopReason, TransferControl, TransferStoppedError
 from services.sync_engine.transfer.transport import CopiedFile
 
 _PORTION = 100
@@ -80,7 +82,7 @@ class Execution:
         self,
         record: RunRecord,
         jobs: Sequence[Job],
-        positions: Mapping[str, int],
+        evidence: FreshEvidence,
         local: LocalFacts,
         lead: Job,
         cause: Cause,
@@ -88,18 +90,12 @@ class Execution:
         """Records the ticket, and that every job is eligible. RevisionConflictError when the run or a job is not as it
         was looked at."""
         bench = self._bench
-        evidence = [
-            run_events_pb2.CleanupEvidence(
-                destination=j.destination, job_id=j.job_id, position=positions[j.destination]
-            )
-            for j in jobs
-        ]
         event = run_events_pb2.RunCleanupBegun(
             run=record.run,
             ticket_blob=await bench.threads.run(lambda: bench.blobs.put_pieces_sync(copied_lines(local.ticket.files))),
             file_count=local.ticket.file_count,
             byte_count=local.ticket.byte_count,
-            evidence=evidence,
+            evidence=evidence.found,
             with_cache=not self._rules.retain_cache,
         )
         eligible = [job_change(j, job_events_pb2.JobCleanupEligible()) for j in jobs]
@@ -110,32 +106,43 @@ class Execution:
         return Begun(after, after.open_cleanup)
 
     async def carry_out(
-        self, located: LocatedRun, begun: Begun, ticket: Ticket, evidence_began: float, lead: Job, cause: Cause
+        self, located: LocatedRun, begun: Begun, ticket: Ticket, evidence: FreshEvidence, lead: Job, cause: Cause
     ) -> Outcome:
-        """Deletes what the ticket names, as long as nothing happens to the run, no copy is found not to match,
-        and `lead` is this engine's. LeaseLostError when it isn't at the end: whoever has it records what was
-        deleted."""
+        """Deletes what the ticket names, as long as nothing happens to the run, no copy is found not to match, and
+        `lead` is this engine's; evidence that is too old when a file's turn comes is renewed first. LeaseLostError when
+        `lead` isn't this engine's at the end: whoever has it records what was deleted."""
         tally = _Tally()
         permission = Permission(self._bench, begun, lead, self._control)
-        permission.fresh_until = evidence_began + TICKET_SECONDS
-        for start in range(0, ticket.file_count, self._portion_files):
-            if not await permission.stands():
-                break
-            await self._portion(located, ticket.files[start : start + self._portion_files], permission, tally)
-            if self._rules.limits.too_many_refused(len(tally.refused), ticket):
-                permission.ended = "too many files are not what the ticket says"
-                break
+        try:
+            await self._portions(located, ticket, evidence, permission, tally)
+        except TransferStoppedError:
+            permission.ended = permission.ended or ENGINE_ENDS
         # What refused the last portion's files is why they are still there.
         await permission.stands()
         await self._bench.threads.run(partial(_see_what_is_left, located, ticket.files, permission.ended, tally))
         if not tally.remaining.count and not self._rules.retain_cache:
-            jobs, of_cache = (
-                await evidence_jobs(self._bench, begun.open),
-                Permission(self._bench, begun, lead, self._control),
-            )
+            jobs = await evidence_jobs(self._bench, begun.open)
+            of_cache = Permission(self._bench, begun, lead, self._control)
             tally.remaining.add(await self._cache.delete(located, jobs, of_cache.holds))
             tally.cache_deleted = not tally.remaining.count
-        return await self._conclude(begun.record.run, begun.open, tally, lead, cause, interrupted=False)
+        found = evidence.found
+        return await self._conclude(begun.record.run, begun.open, found, tally, lead, cause, interrupted=False)
+
+    async def _portions(
+        self, located: LocatedRun, ticket: Ticket, evidence: FreshEvidence, permission: Permission, tally: _Tally
+    ) -> None:
+        start = 0
+        while start < ticket.file_count:
+            files = next_portion(ticket.files[start : start + self._portion_files])
+            permission.ended = await evidence.renew(files, partial(_ahead, ticket, start))
+            permission.fresh_until = evidence.good_until(files)
+            if not await permission.stands():
+                return
+            await self._portion(located, files, permission, tally)
+            start += len(files)
+            if self._rules.limits.too_many_refused(len(tally.refused), ticket):
+                permission.ended = "too many files are not what the ticket says"
+                return
 
     async def finish_interrupted(self, located: LocatedRun, lead: Job) -> None:
         """A deletion that a crash cut off: nothing more is deleted, and what it left is recorded. A cache
@@ -150,7 +157,11 @@ class Execution:
             tally.cache_deleted = not await bench.threads.run(creation_path(located.folder).exists)
             if not tally.cache_deleted:
                 tally.remaining.add([Remaining(CACHE_FOLDER, _CUT_OFF)])
-        await self._conclude(record.run, record.open_cleanup, tally, lead, BY_ITSELF, interrupted=True)
+        found = [
+            run_events_pb2.CleanupEvidence(destination=d, job_id=j, position=p)
+            for d, j, p in record.open_cleanup.evidence
+        ]
+        await self._conclude(record.run, record.open_cleanup, found, tally, lead, BY_ITSELF, interrupted=True)
 
     async def _portion(
         self, located: LocatedRun, files: Sequence[CopiedFile], permission: Permission, tally: _Tally
@@ -166,7 +177,15 @@ class Execution:
         tally.refuse(done.remaining)
 
     async def _conclude(
-        self, run: str, opened: OpenCleanup, tally: _Tally, lead: Job, cause: Cause, *, interrupted: bool
+        self,
+        run: str,
+        opened: OpenCleanup,
+        found: Sequence[run_events_pb2.CleanupEvidence],
+        tally: _Tally,
+        lead: Job,
+        cause: Cause,
+        *,
+        interrupted: bool,
     ) -> Outcome:
         bench = self._bench
 
@@ -180,9 +199,7 @@ class Execution:
                 cleaned=cleaned,
                 file_count=tally.file_count,
                 byte_count=tally.byte_count,
-                evidence=[
-                    run_events_pb2.CleanupEvidence(destination=d, job_id=j, position=p) for d, j, p in opened.evidence
-                ],
+                evidence=found,
                 remaining=[remaining_message(r) for r in tally.remaining.first],
                 remaining_count=tally.remaining.count,
                 interrupted=interrupted,
@@ -197,6 +214,10 @@ class Execution:
 
         cleaned = await decided_anew(attempt)
         return Outcome(cleaned, tally.file_count, tally.byte_count, tally.remaining.first)
+
+
+def _ahead(ticket: Ticket, start: int) -> Sequence[CopiedFile]:
+    return ticket.files[start : start + MOST_FILES]
 
 
 def _see_what_is_left(located: LocatedRun, ticketed: Sequence[CopiedFile], ended: str, tally: _Tally) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,8 @@ from services.sync_engine.jobs.job import Job, JobState
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.run import OpenCleanup, RunRecord
 from services.sync_engine.transfer.transfer_control import TransferControl
+
+ENGINE_ENDS = "the engine ends"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +62,10 @@ class Permission:
 
     def _own_reason(self) -> str:
         if self._control.stopped:
-            return "the engine ends"
+            return ENGINE_ENDS
         if not self._bench.owned.holds(self._lead.job_id):
             return "another engine may have the run by now"
-        if self.fresh_until is not None and time.monotonic() > self.fresh_until:
+        if self.fresh_until is not None and self._bench.monotonic() > self.fresh_until:
             return "the ticket expired"
         return ""
 

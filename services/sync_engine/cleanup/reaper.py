@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from heapq import heappop, heappush
 
 from libs.event_log.store import EventStoreError
@@ -14,15 +14,13 @@ from libs.run_tree.creation_record import SyncStatus
 from libs.run_tree.run_path import RunPath
 from libs.service_kit.errors import LabferryError, UnavailableError
 from libs.service_kit.telemetry import Logger
+from services.sync_engine.cleanup.back_off import AGAIN, BackOff
 from services.sync_engine.cleanup.clean_run import CleanRun
 from services.sync_engine.cleanup.interlocks import CleanupRules
 from services.sync_engine.engine_log import BY_ITSELF
 from services.sync_engine.jobs.job import Job, JobState
 from services.sync_engine.jobs.retry import ANOTHERS_PAUSE
 from services.sync_engine.jobs.workbench import Workbench
-
-AGAIN = timedelta(hours=1)
-"""A run that interlocks hold back is looked at again after this long, and when something happens to its jobs."""
 
 
 @dataclass(slots=True)
@@ -56,7 +54,8 @@ class _Lane:
 
 class Reaper:
     """Owns one task and one timer an equipment: a destination that hangs or is slow holds up no other's runs. A run
-    that isn't due costs an entry in a heap and nothing else."""
+    that isn't due costs an entry in a heap and nothing else; one that can't be cleaned is looked at again when
+    something happens to its jobs, or later; the less changes, the later where that reads its data."""
 
     def __init__(self, clean: CleanRun, bench: Workbench, rules: CleanupRules, logger: Logger) -> None:
         self._clean = clean
@@ -66,6 +65,7 @@ class Reaper:
         self._logger = logger
         self._known: dict[str, tuple[datetime | None, SyncStatus | None]] = {}
         self._lanes: dict[str, _Lane] = {}
+        self._back_off = BackOff()
 
     def start(self, jobs: Iterable[Job]) -> None:
         """Begins with the jobs that the log knows."""
@@ -83,6 +83,7 @@ class Reaper:
         if self._known.get(job.job_id) == stands:
             return
         self._known[job.job_id] = stands
+        self._back_off.forget(job.run)
         if job.sealed and len(job.passes) >= self._rules.min_verify_passes:
             reached = job.passes[self._rules.min_verify_passes - 1]
             pause = (reached + self._rules.min_age - self._clock()).total_seconds()
@@ -114,7 +115,6 @@ class Reaper:
                 continue
 
     async def _try(self, lane: _Lane, run: str) -> None:
-        again = AGAIN
         try:
             if (await self._locate(run)).is_staged:
                 # What lies below the staging root is cleared by rules of its own.
@@ -125,12 +125,16 @@ class Reaper:
             again = ANOTHERS_PAUSE
         except (LabferryError, EventStoreError, OSError) as error:
             self._logger.warning("cleanup_failed", run=run, problem=str(error))
+            again = self._back_off.after(run, str(error))
         except Exception as error:
             # What is wrong with one run, a lost blob or a damaged history, holds up no other.
             self._logger.error("cleanup_defect", run=run, error_id=uuid.uuid4().hex, exc_info=error)
+            again = self._back_off.after(run, str(error))
         else:
             if done.cleaned:
                 self._logger.info("run_cleaned", run=run, files=done.file_count, bytes=done.byte_count)
+                self._back_off.forget(run)
                 return
+            again = self._back_off.after(run, done.outcome) if done.read_data else AGAIN
         if run not in lane.due:
             lane.at(run, again.total_seconds())

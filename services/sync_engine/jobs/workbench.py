@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -38,7 +39,8 @@ _CONFLICTS = 20
 class Workbench:
     """Shared by all steps. `jobs_of_run` lists a run's jobs in the order they were queued; `jitter` gives -1 … 1;
     `why_suspected` says why the jobs of (equipment, destination) wait for an operator, empty: they don't;
-    `before_seal` brings what else a seal takes along of a run into step with the log."""
+    `before_seal` brings what else a seal takes along of a run into step with the log; `monotonic` is a clock that
+    nobody can set, in seconds."""
 
     engine_id: str
     log: EngineLog
@@ -58,6 +60,7 @@ class Workbench:
     clock: Callable[[], datetime]
     jitter: Callable[[], float]
     logger: Logger
+    monotonic: Callable[[], float] = time.monotonic
 
     def destination(self, job: Job) -> Destination | None:
         """Where the job goes; None when the configuration no longer names it."""

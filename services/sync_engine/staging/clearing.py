@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ from libs.run_tree.ingest_record import StagingState
 from libs.service_kit.errors import LabferryError
 from libs.service_kit.telemetry import Logger
 from libs.service_kit.work_threads import WorkThreads
+from services.sync_engine.cleanup.back_off import AGAIN, BackOff
 from services.sync_engine.cleanup.clean_run import Cleaned, CleanRun
 from services.sync_engine.cleanup.interlocks import Interlock, InterlockName
 from services.sync_engine.engine_log import BY_ITSELF, Cause
@@ -26,8 +28,6 @@ from services.sync_engine.staging.steps import StagingSteps
 from services.sync_engine.validation.walk import WalkError
 
 _LOOK_SECONDS = 60.0
-_AGAIN_SECONDS = 3600.0
-"""A run that interlocks hold back is tried again after this long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,7 @@ class ScheduledClearing:
         self._clock = clock
         self._logger = logger
         self._again: dict[str, float] = {}
+        self._back_off = BackOff()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -149,14 +150,24 @@ class ScheduledClearing:
         for record in verified:
             if self._again[record.run] > loop.time() or not is_due(record, self._retain, self._clock()):
                 continue
-            self._again[record.run] = loop.time() + _AGAIN_SECONDS
+            self._again[record.run] = loop.time() + AGAIN.total_seconds()
             try:
                 (done,) = await self._clear.run([record.run], False, BY_ITSELF)
             except LabferryError as error:
                 self._logger.warning("staged_run_not_cleared", run=record.run, problem=error.message)
                 continue
+            except EventStoreError:
+                raise
+            except Exception as error:
+                # What is wrong with one run, a lost blob or a damaged history, holds up no other.
+                self._logger.error("clearing_defect", run=record.run, error_id=uuid.uuid4().hex, exc_info=error)
+                continue
             if done.cleaned.cleaned:
+                self._back_off.forget(record.run)
                 self._logger.info("staged_run_cleared", run=record.run, files=done.cleaned.file_count)
+            elif done.cleaned.read_data and not done.problem:
+                pause = self._back_off.after(record.run, done.cleaned.outcome)
+                self._again[record.run] = loop.time() + pause.total_seconds()
 
 
 def is_due(record: StagedRun, retain: timedelta, now: datetime) -> bool:

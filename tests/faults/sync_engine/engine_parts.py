@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -61,13 +62,18 @@ STALL_SECONDS = 60.0
 
 @dataclass
 class SetClock:
-    """Time that a test sets; every reading is a millisecond later than the one before."""
+    """Time that a test sets; every reading is a millisecond later than the one before. `passed`: seconds that went by
+    on the clock that nobody can set."""
 
     now: datetime = datetime(2026, 5, 1, 12, tzinfo=UTC)
+    passed: float = 0.0
 
     def __call__(self) -> datetime:
         self.now += timedelta(milliseconds=1)
         return self.now
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.passed
 
     def nanoseconds(self) -> int:
         return round(self().timestamp() * 1e6) * 1000
@@ -166,6 +172,7 @@ async def engine_parts(
     *,
     stall_seconds: float = STALL_SECONDS,
     upload_mbps: float | None = None,
+    portion_files: int = 100,
     owned: Callable[[MemoryEventStore], Ownership] = lambda store: SoleOwnership(),
 ) -> AsyncIterator[Parts]:
     """The folder gets `lab` with the run's creation.json and an empty `nas`."""
@@ -215,12 +222,13 @@ async def engine_parts(
         clock=clock,
         jitter=lambda: 0.0,
         logger=logger,
+        monotonic=clock.monotonic,
     )
     targets = TargetKeeper(log, destinations, threads, logger, lambda equipment_id, name: None)
     await targets.start(())
     keeper = CreationKeeper(log, files, locator, logger)
     rules = rules or CleanupRules(True, 2, timedelta(hours=24), True, Limits(1000, 1 << 30))
-    execution = Execution(bench, rules, CacheFolder(bench))
+    execution = Execution(bench, rules, CacheFolder(bench), portion_files=portion_files)
     slot, in_hand = Slot(), WorkInHand(threads, stall_seconds)
     work = CleanupWork(in_hand)
     reading = CopyReading(bench, work, open_brakes((equipment,)), slot.is_idle)
