@@ -46,9 +46,6 @@ class CopiesProjection:
                 connection.execute("UPDATE copies SET oldest = ? WHERE job_id = ?", (at, job_id))
             case events.JobVerified():
                 self._passed(connection, job_id, at)
-            case events.JobQueued() if payload.amends_job_id:
-                # From here on the destination may hold other files than the amended job proved.
-                connection.execute("DELETE FROM copies WHERE job_id = ?", (payload.amends_job_id,))
             case events.JobVerificationFailed():
                 self._failed(connection, job_id, payload, at)
             case events.JobFilesScrubbed():

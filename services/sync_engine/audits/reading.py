@@ -19,6 +19,7 @@ from services.sync_engine.jobs.failed_pass import failed_pass
 from services.sync_engine.jobs.file_list import encode_copied, evidence_lines, read_copied
 from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobHistoryError
 from services.sync_engine.jobs.progress import JobProgressMeter
+from services.sync_engine.jobs.superseded_files import without_superseded
 from services.sync_engine.jobs.verify_step import (
     Occasion,
     Verification,
@@ -102,15 +103,14 @@ class CopyReading:
             failed.oldest_evidence_time.FromDatetime(portion.oldest_then)
             await self._record(job, failed)
             return False
+        files, outcome = await without_superseded(bench, job, portion.files, outcome)
         # A portion may hold symlinks alone, which are not counted.
-        if not outcome.expected == outcome.hashed == outcome.matched or not read_back_whole(outcome, portion.files):
+        if not outcome.expected == outcome.hashed == outcome.matched or not read_back_whole(outcome, files):
             report = verify_report(job, outcome, bench.clock())
             report.passed = False
-            failed = await bench.threads.run(
-                lambda: failed_pass(bench.blobs, portion.files, outcome, report, Occasion.SCRUB)
-            )
+            failed = await bench.threads.run(lambda: failed_pass(bench.blobs, files, outcome, report, Occasion.SCRUB))
             failed.oldest_evidence_time.FromDatetime(portion.oldest_then)
-            await self._conclude(job, place, portion.files, Verification(outcome, report, failed), control)
+            await self._conclude(job, place, files, Verification(outcome, report, failed), control)
             return True
         scrubbed = events.JobFilesScrubbed(
             evidence_blob=await bench.blobs.put(b"".join(evidence_lines(outcome.evidence))),

@@ -26,6 +26,7 @@ from services.sync_engine.jobs.job import (
     evolve,
 )
 from services.sync_engine.jobs.retry import after_failure
+from services.sync_engine.jobs.superseded_files import without_superseded
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.destination import Destination
@@ -52,6 +53,10 @@ class Occasion(StrEnum):
     AUDIT = "audit"
     SCRUB = SCRUB
     CLEANUP = BEFORE_CLEANUP
+
+
+_WHILE_AMENDED = frozenset({Occasion.REQUEST, Occasion.AUDIT})
+"""Before a cleanup there is no such excuse: nothing is deleted whose copy isn't there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,8 @@ async def verification_of(
     bench: Workbench, job: Job, expected: Sequence[CopiedFile], outcome: VerifyOutcome, occasion: Occasion
 ) -> Verification:
     """What a reading of these files means: a pass only when every one of them is proven."""
+    if occasion in _WHILE_AMENDED:
+        expected, outcome = await without_superseded(bench, job, expected, outcome)
     report = verify_report(job, outcome, bench.clock())
     if not outcome.proven or not await bench.threads.run(lambda: read_back_whole(outcome, expected)):
         report.passed = False

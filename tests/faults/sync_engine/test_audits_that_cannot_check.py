@@ -2,124 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from datetime import timedelta
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from labferry.events.v1 import job_events_pb2 as events
-from libs.event_log.projection import ProjectionRunner
 from services.sync_engine.audits import portions
-from services.sync_engine.audits.auditor import Auditor, PassRules
-from services.sync_engine.audits.read_model import CopiesProjection
-from services.sync_engine.audits.reading import CopyReading
-from services.sync_engine.event_types import EVENT_TYPES, job_stream
 from services.sync_engine.jobs.file_list import read_copied
-from services.sync_engine.jobs.job import Job
-from services.sync_engine.jobs.read_model import JobsProjection
-from services.sync_engine.jobs.work_in_hand import WorkInHand
-from services.sync_engine.runs.read_model import RunsProjection
-from services.sync_engine.transfer.bandwidth import UNLIMITED, BandwidthBrake
-from services.sync_engine.transfer.destination import Destination
-from services.sync_engine.transfer.transfer_control import TransferControl
-from services.sync_engine.transfer.transport import CopiedFile, FailureKind, TransferError, Transport, VerifyOutcome
-from tests.faults.sync_engine.engine_parts import RUN, STALL_SECONDS, TEST, Parts, engine_parts
-from tests.integration.sync_engine.running_engine import creation_document
-
-EQUIPMENT = "CONFOCAL_01"
-ANOTHER = RUN.replace("14-32", "15-00")
-ALWAYS = PassRules(passes=1, interval=timedelta(hours=1000), scrub_interval=timedelta(microseconds=1))
-
-
-class Unreadable:
-    """A transport whose `verify` can't check a reading that holds one of these files; it says why by `error`."""
-
-    def __init__(self, real: Transport) -> None:
-        self._real = real
-        self.files: frozenset[bytes] = frozenset()
-        self.error: Exception = TransferError(
-            FailureKind.CONFIGURATION, "reading back at the destination: Permission denied"
-        )
-
-    def verify(self, target: PurePosixPath, expected: Sequence[CopiedFile], **how: Any) -> VerifyOutcome:
-        if self.files & {file.path for file in expected}:
-            raise self.error
-        return self._real.verify(target, expected, **how)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
-
-
-@dataclass
-class Audited:
-    """A proven copy of three files, its storage, and what reads it again."""
-
-    parts: Parts
-    place: Destination
-    storage: Unreadable
-    reading: CopyReading
-    auditor: Auditor
-    projections: ProjectionRunner
-
-    async def job(self) -> Job:
-        (job,) = await self.parts.bench.jobs_of_run(RUN)
-        return job
-
-    async def scrub(self) -> bool:
-        return await self.reading.scrub(await self.job(), self.place, TransferControl())
-
-    async def bring_another(self) -> None:
-        """A run whose one file is `another.tif`."""
-        parts, folder = self.parts, self.parts.folder / "lab" / ANOTHER
-        (folder / ".exlab-wizard").mkdir(parents=True)
-        (folder / ".exlab-wizard" / "creation.json").write_text(json.dumps(creation_document()), encoding="utf-8")
-        (folder / "another.tif").write_bytes(b"another")
-        await parts.enqueue.run(ANOTHER, TEST, None)
-        for job in await parts.bench.jobs_of_run(ANOTHER):
-            await parts.step(job.job_id)
-
-    async def until_readings(self, count: int, run: str = RUN) -> None:
-        async with asyncio.timeout(30):
-            while len(await self.readings(run)) < count:
-                await self.projections.query(lambda c: None)
-
-    async def readings(self, run: str = RUN) -> list[Any]:
-        """Since the copy was verified."""
-        (job,) = await self.parts.bench.jobs_of_run(run)
-        stream = await self.parts.bench.log.store.read_stream(job_stream(job.job_id))
-        found = [EVENT_TYPES.decode(event) for event in stream]
-        return [e for e in found if isinstance(e, events.JobFilesScrubbed | events.JobVerificationFailed)]
-
-
-@asynccontextmanager
-async def audited(folder: Path) -> AsyncIterator[Audited]:
-    async with engine_parts(folder) as parts:
-        for name in ("a.tif", "b.tif", "c.tif"):
-            (parts.here / name).write_bytes(name.encode())
-        await parts.bring()
-        (place,) = parts.bench.destinations[EQUIPMENT]
-        storage = Unreadable(place.transport)
-        place = replace(place, transport=storage)
-        bench = replace(parts.bench, destinations={EQUIPMENT: [place]})
-        brakes = {(EQUIPMENT, place.name): BandwidthBrake(UNLIMITED)}
-        reading = CopyReading(bench, WorkInHand(parts.threads, STALL_SECONDS), brakes)
-        models = (JobsProjection(), RunsProjection(), CopiesProjection())
-        projections = ProjectionRunner(bench.log.store, EVENT_TYPES, folder / "read_models.sqlite3", models)
-        await projections.start()
-        auditor = Auditor(bench, projections, reading, ALWAYS, lambda equipment_id: True)
-        projections.on_applied(auditor.applied)
-        try:
-            yield Audited(parts, place, storage, reading, auditor, projections)
-        finally:
-            await auditor.close()
-            await projections.close()
+from tests.faults.sync_engine.audited_copy import ANOTHER, EQUIPMENT, audited
 
 
 async def test_a_portion_that_could_not_be_checked_has_had_its_turn(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from labferry.sync.v1 import sync_service_pb2
-from tests.integration.sync_engine.running_engine import PATIENCE, Engine, Site, running_engine
-from tests.integration.sync_engine.test_audits import FAILED, SCRUBBED, rot, rotted
+from labferry.sync.v1 import equipment_service_pb2, sync_service_pb2
+from tests.integration.sync_engine.running_engine import EQUIPMENT, PATIENCE, Engine, Site, running_engine
+from tests.integration.sync_engine.test_audits import FAILED, REPAIRED, SCRUBBED, rot, rotted
 
 SCRUBS = {"audit_interval_hours": 1000, "scrub_interval_days": 0.5 / 86400}
 
@@ -43,3 +43,20 @@ async def test_a_file_that_stays_rotten_holds_up_no_other_file_and_no_other_copy
         times = await evidence_times(engine, sick)
         assert [path for path in verified if times[path] == verified[path]] == ["0000.bin"]
         assert f"{sick}/0000.bin" in {f.offending_path for f in await rotted(engine, sick)}
+
+
+async def test_a_cancelled_amendment_leaves_the_copy_that_it_was_to_amend_in_the_scrub(site: Site) -> None:
+    site.lab.settings.update(verify=SCRUBS, nas_cleanup={"min_verify_passes": 1})
+    async with running_engine(site) as engine:
+        run = site.make_run()
+        base = (await engine.bring(run)).job_id
+        (site.local(run) / "late.tif").write_bytes(b"late")
+        pause = equipment_service_pb2.PauseEquipmentRequest(equipment_id=EQUIPMENT, reason="because")
+        await engine.equipment.PauseEquipment(pause)
+        await engine.steer("CancelJob", (await engine.enqueue(run)).job.job_id)
+        rot(site.at_nas(run) / "a.tif")
+        resume = equipment_service_pb2.ResumeEquipmentRequest(equipment_id=EQUIPMENT, reason="because")
+        await engine.equipment.ResumeEquipment(resume)
+        await engine.until_event(f"job-{base}", REPAIRED)
+        await engine.until(base, lambda u: u.job.verify_passes == 1)
+        assert (site.at_nas(run) / "a.tif").read_bytes() == b"pixels"

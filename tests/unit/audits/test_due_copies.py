@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from google.protobuf.message import Message
 
 from labferry.events.v1 import job_events_pb2 as events
-from labferry.sync.v1 import sync_service_pb2
+from labferry.sync.v1 import job_pb2, sync_service_pb2
 from libs.event_log.event import RecordedEvent
 from services.sync_engine.audits.read_model import CopiesProjection, DueCopy, next_to_audit, next_to_scrub
 from services.sync_engine.event_types import EVENT_TYPES, job_stream
@@ -18,6 +19,7 @@ from services.sync_engine.jobs.read_model import JobsProjection
 BEGAN = datetime(2026, 5, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 FAILED = events.JobVerificationFailed(report=sync_service_pb2.VerifyReport(expected=3), occasion="audit")
+ENDED = events.JobFailed(failure=job_pb2.JobFailure(kind=job_pb2.FAILURE_KIND_NETWORK))
 VERIFIED = events.JobVerified(occasion="transfer")
 
 
@@ -132,3 +134,24 @@ def test_a_pass_that_failed_was_every_files_turn(copies: Copies) -> None:
     copies.prove("sound", run="another")
     copies.tell("sick", FAILED)
     assert copies.scrub().job_id == "sound"
+
+
+@pytest.mark.parametrize("ending", [(), (events.JobCancelled(),), (events.JobStarted(attempt=1), ENDED)], ids=len)
+def test_an_amendment_that_proves_nothing_leaves_its_base_in_audit_and_scrub(
+    copies: Copies, ending: Sequence[Message]
+) -> None:
+    copies.prove("base")
+    proven = copies.now
+    amending = events.JobQueued(
+        job_id="later", run="run", equipment_id="CONFOCAL_01", destination="nas", amends_job_id="base"
+    )
+    copies.tell("later", amending, *ending)
+    assert copies.audit() == copies.scrub() == DueCopy("base", proven, DAY)
+
+
+def test_an_amendment_that_is_proven_takes_its_bases_place(copies: Copies) -> None:
+    copies.prove("base")
+    copies.prove("later", amends="base")
+    assert copies.audit() == copies.scrub() == DueCopy("later", copies.now, DAY)
+    copies.tell("base", events.JobPriorityChanged())
+    assert [row[0] for row in copies.connection.execute("SELECT job_id FROM copies")] == ["later"]
