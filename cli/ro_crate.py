@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -28,9 +28,10 @@ def ro_crate(
     destination: str,
     files: Callable[[], Iterable[CrateFile]],
     events: Sequence[event_pb2.Event],
-    description: Mapping[str, str],
+    description: Iterable[tuple[str, str]],
 ) -> Iterator[bytes]:
-    """The file, piece by piece; `files` is asked twice. `description` becomes properties of the crate."""
+    """The file, piece by piece; `files` is asked twice. `description` becomes properties of the crate; a name may
+    come more than once."""
     actions = [_action(event) for event in events]
     times = [event.recorded_time.ToJsonString() for event in events]
     about: dict[str, Any] = {
@@ -48,7 +49,7 @@ def ro_crate(
         "datePublished": times[-1] if times else "",
         "mentions": [{"@id": action["@id"]} for action in actions],
         "additionalProperty": [
-            {"@type": "PropertyValue", "propertyID": name, "value": value} for name, value in description.items()
+            {"@type": "PropertyValue", "propertyID": name, "value": value} for name, value in description
         ],
     }
     yield b'{"@context": ' + _json(_CONTEXT) + b', "@graph": [\n' + _json(about) + b",\n"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, Annotated, TypeVar
 
 import grpc
 import typer
@@ -19,19 +22,35 @@ from cli.output import console, note, size, visible
 from cli.ro_crate import FILE_NAME, CrateFile, ro_crate
 from labferry.events.v1 import event_log_service_pb2, event_log_service_pb2_grpc, event_pb2
 from labferry.sync.v1 import sync_service_pb2, sync_service_pb2_grpc
-from libs.run_tree.bag import BagError, BagWriter
+from libs.run_tree.bag import BagError, BagWriter, is_read_by_python_bagit
 from libs.run_tree.manifest import read_manifest
 from libs.run_tree.receipt import Receipt, read_receipt, receipt_file_name
 from libs.run_tree.run_path import RunPath
-from libs.service_kit.equipment_settings import MountedTransportSettings
+from libs.run_tree.unlisted import Unlisted, find_unlisted
+from libs.service_kit.equipment_settings import DestinationSettings, MountedTransportSettings
 from libs.service_kit.identity import ServiceName
 from libs.service_kit.version import LABFERRY_VERSION
+
+T = TypeVar("T")
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Exported:
+    """`strange` are names that the `bagit` package doesn't read."""
+
+    files: int
+    held: int
+    strange: Sequence[str]
 
 
 def export(
     run: RunArgument,
     to: Annotated[Path, typer.Option(help="Folder of the new bag; it must not exist.", show_default=False)],
     destination: Annotated[str, typer.Option(help="Whose copy; the first with a receipt by default.")] = "",
+    fetched: Annotated[
+        Path | None, typer.Option("--from", help="A folder with the run's files, fetched from a remote destination.")
+    ] = None,
     config: ConfigOption = None,
     token_file: TokenOption = None,
 ) -> None:
@@ -48,21 +67,39 @@ def export(
                 wanted_manifest = sync_service_pb2.GetManifestRequest(run=run, destination=receipt.destination)
                 async for piece in stub.GetManifest(wanted_manifest):
                     manifest.write(piece.content)
-                events = [e for s in _streams(receipt) for e in await _events(channel, s)]
+                streams = [f"run-{run}", *[f"job-{job_id}" for job_id in await _jobs(stub, receipt.job_id)]]
+                events = [e for s in streams for e in await _events(channel, s)]
+                places = [*([fetched] if fetched is not None else []), *_places(connection, receipt)]
+                bag = _Bag(to, receipt, content, manifest, events, places)
                 try:
-                    places = _places(connection, receipt)
-                    files, held = await asyncio.to_thread(_fill, to, receipt, content, manifest, events, places)
+                    done = await until_done(bag.fill)
                 except (BagError, OSError) as error:
                     note(f"nothing was exported: {visible(str(error))}")
+                    _say_where_it_lies(connection, receipt)
                     return EXIT_NO
-        console.print(f"{to}: {files} files, {size(held)}, from {receipt.destination}", markup=False)
+        _say_what_is_strange(done.strange)
+        console.print(f"{to}: {done.files} files, {size(done.held)}, from {receipt.destination}", markup=False)
         return 0
 
     run_command(work())
 
 
-def _streams(receipt: Receipt) -> Sequence[str]:
-    return (f"run-{receipt.run}", f"job-{receipt.job_id}")
+async def until_done(work: Callable[[Callable[[], bool]], T]) -> T:
+    """What the blocking `work` gives. It gets a question to ask: whether it is to stop, because nobody waits for it."""
+    stopped = threading.Event()
+    try:
+        return await asyncio.to_thread(work, stopped.is_set)
+    finally:
+        stopped.set()
+
+
+async def _jobs(stub: sync_service_pb2_grpc.SyncServiceAsyncStub, job_id: str) -> Sequence[str]:
+    """The job that the receipt names, and those that it amends."""
+    found = []
+    while job_id:
+        found.append(job_id)
+        job_id = (await stub.GetJob(sync_service_pb2.GetJobRequest(job_id=job_id))).amends_job_id
+    return found
 
 
 async def _events(channel: grpc.aio.Channel, stream: str) -> Sequence[event_pb2.Event]:
@@ -77,9 +114,9 @@ def _places(connection: Connection, receipt: Receipt) -> Sequence[Path]:
     places = []
     for equipment in connection.settings.equipment:
         if equipment.id == receipt.equipment_id:
-            for place in equipment.all_destinations():
-                if place.name == receipt.destination and isinstance(place.transport, MountedTransportSettings):
-                    places.append(place.transport.path / path.below_equipment)
+            place = _destination(connection, receipt)
+            if place is not None and isinstance(place.transport, MountedTransportSettings):
+                places.append(place.transport.path / path.below_equipment)
             places.append(equipment.local_root / str(path))
             staging_root = connection.settings.orchestrator.staging_folder
             if staging_root is not None:
@@ -87,35 +124,78 @@ def _places(connection: Connection, receipt: Receipt) -> Sequence[Path]:
     return places
 
 
-def _fill(
-    to: Path,
-    receipt: Receipt,
-    content: bytes,
-    manifest: IO[bytes],
-    events: Sequence[event_pb2.Event],
-    places: Sequence[Path],
-) -> tuple[int, int]:
-    """Files and bytes of the run."""
-    count = held = 0
-    with BagWriter(to) as bag:
+def _destination(connection: Connection, receipt: Receipt) -> DestinationSettings | None:
+    places = (p for e in connection.settings.equipment if e.id == receipt.equipment_id for p in e.all_destinations())
+    return next((place for place in places if place.name == receipt.destination), None)
 
-        def files() -> Iterator[CrateFile]:
+
+def _say_where_it_lies(connection: Connection, receipt: Receipt) -> None:
+    place = _destination(connection, receipt)
+    if place is not None and not isinstance(place.transport, MountedTransportSettings):
+        below = RunPath.parse(receipt.run).below_equipment
+        note(
+            f"  the copy at {place.name} lies behind {place.transport.type}, which this command doesn't read: fetch"
+            f" {visible(str(below))} from there into a folder, and name that with --from; every file is checked"
+        )
+
+
+def _say_what_is_strange(names: Sequence[str]) -> None:
+    if names:
+        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        shown = ", ".join(visible(name) for name in names[:_MOST_NAMED])
+        note(
+            f"{shown}{more}: listed as RFC 8493 says, which Python's bagit package reads otherwise: it will call this"
+            " bag invalid"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Bag:
+    """All that a bag is made of."""
+
+    to: Path
+    receipt: Receipt
+    content: bytes
+    manifest: IO[bytes]
+    events: Sequence[event_pb2.Event]
+    places: Sequence[Path]
+
+    def fill(self, stopped: Callable[[], bool]) -> _Exported:
+        """Makes the bag. Blocking; BagError, OSError."""
+        receipt, manifest = self.receipt, self.manifest
+        count = held = 0
+        strange: list[str] = []
+        with BagWriter(self.to, stopped) as bag:
+
+            def files() -> Iterator[CrateFile]:
+                manifest.seek(0)
+                for entry in read_manifest(manifest):
+                    yield CrateFile(entry.path.decode(), bag.size(entry.path), entry.sha256)
+
             manifest.seek(0)
             for entry in read_manifest(manifest):
-                yield CrateFile(entry.path.decode(), bag.size(entry.path), entry.sha256)
+                held += bag.copy(entry.path, entry.sha256, self.places)
+                count += 1
+                if not is_read_by_python_bagit(entry.path.decode()):
+                    strange.append(entry.path.decode())
+            beside = self._beside()
+            description = [
+                *(("manifest_sha256", receipt.manifest_sha256), ("log_id", receipt.log_id), ("job_id", receipt.job_id)),
+                *(("symbolic_link", f"{path} -> {target}") for path, target in beside.symlinks.items()),
+                *(("empty_folder", path) for path in beside.empty_folders),
+            ]
+            in_order = sorted(self.events, key=lambda event: event.position)
+            bag.write(FILE_NAME, ro_crate(receipt.run, receipt.destination, files, in_order, description))
+            info = {
+                "Source-Organization": receipt.equipment_id,
+                "External-Identifier": receipt.run,
+                "Bagging-Date": f"{datetime.now(UTC):%Y-%m-%d}",
+                "Bag-Software-Agent": f"labferry {LABFERRY_VERSION}",
+            }
+            bag.close(info, {**beside.records, receipt_file_name(receipt.destination): self.content})
+        return _Exported(count, held, strange)
 
-        manifest.seek(0)
-        for entry in read_manifest(manifest):
-            held += bag.copy(entry.path, entry.sha256, places)
-            count += 1
-        description = {"manifest_sha256": receipt.manifest_sha256, "log_id": receipt.log_id, "job_id": receipt.job_id}
-        in_order = sorted(events, key=lambda event: event.position)
-        bag.write(FILE_NAME, ro_crate(receipt.run, receipt.destination, files, in_order, description))
-        info = {
-            "Source-Organization": receipt.equipment_id,
-            "External-Identifier": receipt.run,
-            "Bagging-Date": f"{datetime.now(UTC):%Y-%m-%d}",
-            "Bag-Software-Agent": f"labferry {LABFERRY_VERSION}",
-        }
-        bag.close(info, {receipt_file_name(receipt.destination): content})
-    return count, held
+    def _beside(self) -> Unlisted:
+        """Of the first place that is there."""
+        place = next((place for place in self.places if place.is_dir()), None)
+        return Unlisted({}, (), {}) if place is None else find_unlisted(Path(os.path.realpath(place)))

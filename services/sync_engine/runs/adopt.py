@@ -25,6 +25,7 @@ from libs.run_tree.creation_json import creation_path, write_first_creation
 from libs.run_tree.equipment_record import EquipmentRecord, note_equipment
 from libs.run_tree.find_runs import find_projects
 from libs.run_tree.group_record import GroupRecord, write_first_group_record
+from libs.run_tree.libc import rename_noreplace
 from libs.run_tree.new_run import new_run_record
 from libs.run_tree.record_file import RecordError
 from libs.run_tree.run_path import RunKind, RunPath, run_leaf
@@ -36,7 +37,6 @@ from services.sync_engine.errors import RunExistsError, SourceUnreadableError
 from services.sync_engine.event_types import EVENT_TYPES, run_stream
 from services.sync_engine.runs.location import RunLocator
 from services.sync_engine.runs.run_kinds import RUN_KINDS
-from services.sync_engine.transfer.libc import rename_noreplace
 from services.sync_engine.transfer.mounted import MountedTransport
 from services.sync_engine.transfer.source_tree import difference, scan_run
 from services.sync_engine.transfer.transfer_control import StopReason, TransferControl

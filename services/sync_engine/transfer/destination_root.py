@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from libs.run_tree.beneath import folder_beneath, open_beneath, status_beneath
-from services.sync_engine.transfer.libc import filesystem_type
+from libs.run_tree.libc import filesystem_type
 from services.sync_engine.transfer.system_error import destination_error, shown
 from services.sync_engine.transfer.transport import FailureKind, TransferError
 

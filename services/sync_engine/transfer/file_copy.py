@@ -13,10 +13,10 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from libs.run_tree.libc import await_writeback, start_writeback
 from services.sync_engine.transfer.bandwidth import BandwidthBrake
 from services.sync_engine.transfer.block_stream import BLOCK_BYTES, stream_blocks
 from services.sync_engine.transfer.incoming import IncomingFolder
-from services.sync_engine.transfer.libc import await_writeback, start_writeback
 from services.sync_engine.transfer.source_file import SourceFiles, copied_from
 from services.sync_engine.transfer.system_error import destination_error, source_changed, source_error
 from services.sync_engine.transfer.transfer_control import TransferControl

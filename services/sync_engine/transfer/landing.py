@@ -10,10 +10,10 @@ import errno
 import os
 from collections.abc import Sequence
 
+from libs.run_tree.libc import rename_noreplace
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.file_copy import WholeFile
 from services.sync_engine.transfer.incoming import IncomingFolder
-from services.sync_engine.transfer.libc import rename_noreplace
 from services.sync_engine.transfer.present import Different, difference_from, differing_error
 from services.sync_engine.transfer.system_error import destination_error
 from services.sync_engine.transfer.transport import FailureKind, TransferError

@@ -29,6 +29,13 @@ def rename_noreplace(source_folder: int, source: bytes, target_folder: int, targ
         raise OSError(number, os.strerror(number), os.fsdecode(target))
 
 
+def sync_filesystem(descriptor: int) -> None:
+    """Makes everything durable that was written to the file system on which an open file lies."""
+    if _libc.syncfs(descriptor) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 def start_writeback(descriptor: int, offset: int, nbytes: int) -> None:
     """Asks the kernel to begin writing a range to the disk, without waiting; a hint that may be refused silently."""
     _sync_file_range(descriptor, offset, nbytes, _SYNC_FILE_RANGE_WRITE)
