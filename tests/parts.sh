@@ -19,6 +19,7 @@ need gnome-keyring-daemon gnome-keyring
 need mkfs.ext4 e2fsprogs
 need fsfreeze util-linux
 need mount mount
+need fusermount3 fuse3
 [ -n "$missing" ] || exit 0
 
 command -v apt-get >/dev/null 2>&1 || fail "these are missing and there is no apt-get to install them:$missing"

@@ -11,12 +11,13 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from libs.run_tree.beneath import folder_beneath, open_beneath, status_beneath
-from libs.run_tree.libc import filesystem_type
+from services.sync_engine.transfer.filesystem_kind import Filesystem, filesystem_of
 from services.sync_engine.transfer.system_error import destination_error, shown
 from services.sync_engine.transfer.transport import FailureKind, TransferError
 
@@ -61,10 +62,10 @@ class DestinationRoot:
     ) -> None:
         os.close(self.fd)
 
-    @property
-    def filesystem_type(self) -> int:
-        """Magic number of the file system."""
-        return filesystem_type(self.fd)
+    @cached_property
+    def filesystem(self) -> Filesystem:
+        """The file system of the folder. OSError."""
+        return filesystem_of(self.fd)
 
     def refuse_if_gone(self) -> None:
         """TransferError NETWORK when the configured path no longer leads to the folder that was opened."""

@@ -46,8 +46,6 @@ from services.sync_engine.transfer.transport import (
     VerifyOutcome,
 )
 
-# Most of a thread's time is waiting for the disk or inside calls that release the interpreter's lock.
-_WORKERS = 8
 _TOGETHER = 1000
 
 
@@ -61,7 +59,6 @@ class MountedTransport:
         bandwidth: Bandwidth = UNLIMITED,
         used_before: bool = False,
         is_real: bool = False,
-        workers: int = _WORKERS,
         refuse_overlap: Callable[[Path, int], None] = lambda path, descriptor: None,
     ) -> None:
         """`used_before`: the log tells of jobs that were brought there, so its incoming folder must be there too.
@@ -70,7 +67,6 @@ class MountedTransport:
         self._path = path
         self._refuse_overlap = refuse_overlap
         self._is_real = is_real
-        self._workers = workers
         # One brake for all jobs: the limit is the destination's.
         self._brake = BandwidthBrake(bandwidth)
         # The incoming folder stays at the destination; once seen, its absence means that something else is mounted
@@ -149,12 +145,12 @@ class MountedTransport:
                     copier=copier,
                     landing=Landing(root, incoming, place, plan.replaceable),
                     before_landing=before_landing,
-                    workers=self._workers,
+                    workers=root.filesystem.workers,
                     control=control,
                 )
             if outcome.failures:
                 raise local_failure(outcome.failures)
-            _settle_folders(root, place, plan.folders, self._workers)
+            _settle_folders(root, place, plan.folders)
             root.refuse_if_gone()
         return spilled(CopiedFile, merge(plan.settled, outcome.landed.finish(), key=by_path))
 
@@ -177,7 +173,6 @@ class MountedTransport:
                 expected if whole is None else whole,
                 control=control,
                 progress=progress,
-                workers=self._workers,
             )
 
     def seal(self, files: Sequence[SealedFile]) -> None:
@@ -224,6 +219,7 @@ class MountedTransport:
     def _opened(self) -> Iterator[DestinationRoot]:
         with DestinationRoot(self._path, is_real=self._is_real) as root:
             self._refuse_overlap(self._path, root.fd)
+            root.filesystem.refuse_unprovable(self._path)
             present = root.status(INCOMING) is not None
             if self._incoming_seen and not present:
                 raise TransferError(
@@ -249,7 +245,7 @@ def _refuse_if_full(root: DestinationRoot, plan: LandingPlan) -> None:
         )
 
 
-def _settle_folders(root: DestinationRoot, place: bytes, folders: Sequence[SourceEntry], workers: int) -> None:
+def _settle_folders(root: DestinationRoot, place: bytes, folders: Sequence[SourceEntry]) -> None:
     # Deepest first: making a name in a folder changes its time.
     for folder in reversed(folders):
         root.date_folder(place + b"/" + folder.path, folder.mtime_ns)
@@ -257,7 +253,7 @@ def _settle_folders(root: DestinationRoot, place: bytes, folders: Sequence[Sourc
     while upper:
         above.append(upper)
         upper = upper.rpartition(b"/")[0]
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="sync") as threads:
+    with ThreadPoolExecutor(max_workers=root.filesystem.workers, thread_name_prefix="sync") as threads:
         for portion in in_portions(chain((place + b"/" + f.path for f in folders), above), _TOGETHER):
             for _ in threads.map(root.fsync_folder, portion):
                 pass

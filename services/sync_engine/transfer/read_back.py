@@ -29,7 +29,7 @@ from services.sync_engine.transfer.transport import (
     ProgressPhase,
     VerifyOutcome,
 )
-from services.sync_engine.transfer.uncached_read import NotAFileError, hash_opened, open_uncached, reading_note
+from services.sync_engine.transfer.uncached_read import NotAFileError, hash_opened, open_uncached
 
 METHOD = "uncached_read"
 _CHUNK_FILES = 32
@@ -144,7 +144,6 @@ def read_back(
     *,
     control: TransferControl,
     progress: Progress,
-    workers: int,
 ) -> VerifyOutcome:
     """Raises TransferError when a file could not be checked, or the destination vanished meanwhile."""
     progress.begin(ProgressPhase.VERIFYING, len(expected), sum(file.size for file in expected))
@@ -152,7 +151,7 @@ def read_back(
     reader = _Reader(root, target, control, progress)
     found = _Found()
     in_work: deque[Future[list[_Checked]]] = deque()
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="verify") as threads:
+    with ThreadPoolExecutor(max_workers=root.filesystem.workers, thread_name_prefix="verify") as threads:
         try:
             there = InStep(present)
             for chunk in _chunks(_Expected(file, there.at(file.path)) for file in expected):
@@ -166,7 +165,7 @@ def read_back(
             raise
     # A destination that went away looks empty; that is no missing file but a check that couldn't check.
     root.refuse_if_gone()
-    return found.outcome(_unexpected(present, whole), reading_note(root.filesystem_type))
+    return found.outcome(_unexpected(present, whole), root.filesystem.note)
 
 
 def _chunks(files: Iterable[_Expected]) -> Iterator[list[_Expected]]:

@@ -14,21 +14,9 @@ from collections.abc import Callable
 from libs.run_tree.beneath import open_to_read, status_beneath
 from services.sync_engine.transfer.block_stream import BLOCK_BYTES, Streamed, stream_blocks
 
-_MEMORY = frozenset({0x01021994, 0x858458F6})
-_NETWORK = frozenset({0x6969, 0xFF534D42, 0xFE534D42, 0x517B})
-
 
 class NotAFileError(Exception):
     """Something else than a file has the name."""
-
-
-def reading_note(filesystem_type: int) -> str:
-    """What to know beside an evidence grade got on such a file system; "" when nothing."""
-    if filesystem_type in _MEMORY:
-        return "memory"
-    if filesystem_type in _NETWORK:
-        return "network: the server's own cache was not passed"
-    return ""
 
 
 def open_uncached(folder: int, relative: bytes, expected_size: int) -> int:
