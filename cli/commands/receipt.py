@@ -56,19 +56,21 @@ def verify(
     try:
         signed = read_receipt(file.read_bytes())
         _require_key(signed, key)
-        wrong = [(m.what, m.problem) for m in check_run(signed.receipt, run)]
+        check = check_run(signed.receipt, run)
+        wrong, beside = [(m.what, m.problem) for m in check.wrong], check.beside
     except OSError as error:
         raise typer.BadParameter(f"{error.filename}: {error.strerror}") from error
     except ReceiptError as error:
-        signed, wrong = None, [(error.field, str(error).partition(": ")[2])]
+        signed, wrong, beside = None, [(error.field, str(error).partition(": ")[2])], 0
     if output is OutputFormat.JSON:
         receipt = None if signed is None else msgspec.to_builtins(signed.receipt)
-        print_json({"valid": not wrong, "problems": [{"what": w, "problem": p} for w, p in wrong], "receipt": receipt})
+        problems = [{"what": what, "problem": problem} for what, problem in wrong]
+        print_json({"valid": not wrong, "problems": problems, "beside": beside, "receipt": receipt})
     else:
         for what, problem in wrong:
             note(f"{visible(what)}: {problem}")
         if signed is not None and not wrong:
-            _say_what_is_proven(signed, key)
+            _say_what_is_proven(signed, key, beside)
     if wrong:
         raise typer.Exit(EXIT_NO)
 
@@ -84,11 +86,14 @@ def _require_key(signed: SignedReceipt, key: Path | None) -> None:
         raise ReceiptError("public_key", "is not the one that was given: somebody else signed it")
 
 
-def _say_what_is_proven(signed: SignedReceipt, key: Path | None) -> None:
+def _say_what_is_proven(signed: SignedReceipt, key: Path | None, beside: int) -> None:
     said = signed.receipt
     console.print(f"valid: {said.file_count} files of {said.byte_count} bytes of {visible(said.run)}", markup=False)
     for copy in said.copies:
-        console.print(f"  {copy.destination}: {copy.grade} by {copy.method}, {copy.verified_time}", markup=False)
+        line = f"{copy.destination}: {copy.grade} by {copy.method}, {copy.verified_time}"
+        console.print(f"  {visible(line)}", markup=False)
+    if beside:
+        note(f"{beside} files beside them: symlinks, or files that came later; this receipt says nothing of those")
     if key is None:
         fingerprint = hashlib.sha256(signed.public_key).hexdigest()[:16]
         note(f"signed with the key {fingerprint}; --key compares it with one that you trust")

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from libs.run_tree.manifest import MANIFEST_PATH, ManifestEntry, ManifestError, read_manifest
+from libs.run_tree.beneath import SymlinkOnTheWayError, open_to_read
+from libs.run_tree.manifest import MANIFEST_PATH, ManifestEntry, ManifestError, is_changing_file, read_manifest
 from libs.run_tree.receipt import Receipt
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_GRADES = ("E4", "E5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +24,36 @@ class Mismatch:
     problem: str
 
 
-def check_run(receipt: Receipt, run_folder: Path) -> Sequence[Mismatch]:
-    """Empty when the folder holds exactly what the receipt vouches for. Files beside those don't count."""
+@dataclass(frozen=True, slots=True)
+class RunCheck:
+    """`beside` is how many files and symlinks lie in the run that the receipt doesn't cover, counted only when nothing
+    is wrong. Files that programs rewrite after the acquisition are not among them."""
+
+    wrong: Sequence[Mismatch]
+    beside: int = 0
+
+
+def check_run(receipt: Receipt, run_folder: Path) -> RunCheck:
+    """Whether the folder holds what the receipt vouches for. No symlink below it is followed. OSError when it can't be
+    opened."""
+    root = os.open(run_folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        manifest = (run_folder / MANIFEST_PATH.decode()).open("rb")
+        wrong = [*_wrong_copies(receipt), *_wrong_files(receipt, root)]
+        return RunCheck(wrong, 0 if wrong else _count_names(root) - receipt.file_count)
+    finally:
+        os.close(root)
+
+
+def _wrong_copies(receipt: Receipt) -> Sequence[Mismatch]:
+    copies = (c for c in receipt.copies if c.destination == receipt.destination and c.grade in _GRADES)
+    if any(copy.expected == copy.hashed == copy.matched > 0 for copy in copies):
+        return ()
+    return [Mismatch("copies", f"none at {receipt.destination} was read back whole")]
+
+
+def _wrong_files(receipt: Receipt, root: int) -> Sequence[Mismatch]:
+    try:
+        manifest = open(open_to_read(MANIFEST_PATH, dir_fd=root), "rb")  # noqa: SIM115 -- the next lines close it
     except OSError as error:
         return [Mismatch(MANIFEST_PATH.decode(), f"can't be read: {error.strerror}")]
     found: list[Mismatch] = []
@@ -37,7 +64,7 @@ def check_run(receipt: Receipt, run_folder: Path) -> Sequence[Mismatch]:
         manifest.seek(0)
         try:
             for entry in read_manifest(manifest):
-                size, problem = _look_at(run_folder, entry)
+                size, problem = _look_at(root, entry)
                 files += 1
                 sizes += size
                 if problem:
@@ -51,10 +78,10 @@ def check_run(receipt: Receipt, run_folder: Path) -> Sequence[Mismatch]:
     return found
 
 
-def _look_at(run_folder: Path, entry: ManifestEntry) -> tuple[int, str]:
+def _look_at(root: int, entry: ManifestEntry) -> tuple[int, str]:
     """Size, and what is wrong (empty: nothing)."""
     try:
-        descriptor = os.open(os.fsencode(run_folder) + b"/" + entry.path, _READ)
+        descriptor = open_to_read(entry.path, dir_fd=root)
         with open(descriptor, "rb", buffering=0) as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
@@ -62,6 +89,17 @@ def _look_at(run_folder: Path, entry: ManifestEntry) -> tuple[int, str]:
             same = hashlib.file_digest(file, "sha256").hexdigest() == entry.sha256
     except FileNotFoundError:
         return 0, "is missing"
+    except SymlinkOnTheWayError:
+        return 0, "is a symlink, or lies behind one"
     except OSError as error:
         return 0, f"can't be read: {error.strerror}"
     return status.st_size, "" if same else "has another content"
+
+
+def _count_names(root: int) -> int:
+    """Every name below the folder that is no folder, but for the changing files'."""
+    count = 0
+    for place, folders, names, folder in os.fwalk(b".", dir_fd=root):
+        names += [name for name in folders if stat.S_ISLNK(os.lstat(name, dir_fd=folder).st_mode)]
+        count += sum(not is_changing_file(os.path.join(place, name).removeprefix(b"./")) for name in names)
+    return count

@@ -37,7 +37,7 @@ async def test_the_receipt_lies_beside_the_data_and_vouches_for_it(engine: Engin
     for folder in (engine.site.local(run), engine.site.at_nas(run)):
         assert (folder / ".exlab-wizard/receipt.default.json").read_bytes() == answer.content
         signed = read_receipt(answer.content)
-        assert check_run(signed.receipt, folder) == []
+        assert check_run(signed.receipt, folder).wrong == []
     said = signed.receipt
     assert (said.run, said.destination, said.job_id) == (run, "default", job.job_id)
     assert (said.manifest_sha256, said.file_count, said.byte_count) == (job.manifest_sha256, 2, 10)

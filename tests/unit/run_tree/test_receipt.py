@@ -37,7 +37,7 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
-def _receipt(run: Path, **changed: Any) -> bytes:
+def _receipt(run: Path, /, **changed: Any) -> bytes:
     copy = ProvenCopy(
         destination="nas",
         transport="mounted",
@@ -74,7 +74,7 @@ def _receipt(run: Path, **changed: Any) -> bytes:
 def _problem(content: bytes, run: Path) -> str:
     """What Labferry says first; empty: it is valid."""
     try:
-        wrong = check_run(read_receipt(content).receipt, run)
+        wrong = check_run(read_receipt(content).receipt, run).wrong
     except ReceiptError as error:
         return error.field
     return wrong[0].what if wrong else ""
@@ -156,7 +156,7 @@ def test_every_file_that_is_changed_or_missing(run: Path, name: bytes) -> None:
     assert _problem(content, run) == shown
     said = _by_script(content, run)
     assert said.returncode == 1
-    assert shown in said.stderr
+    assert shown.replace("\n", "\\n") in said.stderr
     path.unlink()
     assert _problem(content, run) == shown
     assert _by_script(content, run).returncode == 1
@@ -168,6 +168,67 @@ def test_a_symlink_in_the_place_of_a_file(run: Path, tmp_path: Path) -> None:
     (run / "a.tif").symlink_to(tmp_path / "a.tif")
     assert _problem(content, run) == "a.tif"
     assert _by_script(content, run).returncode == 1
+
+
+@pytest.mark.parametrize("name", ["sub", ".exlab-wizard"])
+def test_a_symlink_in_the_place_of_a_folder(run: Path, tmp_path: Path, name: str) -> None:
+    content = _receipt(run)
+    (run / name).rename(tmp_path / "elsewhere")
+    (run / name).symlink_to(tmp_path / "elsewhere")
+    wrong = "sub/two\nlines" if name == "sub" else MANIFEST_PATH.decode()
+    assert _problem(content, run) == wrong
+    assert _by_script(content, run).returncode == 1
+
+
+def test_what_a_receipt_does_not_cover_is_counted(run: Path) -> None:
+    content = _receipt(run)
+    (run / "sub" / "late.tif").write_bytes(b"late")
+    (run / "link").symlink_to("sub")
+    (run / ".exlab-wizard" / "wizard.host.log").write_bytes(b"rewritten by programs")
+    check = check_run(read_receipt(content).receipt, run)
+    assert (check.wrong, check.beside) == ([], 2)
+    said = _by_script(content, run)
+    assert (said.returncode, said.stderr) == (0, "")
+    assert ", 2 beside them, " in said.stdout
+    (run / "sub" / "late.tif").unlink()
+    (run / "link").unlink()
+    assert check_run(read_receipt(content).receipt, run).beside == 0
+    assert ", 0 beside them, " in _by_script(content, run).stdout
+
+
+@pytest.mark.parametrize(
+    "copies",
+    [
+        [],
+        [{"destination": "archive"}],
+        [{"grade": "E0", "hashed": 0, "matched": 0}],
+        [{"grade": "E3"}],
+        [{"hashed": 3}],
+        [{"matched": 3}],
+        [{"expected": 0, "hashed": 0, "matched": 0}],
+    ],
+)
+def test_a_receipt_without_a_proven_copy_at_its_destination(run: Path, copies: list[dict[str, Any]]) -> None:
+    proven = read_receipt(_receipt(run)).receipt.copies[0]
+    content = _receipt(run, copies=[msgspec.structs.replace(proven, **changed) for changed in copies])
+    assert _problem(content, run) == "copies"
+    said = _by_script(content, run)
+    assert (said.returncode, said.stderr) == (1, "copies: none at the receipt's destination was read back whole\n")
+    more = _receipt(run, copies=[*(msgspec.structs.replace(proven, **changed) for changed in copies), proven])
+    assert _problem(more, run) == ""
+    assert _by_script(more, run).returncode == 0
+
+
+def test_nothing_that_is_printed_steers_the_terminal(run: Path) -> None:
+    evil = "\x1b]0;owned\x07\n\u202egnp"
+    said = _by_script(_receipt(run, run=evil), run)
+    assert said.returncode == 0
+    wrong = _by_script(_receipt(run, run=evil, file_count=5), run)
+    (run / "sub/two\nlines").unlink()
+    missing = _by_script(_receipt(run), run)
+    for text in (said.stdout, wrong.stderr, missing.stderr):
+        assert text.count("\n") == 1
+        assert text.rstrip("\n").isprintable()
 
 
 def test_another_manifest_and_counts_that_were_signed_wrong(run: Path) -> None:
@@ -188,7 +249,7 @@ def test_what_is_no_receipt(run: Path, content: bytes) -> None:
 
 def test_the_script_needs_only_the_standard_library_and_cryptography() -> None:
     text = VERIFIER.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 100
+    assert len(text.splitlines()) <= 115
     roots = {line.split()[1].partition(".")[0] for line in text.splitlines() if line.startswith(("import ", "from "))}
     assert roots - set(sys.stdlib_module_names) == {"cryptography"}
 
