@@ -136,10 +136,13 @@ class DestinationRoot:
             )
 
     def date_folder(self, relative: bytes, mtime_ns: int) -> None:
-        """Sets the folder's modification time."""
+        """Sets the folder's modification time, where the system lets us: a folder that was there before may be another
+        user's, in which we may write and no more."""
         try:
             with self.folder_of(relative) as (above, name):
                 os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=above, follow_symlinks=False)
+        except PermissionError:
+            return
         except OSError as error:
             raise destination_error(error, "dating the folder", relative) from error
 

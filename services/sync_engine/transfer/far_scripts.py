@@ -54,6 +54,16 @@ HASH: Final = _ENTER + (
     " beating=$!; wait $hashing; code=$?; kill $beating; exit $code"
 )
 MAKE_FOLDER: Final = _ENTER + 'mkdir -p -- "./$2"'
+# $2: the run; then times and folders in it, in turn. A folder that was there before may be another user's, in which we
+# may write and no more: then it keeps its time.
+DATE_FOLDERS: Final = (
+    _ENTER
+    + _NOT_BEHIND_LINK
+    + (
+        'cd -- "./$2" || exit 3; shift 2;'
+        ' while [ $# -gt 1 ]; do touch -chm -d "@$1" -- "./$2" 2>/dev/null || :; shift 2; done'
+    )
+)
 SYNC: Final = _ENTER + 'sync -f "./$2"'
 # $2: the batch, $3: the run. A file that got its name has two of them: links make the landing exclusive.
 LAND: Final = _ENTER + (

@@ -86,6 +86,7 @@ def plan_landing(
     present, before = InStep(names_present(root, target)), InStep(landed)
     decided = LandingDecisions()
     for entry in entries:
+        control.look()
         there = present.at(entry.path)
         if entry.kind is EntryKind.DIRECTORY:
             decided.folder(entry)
@@ -117,7 +118,6 @@ def _decide(
     if sent_before is not None:
         decided.settled(sent_before)
         return
-    control.raise_if_stopped()
     there = digest_at_destination(root, target, entry.path, entry.kind, control.look)
     here = source.sha256(entry, control.look)
     if here == there:

@@ -222,7 +222,10 @@ class RsyncFar:
         self._ssh.must("making the run's folder", scripts.MAKE_FOLDER, [self._root, target])
         if folders:
             with opened_folder(source) as run:
-                self._sending(("-dt",)).send(run, target, folders, lambda nbytes, path: None, self._bandwidth)
+                self._sending(("-d",)).send(run, target, folders, lambda nbytes, path: None, self._bandwidth)
+            # rsync would fail for each folder that is another user's.
+            dated = [part for folder in folders for part in (_seconds(folder.mtime_ns), folder.path)]
+            self._ssh.must("dating folders", scripts.DATE_FOLDERS, [self._root, target], dated)
         self._ssh.must("syncing", scripts.SYNC, [self._root, target])
 
     def move(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
@@ -258,6 +261,12 @@ class RsyncFar:
     def remove_files(self, paths: Sequence[bytes]) -> None:
         """As `FarSide.remove_files`."""
         self._ssh.must("removing", scripts.REMOVE, [self._root], paths)
+
+
+def _seconds(time_ns: int) -> bytes:
+    """As `touch` reads them: with a decimal point."""
+    seconds, rest = divmod(abs(time_ns), 1_000_000_000)
+    return b"%s%d.%09d" % (b"-" if time_ns < 0 else b"", seconds, rest)
 
 
 def _portions(files: Mapping[bytes, int]) -> Iterator[list[bytes]]:

@@ -15,7 +15,7 @@ import pytest
 
 from services.sync_engine.transfer.mounted import MountedTransport
 from services.sync_engine.transfer.transport import CopiedFile, FailureKind, SealedFile, TransferError
-from tests.integration.transfer.carrying import Carrying, tree, write
+from tests.integration.transfer.carrying import TARGET, Carrying, tree, write
 
 NOBODY = 65534
 
@@ -177,6 +177,26 @@ def test_a_destination_that_refuses_this_user_is_a_matter_of_configuration(open_
         refusal = as_nobody(act)
         assert refusal.kind is FailureKind.CONFIGURATION
         assert "Permission denied" in refusal.message
+
+
+def test_a_folder_of_another_user_keeps_its_time_and_takes_the_files(open_folder: Path) -> None:
+    source, destination = open_folder / "run", open_folder / "nas"
+    write(source, b"shared/a", b"x")
+    write(source, b"own/b", b"x")
+    os.utime(source / "shared", ns=(10**18, 10**18))
+    carrying = Carrying(source, destination, MountedTransport(destination))
+    (carrying.run / "shared").mkdir(parents=True)
+    for folder in (destination, *carrying.run.parents[: len(TARGET.parts)], carrying.run, carrying.run / "shared"):
+        if destination in (folder, *folder.parents):
+            folder.chmod(0o777)
+    os.seteuid(NOBODY)
+    try:
+        copied = carrying.copy()
+        assert carrying.verify(copied).proven
+    finally:
+        os.seteuid(0)
+    assert tree(carrying.run) == tree(source)
+    assert (carrying.run / "shared").stat().st_mtime_ns != 10**18
 
 
 def test_a_file_that_this_user_may_not_read_is_that_files_failure(open_folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -47,8 +48,14 @@ class NamesConformance(Conforming):
         mtime_ns = 1_234_567_890_987_654_321
         write(carrying.source, b"/".join([b"deep"] * 30) + b"/data.bin", b"x" * 100, mtime_ns)
         write(carrying.source, b"empty.bin", b"", mtime_ns)
+        deep = Path(*["deep"] * 30)
+        for folder in (deep, *deep.parents[:-1]):
+            os.utime(carrying.source / folder, ns=(mtime_ns, mtime_ns))
         copied = carrying.copy()
         assert tree(carrying.run) == tree(carrying.source)
+        if "folder times" in self.keeps:
+            for folder in (deep, *deep.parents[:-1]):
+                assert abs((carrying.run / folder).stat().st_mtime_ns - mtime_ns) < self.mtime_step_ns
         for file in copied:
             there = os.stat(os.path.join(os.fsencode(carrying.run), file.path)).st_mtime_ns
             assert abs(there - mtime_ns) < self.mtime_step_ns
