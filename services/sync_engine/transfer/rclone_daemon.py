@@ -18,7 +18,7 @@ from typing import IO, Any, TypeVar
 from services.sync_engine.transfer.bandwidth import Bandwidth, local_now
 from services.sync_engine.transfer.private_folder import private_folder, write_private
 from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
-from services.sync_engine.transfer.tool_failures import tool_failure
+from services.sync_engine.transfer.tool_failures import tool_failure, without_names
 from services.sync_engine.transfer.tool_process import LOOK_SECONDS, ToolProcess, find_tool, run_tool, tool_environment
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import FailureKind, TransferError
@@ -35,7 +35,7 @@ _ONE_GROUP = {"_group": "labferry"}
 _ENCRYPTED = b"\nRCLONE_ENCRYPT_V0:\n"
 _COUNTED = ("bytes", "checks", "deletes", "listed", "renames", "transfers")
 # WebDAV servers refuse a folder while another call makes it, and rclone makes it again for each file.
-_LOCKED = re.compile(r"\b423\b")
+_LOCKED = re.compile(r"\b423 Locked\b", re.IGNORECASE)
 _LOCKED_SECONDS = 0.05
 _TRIES_WHILE_LOCKED = 40
 _OPTIONS = (
@@ -139,7 +139,7 @@ class RcloneDaemon:
             except RcloneError as refusal:
                 failure = tool_failure(RCLONE_FAILURES, doing, None, refusal.words, paths)
                 failure.__cause__ = refusal
-                if _LOCKED.search(refusal.words) is None:
+                if _LOCKED.search(without_names(refusal.words, paths)) is None:
                     break
                 self.control.wait(_LOCKED_SECONDS)
         raise failure

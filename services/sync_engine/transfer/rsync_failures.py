@@ -14,11 +14,12 @@ RSYNC_FAILURES: Final = (
     said(FailureKind.NETWORK, ROOT_MISSING),
     said(FailureKind.DESTINATION_FILE_DIFFERS, LEADS_AWAY),
     said(FailureKind.CONFIGURATION, r"host key verification failed|host identification has changed|host key is known"),
-    said(FailureKind.AUTHENTICATION, r"permission denied \("),
+    # What ssh says it tried. The kernel's own words end in a number.
+    said(FailureKind.AUTHENTICATION, r"permission denied \([a-z]"),
     said(FailureKind.DESTINATION_FULL, r"no space left on device|disk quota exceeded"),
     said(FailureKind.NAME_NOT_POSSIBLE, r"file name too long"),
     said(FailureKind.SOURCE_CHANGED, r"file has vanished"),
-    said(FailureKind.CONFIGURATION, r"read-only file system|permission denied|operation not permitted"),
+    said(FailureKind.CONFIGURATION, r"read-only file system|permission denied|operation not permitted|file too large"),
     said(
         FailureKind.CONFIGURATION,
         r"command not found|: not found|is your shell clean|unknown option|unrecognized option",

@@ -19,7 +19,9 @@ from services.sync_engine.transfer.transport import SourceEntry
 
 # As a folder needs it that others own: no owners, groups and modes, and no times of folders that lie above.
 _OPTIONS = (
-    *("--no-owner", "--no-group", "--no-perms", "--omit-dir-times", "--timeout=120", "--secluded-args"),
+    *("--no-owner", "--no-group", "--no-perms", "--omit-dir-times", "--timeout=120"),
+    # --secluded-args, under the name that all versions know.
+    "-s",
     *("--outbuf=L", "--info=progress2,stats0", "--no-inc-recursive", "--no-human-readable", "--from0"),
 )
 _PROGRESS = re.compile(rb"\s*([\d,]+)\s+\d+%(?:.*xfr#(\d+))?")

@@ -6,9 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from services.sync_engine.transfer.transport import FailureKind, TransferError
 
 _MOST_CHARACTERS = 2000
+_QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"')
 _SECRETS = (
     # user:password@ of an address, and options of a connection string or configuration.
     (re.compile(r"(://[^/@:\s]*):[^@/\s]+@"), r"\1:***@"),
@@ -20,6 +23,13 @@ _SECRETS = (
     ),
     (re.compile(r"(?i)(authorization:?\s+\w+\s+)\S+"), r"\1***"),
 )
+
+
+class _LogLine(msgspec.Struct, frozen=True):
+    msg: str
+
+
+_LOG_LINE = msgspec.json.Decoder(_LogLine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +59,28 @@ def tool_failure(
 ) -> TransferError:
     """The failure of a tool while `doing`. What no row knows counts as NETWORK: trying again harms nothing and ends by
     the retry schedule."""
-    kind = next((row.kind for row in table if row.fits(code, words)), FailureKind.NETWORK)
+    words = "\n".join(map(_spoken, words.splitlines()))
+    meant = without_names(words, paths)
+    kind = next((row.kind for row in table if row.fits(code, meant)), FailureKind.NETWORK)
     status = "" if code is None else f" (exit status {code})"
     return TransferError(kind, f"{doing}{status}: {scrubbed(words) or 'it gave no reason'}", paths)
+
+
+def _spoken(line: str) -> str:
+    """What a line of rclone's log says; any other line is said as it is."""
+    try:
+        return _LOG_LINE.decode(line).msg
+    except msgspec.DecodeError:
+        return line
+
+
+def without_names(words: str, paths: Sequence[bytes] = ()) -> str:
+    """The words but for addresses and names in double quotes, and for the given paths: a file may be called
+    `read-only` or `507`, and that says nothing of what went wrong."""
+    for path in paths:
+        place = path.decode(errors="replace")
+        words = words.replace(place, "").replace("/" + place.rpartition("/")[2], "/")
+    return _QUOTED.sub('""', words)
 
 
 def scrubbed(words: str) -> str:

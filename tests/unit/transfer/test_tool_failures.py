@@ -81,6 +81,39 @@ def test_rclone_that_says_nothing(code: int, kind: FailureKind) -> None:
     assert tool_failure(RCLONE_FAILURES, "sending", code, "").kind is kind
 
 
+@pytest.mark.parametrize(
+    ("words", "paths"),
+    [
+        ('Put "http://h/x/tile-507.tif": dial tcp 1.2.3.4:80: connect: connection refused', ()),
+        ('Put "http://h/x/423 Locked.tif": dial tcp 1.2.3.4:80: connect: connection refused', ()),
+        ('Put "http://h/x/no space left.tif": dial tcp 1.2.3.4:80: connect: connection refused', ()),
+        ("open /nas/p/read-only file system.tif: broken pipe", (b"p/read-only file system.tif",)),
+        ("open /nas/p/permission denied: broken pipe", (b"q/permission denied",)),
+    ],
+)
+def test_a_name_says_nothing_of_what_went_wrong(words: str, paths: tuple[bytes, ...]) -> None:
+    failure = tool_failure(RCLONE_FAILURES, "sending", None, words, paths)
+    assert failure.kind is FailureKind.NETWORK
+    assert words in failure.message
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "kind"),
+    [
+        (23, 'rsync: [receiver] mkstemp "/x/.a.Xyz" failed: Permission denied (13)', FailureKind.CONFIGURATION),
+        (11, 'rsync: [receiver] write failed on "/x/a": File too large (27)', FailureKind.CONFIGURATION),
+        (255, "lab@nas: Permission denied (publickey,password).", FailureKind.AUTHENTICATION),
+        (
+            23,
+            'rsync: [sender] change_dir "/x/permission denied (publickey)" failed: Stale file handle (116)',
+            FailureKind.NETWORK,
+        ),
+    ],
+)
+def test_the_kernels_words_are_no_refusal_of_ssh(code: int, words: str, kind: FailureKind) -> None:
+    assert tool_failure(RSYNC_FAILURES, "sending", code, words).kind is kind
+
+
 def test_what_our_own_scripts_say() -> None:
     assert tool_failure(RSYNC_FAILURES, "listing", 123, f"{ROOT_MISSING}: /x").kind is FailureKind.NETWORK
     away = tool_failure(RSYNC_FAILURES, "listing", 123, f"{LEADS_AWAY}: p")
