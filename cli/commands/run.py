@@ -160,6 +160,7 @@ def _print_reports(reports: list[sync_service_pb2.VerifyReport]) -> None:
         for what, paths in (
             ("missing", report.missing),
             ("differing", report.differing),
+            ("unreadable", report.unreadable),
             ("unexpected", report.unexpected),
         ):
             for path in paths:

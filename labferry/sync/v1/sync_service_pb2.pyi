@@ -851,6 +851,7 @@ class VerifyReport(_message.Message):
     HOST_FIELD_NUMBER: _builtins.int
     VERIFIED_TIME_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
+    UNREADABLE_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """The run."""
     destination: _builtins.str
@@ -889,6 +890,12 @@ class VerifyReport(_message.Message):
     def verified_time(self) -> _timestamp_pb2.Timestamp:
         """When the pass ended."""
 
+    @_builtins.property
+    def unreadable(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of the differing files those that the storage couldn't read although it read others, each with the system's own words:
+        "a.tif: Input/output error"; at most 100.
+        """
+
     def __init__(
         self,
         *,
@@ -907,10 +914,11 @@ class VerifyReport(_message.Message):
         host: _builtins.str = ...,
         verified_time: _timestamp_pb2.Timestamp | None = ...,
         note: _builtins.str = ...,
+        unreadable: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["verified_time", b"verified_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "differing", b"differing", "expected", b"expected", "grade", b"grade", "hashed", b"hashed", "host", b"host", "job_id", b"job_id", "matched", b"matched", "method", b"method", "missing", b"missing", "note", b"note", "passed", b"passed", "run", b"run", "unexpected", b"unexpected", "verified_time", b"verified_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "differing", b"differing", "expected", b"expected", "grade", b"grade", "hashed", b"hashed", "host", b"host", "job_id", b"job_id", "matched", b"matched", "method", b"method", "missing", b"missing", "note", b"note", "passed", b"passed", "run", b"run", "unexpected", b"unexpected", "unreadable", b"unreadable", "verified_time", b"verified_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

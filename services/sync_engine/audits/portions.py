@@ -55,6 +55,7 @@ class PortionedPass:
                 differing=(*before.differing, *found.differing),
                 grade=min(before.grade, found.grade),
                 oversize=(*before.oversize, *found.oversize),
+                unreadable=(*before.unreadable, *found.unreadable),
             )
         self._sum = replace(found, evidence=())
 

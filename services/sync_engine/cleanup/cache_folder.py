@@ -20,8 +20,9 @@ from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.seal_step import changing_files
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
+from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.source_file import copied_from
-from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SealedFile, SourceEntry, TransferError
+from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SourceEntry, TransferError
 
 _TRIES = 5
 _CREATION = CACHE_FOLDER + b"/creation.json"

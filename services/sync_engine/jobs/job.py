@@ -320,9 +320,10 @@ def _failed_pass(event: events.JobVerificationFailed) -> Failure:
     report = event.report
     if not report.expected and event.occasion != "transfer":
         return Failure(FailureKind.HASH_MISMATCH, f"a pass could not check: {report.note}")
+    unreadable = f" ({report.unreadable[0]})" if report.unreadable else ""
     return Failure(
         FailureKind.HASH_MISMATCH,
         f"read back from the destination: {len(report.missing)} of {report.expected} files missing,"
-        f" {len(report.differing)} differing",
+        f" {len(report.differing)} differing{unreadable}",
         (*report.missing, *report.differing),
     )

@@ -29,8 +29,9 @@ from services.sync_engine.jobs.retry import SEAL_PAUSE
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
+from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.transfer_control import TransferControl, TransferStoppedError
-from services.sync_engine.transfer.transport import ProgressPhase, SealedFile, TransferError
+from services.sync_engine.transfer.transport import ProgressPhase, TransferError
 
 
 class _SealedLine(msgspec.Struct, frozen=True):

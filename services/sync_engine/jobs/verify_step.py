@@ -31,6 +31,7 @@ from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.path_order import InStep
+from services.sync_engine.transfer.system_error import shown
 from services.sync_engine.transfer.transfer_control import TransferControl, TransferStoppedError
 from services.sync_engine.transfer.transport import (
     CopiedFile,
@@ -153,6 +154,7 @@ def verify_report(job: Job, outcome: VerifyOutcome, at: datetime) -> sync_servic
         missing=_shown(outcome.missing),
         differing=_shown(outcome.differing),
         unexpected=_shown(outcome.unexpected),
+        unreadable=[f"{shown(file.path)}: {file.words}" for file in outcome.unreadable[:_MOST_PATHS]],
         method=outcome.method,
         grade=outcome.grade.value,
         host=outcome.host,

@@ -14,12 +14,12 @@ from typing import Protocol
 
 import msgspec
 
+from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.tools import Toolbox
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     EntryKind,
-    SealedFile,
     SourceEntry,
     TargetTraits,
     TransferError,

@@ -26,6 +26,7 @@ from services.sync_engine.transfer.name_plan import refuse_impossible_names
 from services.sync_engine.transfer.path_order import by_path
 from services.sync_engine.transfer.present import digest_at_destination, names_present
 from services.sync_engine.transfer.read_back import read_back
+from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.sealing import seal_files
 from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.spilled_list import in_portions, spilled
@@ -39,7 +40,6 @@ from services.sync_engine.transfer.transport import (
     FailureKind,
     Progress,
     ProgressPhase,
-    SealedFile,
     SourceEntry,
     TargetTraits,
     TransferError,

@@ -27,6 +27,7 @@ from services.sync_engine.transfer.rclone_names import altered_names, as_listed
 from services.sync_engine.transfer.rclone_probe import try_names
 from services.sync_engine.transfer.rclone_remote import RcloneRemote, backend_encoding
 from services.sync_engine.transfer.rclone_send import send_files
+from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.spilled_list import ListSorter, separated, spill_file
 from services.sync_engine.transfer.tool_failures import tool_failure
@@ -34,7 +35,6 @@ from services.sync_engine.transfer.transport import (
     CopiedFile,
     EntryKind,
     FailureKind,
-    SealedFile,
     SourceEntry,
     TargetTraits,
     TransferError,

@@ -18,15 +18,19 @@ from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.path_order import InStep
 from services.sync_engine.transfer.present import PresentName, names_present
 from services.sync_engine.transfer.spilled_list import ListWriter, spilled
-from services.sync_engine.transfer.system_error import destination_error
+from services.sync_engine.transfer.storage_witness import OF_ONE_FILE, StorageWitness
+from services.sync_engine.transfer.system_error import destination_error, shown, words_of
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     EntryKind,
     EvidenceGrade,
+    FailureKind,
     FileEvidence,
     Progress,
     ProgressPhase,
+    TransferError,
+    UnreadableFile,
     VerifyOutcome,
 )
 from services.sync_engine.transfer.uncached_read import NotAFileError, hash_opened, open_uncached
@@ -35,6 +39,8 @@ METHOD = "uncached_read"
 _CHUNK_FILES = 32
 _CHUNK_BYTES = 8 << 20
 _CHUNKS_IN_WORK = 64
+_MOST_IN_A_ROW = 20
+"""Files that can't be read one after the other: more are a storage that lost its disks, and others out of memory."""
 
 
 class _Verdict(Enum):
@@ -53,9 +59,12 @@ class _Expected:
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
+    """`words`: what the system said of a file that it can't read."""
+
     file: CopiedFile
     verdict: _Verdict
     evidence: FileEvidence | None
+    words: str = ""
 
 
 class _Reader:
@@ -63,13 +72,16 @@ class _Reader:
         self,
         root: DestinationRoot,
         target: bytes,
+        witness: StorageWitness,
         control: TransferControl,
         progress: Progress,
     ) -> None:
         self._root = root
         self._target = target
+        self._witness = witness
         self._control = control
         self._progress = progress
+        self._unread_in_a_row = 0
 
     def check(self, files: Sequence[_Expected]) -> list[_Checked]:
         """All are opened before the first is read, so that the disk is busy with the next ones meanwhile."""
@@ -78,8 +90,7 @@ class _Reader:
             for one in files:
                 steps.append(self._open(one))
             return [
-                self._read(one.file, step) if isinstance(step, int) else step
-                for one, step in zip(files, steps, strict=True)
+                self._read(one, step) if isinstance(step, int) else step for one, step in zip(files, steps, strict=True)
             ]
         finally:
             for step in steps:
@@ -106,9 +117,39 @@ class _Reader:
         except NotAFileError:
             return _Checked(file, _Verdict.DIFFERS, None)
         except OSError as error:
-            raise destination_error(error, "reading back", file.path) from error
+            return self._unreadable(one, error)
 
-    def _read(self, file: CopiedFile, descriptor: int) -> _Checked:
+    def _read(self, one: _Expected, descriptor: int) -> _Checked:
+        try:
+            return self._hash(one.file, descriptor)
+        except OSError as error:
+            return self._unreadable(one, error)
+
+    def _unreadable(self, one: _Expected, error: OSError) -> _Checked:
+        """The file's own failure, if the storage reads others before and after it fails again; else TransferError."""
+        file = one.file
+        failure = destination_error(error, "reading back", file.path)
+        if error.errno not in OF_ONE_FILE or not self._witness.others_read(file.path):
+            raise failure from error
+        try:
+            descriptor = open_uncached(self._root.fd, self._target + b"/" + file.path, file.size)
+            try:
+                return self._hash(file, descriptor)
+            finally:
+                os.close(descriptor)
+        except NotAFileError:
+            return _Checked(file, _Verdict.DIFFERS, None)
+        except OSError as again:
+            # Threads may overtake each other: a few more or fewer are no matter.
+            self._unread_in_a_row += 1
+            dead = self._unread_in_a_row > _MOST_IN_A_ROW
+            if dead or again.errno not in OF_ONE_FILE or not self._witness.others_read(file.path):
+                raise failure from again
+            self._progress.advance(1, 0, file.path)
+            return _Checked(file, _Verdict.DIFFERS, None, words_of(again))
+
+    def _hash(self, file: CopiedFile, descriptor: int) -> _Checked:
+        """OSError."""
         self._control.raise_if_stopped()
         streamed_bytes = 0
 
@@ -122,8 +163,7 @@ class _Reader:
             streamed = hash_opened(descriptor, file.size, on_bytes)
         except NotAFileError:
             return _Checked(file, _Verdict.DIFFERS, None)
-        except OSError as error:
-            raise destination_error(error, "reading back", file.path) from error
+        self._unread_in_a_row = 0
         self._progress.advance(1, streamed.size - streamed_bytes, file.path)
         return self._judged(file, streamed)
 
@@ -145,10 +185,11 @@ def read_back(
     control: TransferControl,
     progress: Progress,
 ) -> VerifyOutcome:
-    """Raises TransferError when a file could not be checked, or the destination vanished meanwhile."""
+    """A file that the storage can't read although it reads others differs. Raises TransferError when a file could not
+    be checked, or the destination vanished meanwhile."""
     progress.begin(ProgressPhase.VERIFYING, len(expected), sum(file.size for file in expected))
     present = spilled(PresentName, names_present(root, target))
-    reader = _Reader(root, target, control, progress)
+    reader = _Reader(root, target, StorageWitness(root, target, present), control, progress)
     found = _Found()
     in_work: deque[Future[list[_Checked]]] = deque()
     with ThreadPoolExecutor(max_workers=root.filesystem.workers, thread_name_prefix="verify") as threads:
@@ -163,6 +204,7 @@ def read_back(
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
             raise
+    found.refuse_if_none_was_read()
     # A destination that went away looks empty; that is no missing file but a check that couldn't check.
     root.refuse_if_gone()
     return found.outcome(_unexpected(present, whole), root.filesystem.note)
@@ -198,6 +240,7 @@ class _Found:
         self._expected = self._hashed = self._matched = 0
         self._missing: list[bytes] = []
         self._differing: list[bytes] = []
+        self._unreadable: list[UnreadableFile] = []
         self._evidence = ListWriter(FileEvidence)
 
     def note(self, checked: Sequence[_Checked]) -> None:
@@ -208,10 +251,22 @@ class _Found:
                 self._missing.append(one.file.path)
             elif one.verdict is _Verdict.DIFFERS:
                 self._differing.append(one.file.path)
+            if one.words:
+                self._unreadable.append(UnreadableFile(one.file.path, one.words))
             if one.file.kind is EntryKind.FILE:
                 self._expected += 1
                 self._hashed += one.evidence is not None
                 self._matched += one.verdict is _Verdict.MATCHED
+
+    def refuse_if_none_was_read(self) -> None:
+        """TransferError when there were several files, and the storage could read none."""
+        if len(self._unreadable) > 1 and not self._hashed:
+            first = self._unreadable[0]
+            raise TransferError(
+                FailureKind.NETWORK,
+                f"reading back at the destination: not one file can be read: {shown(first.path)}: {first.words}",
+                [file.path for file in self._unreadable],
+            )
 
     def outcome(self, unexpected: tuple[bytes, ...], note: str) -> VerifyOutcome:
         return VerifyOutcome(
@@ -226,4 +281,5 @@ class _Found:
             grade=EvidenceGrade.E4,
             host=socket.gethostname(),
             note=note,
+            unreadable=tuple(self._unreadable),
         )

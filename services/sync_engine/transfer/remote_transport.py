@@ -21,6 +21,7 @@ from services.sync_engine.transfer.path_order import InStep, by_path
 from services.sync_engine.transfer.remote_copy import RemoteCopy, batches
 from services.sync_engine.transfer.remote_plan import plan_remote, present_digests
 from services.sync_engine.transfer.remote_verify import verify_remote
+from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.sealing import folder_of_sealed
 from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.spilled_list import spilled
@@ -33,7 +34,6 @@ from services.sync_engine.transfer.transport import (
     FailureKind,
     Progress,
     ProgressPhase,
-    SealedFile,
     SourceEntry,
     TargetTraits,
     TransferError,

@@ -18,6 +18,7 @@ from services.sync_engine.transfer.path_order import by_path
 from services.sync_engine.transfer.private_folder import private_folder, write_private
 from services.sync_engine.transfer.rsync_failures import RSYNC_FAILURES
 from services.sync_engine.transfer.rsync_send import RsyncSend
+from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.spilled_list import ListSorter, separated, spill_file
 from services.sync_engine.transfer.ssh_session import SshAccess, SshSession, open_ssh
 from services.sync_engine.transfer.tool_failures import tool_failure
@@ -28,7 +29,6 @@ from services.sync_engine.transfer.transport import (
     CopiedFile,
     EntryKind,
     FailureKind,
-    SealedFile,
     SourceEntry,
     TargetTraits,
     TransferError,

@@ -10,8 +10,9 @@ import secrets
 from collections.abc import Sequence
 
 from services.sync_engine.transfer.destination_root import DestinationRoot
+from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.system_error import destination_error, shown
-from services.sync_engine.transfer.transport import FailureKind, SealedFile, TransferError
+from services.sync_engine.transfer.transport import FailureKind, TransferError
 from services.sync_engine.transfer.uncached_read import NotAFileError, hash_uncached
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

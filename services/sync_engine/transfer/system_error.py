@@ -44,18 +44,18 @@ def destination_error(error: OSError, doing: str, path: bytes = b"") -> Transfer
     """What failed at the destination, while `doing` ("writing", "making a folder")."""
     kind = _AT_DESTINATION.get(error.errno or 0, FailureKind.NETWORK)
     where = f" {shown(path)}" if path else ""
-    return TransferError(kind, f"{doing}{where} at the destination: {_words(error)}", [path] if path else [])
+    return TransferError(kind, f"{doing}{where} at the destination: {words_of(error)}", [path] if path else [])
 
 
 def source_error(error: OSError, path: bytes) -> TransferError:
     """What failed on this machine when a file of the run was read."""
     if error.errno in _GONE:
-        return TransferError(FailureKind.LOCAL_FILE_VANISHED, f"{shown(path)} vanished: {_words(error)}", [path])
+        return TransferError(FailureKind.LOCAL_FILE_VANISHED, f"{shown(path)} vanished: {words_of(error)}", [path])
     # ELOOP: O_NOFOLLOW met a symlink where the scan saw a file.
     if error.errno == errno.ELOOP:
         return source_changed(path)
     return TransferError(
-        FailureKind.LOCAL_FILE_UNREADABLE, f"{shown(path)} can't be read on this machine: {_words(error)}", [path]
+        FailureKind.LOCAL_FILE_UNREADABLE, f"{shown(path)} can't be read on this machine: {words_of(error)}", [path]
     )
 
 
@@ -64,5 +64,6 @@ def source_changed(path: bytes) -> TransferError:
     return TransferError(FailureKind.SOURCE_CHANGED, f"{shown(path)} changed while it was read", [path])
 
 
-def _words(error: OSError) -> str:
+def words_of(error: OSError) -> str:
+    """The system's own."""
     return error.strerror or (os.strerror(error.errno) if error.errno else str(error))

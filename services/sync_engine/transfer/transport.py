@@ -7,9 +7,8 @@ through, never gathered. Every failure of a transport is a `TransferError` whose
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,9 +17,8 @@ from typing import Protocol
 
 import msgspec
 
+from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.transfer_control import TransferControl
-
-_PIECE = 1 << 20
 
 
 class FailureKind(StrEnum):
@@ -168,10 +166,20 @@ class FileEvidence(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadableFile:
+    """A file that a destination holds and can't read, while it reads others: its content is lost. `words`: the
+    system's own."""
+
+    path: bytes
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class VerifyOutcome:
     """What one reading back of a destination found. Counts are of regular files; symlinks appear in the lists and the
     evidence only, which is sorted by path. `unexpected` names files that are there and not expected: reported, not a
-    failure. `oversize` could not be checked: they are larger than what may be downloaded to be read back."""
+    failure. `oversize` could not be checked: they are larger than what may be downloaded to be read back. `unreadable`
+    are among the `differing`."""
 
     expected: int
     hashed: int
@@ -185,40 +193,12 @@ class VerifyOutcome:
     host: str
     note: str
     oversize: tuple[bytes, ...] = ()
+    unreadable: tuple[UnreadableFile, ...] = ()
 
     @property
     def proven(self) -> bool:
         """expected = hashed = matched > 0, and nothing missing or differing."""
         return self.expected == self.hashed == self.matched > 0 and not self.missing and not self.differing
-
-
-@dataclass(frozen=True, slots=True)
-class SealedFile:
-    """A changing file's final content for the destination; `path` lies below the equipment's folder there. Content that
-    grows with the run is a file on this machine, which nobody changes."""
-
-    path: bytes
-    content: bytes | Path
-    mtime_ns: int
-
-    @property
-    def size(self) -> int:
-        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
-
-    def pieces(self) -> Iterator[bytes]:
-        """The content, in blocks."""
-        if isinstance(self.content, bytes):
-            yield self.content
-            return
-        with self.content.open("rb") as file:
-            while piece := file.read(_PIECE):
-                yield piece
-
-    def sha256(self) -> str:
-        digest = hashlib.sha256()
-        for piece in self.pieces():
-            digest.update(piece)
-        return digest.hexdigest()
 
 
 class Transport(Protocol):

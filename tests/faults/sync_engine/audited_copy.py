@@ -26,6 +26,7 @@ from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import CopiedFile, FailureKind, TransferError, Transport, VerifyOutcome
 from tests.faults.sync_engine.engine_parts import RUN, STALL_SECONDS, TEST, Parts, engine_parts
+from tests.faults.sync_engine.failing_disk import FailingDisk, failing_disk
 from tests.integration.sync_engine.running_engine import creation_document
 
 EQUIPMENT = "CONFOCAL_01"
@@ -98,23 +99,37 @@ class Audited:
 
 @asynccontextmanager
 async def audited(folder: Path) -> AsyncIterator[Audited]:
+    async with engine_parts(folder) as parts, _read_again(parts) as copy:
+        yield copy
+
+
+@asynccontextmanager
+async def audited_on_failing_disk(folder: Path) -> AsyncIterator[tuple[Audited, FailingDisk]]:
+    """The storage is a disk of its own."""
     async with engine_parts(folder) as parts:
-        for name in ("a.tif", "b.tif", "c.tif"):
-            (parts.here / name).write_bytes(name.encode())
-        await parts.bring()
-        (place,) = parts.bench.destinations[EQUIPMENT]
-        storage = Unreadable(place.transport)
-        place = replace(place, transport=storage)
-        bench = replace(parts.bench, destinations={EQUIPMENT: [place]})
-        brakes = {(EQUIPMENT, place.name): BandwidthBrake(UNLIMITED)}
-        reading = CopyReading(bench, WorkInHand(parts.threads, STALL_SECONDS), brakes)
-        models = (JobsProjection(), RunsProjection(), CopiesProjection())
-        projections = ProjectionRunner(bench.log.store, EVENT_TYPES, folder / "read_models.sqlite3", models)
-        await projections.start()
-        auditor = Auditor(bench, projections, reading, ALWAYS, lambda equipment_id: True)
-        projections.on_applied(auditor.applied)
-        try:
-            yield Audited(parts, place, storage, reading, auditor, projections)
-        finally:
-            await auditor.close()
-            await projections.close()
+        with failing_disk(folder / "nas") as disk:
+            async with _read_again(parts) as copy:
+                yield copy, disk
+
+
+@asynccontextmanager
+async def _read_again(parts: Parts) -> AsyncIterator[Audited]:
+    for name in ("a.tif", "b.tif", "c.tif"):
+        (parts.here / name).write_bytes(name.encode())
+    await parts.bring()
+    (place,) = parts.bench.destinations[EQUIPMENT]
+    storage = Unreadable(place.transport)
+    place = replace(place, transport=storage)
+    bench = replace(parts.bench, destinations={EQUIPMENT: [place]})
+    brakes = {(EQUIPMENT, place.name): BandwidthBrake(UNLIMITED)}
+    reading = CopyReading(bench, WorkInHand(parts.threads, STALL_SECONDS), brakes)
+    models = (JobsProjection(), RunsProjection(), CopiesProjection())
+    projections = ProjectionRunner(bench.log.store, EVENT_TYPES, parts.folder / "read_models.sqlite3", models)
+    await projections.start()
+    auditor = Auditor(bench, projections, reading, ALWAYS, lambda equipment_id: True)
+    projections.on_applied(auditor.applied)
+    try:
+        yield Audited(parts, place, storage, reading, auditor, projections)
+    finally:
+        await auditor.close()
+        await projections.close()

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from services.sync_engine.transfer.mounted import MountedTransport
-from services.sync_engine.transfer.transport import CopiedFile, FailureKind, SealedFile, TransferError
+from services.sync_engine.transfer.sealed_file import SealedFile
+from services.sync_engine.transfer.transport import CopiedFile, FailureKind, TransferError
 from tests.integration.transfer.carrying import TARGET, Carrying, tree, write
 
 NOBODY = 65534

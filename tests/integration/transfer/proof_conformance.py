@@ -9,9 +9,9 @@ import pytest
 
 from libs.run_tree.manifest import MANIFEST_PATH, ManifestEntry, format_manifest
 from services.sync_engine.transfer.mark import new_mark
+from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.transport import (
     ProgressPhase,
-    SealedFile,
 )
 from tests.integration.sync_engine.running_engine import sha256sum_agrees
 from tests.integration.transfer.carrying import TARGET, Carrying, tree, write

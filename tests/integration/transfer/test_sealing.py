@@ -8,7 +8,8 @@ import subprocess
 import pytest
 
 from libs.run_tree.manifest import MANIFEST_PATH, ManifestEntry, format_manifest
-from services.sync_engine.transfer.transport import FailureKind, SealedFile, TransferError
+from services.sync_engine.transfer.sealed_file import SealedFile
+from services.sync_engine.transfer.transport import FailureKind, TransferError
 from tests.integration.transfer.carrying import HOSTILE_NAMES, TARGET, Carrying, tree, write
 
 MTIME = 1_600_000_000_000_000_000

@@ -1,0 +1,95 @@
+"""A disk that can't be read, in one place or anywhere: a real ext4 on a loop device, and the kernel's own EIO."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+_SIZE = 16 << 20
+_PIECE = 1 << 18
+_HOLE = 1 << 15
+_FIEMAP, _FIEMAP_HEADER, _EXTENT = 0xC020660B, struct.Struct("=QQLLLL"), struct.Struct("=QQQ32x")
+_SHUTDOWN, _WITHOUT_FLUSHING = 0x8004587D, 2
+
+
+@dataclass(frozen=True)
+class FailingDisk:
+    """Mounted at `folder`; `image` is what the loop device reads from."""
+
+    folder: Path
+    image: Path
+
+    def spoil(self, *paths: Path) -> None:
+        """From now on reading these files is an I/O error; every other is as sound as before."""
+        for path in paths:
+            self._move_to_the_end(path)
+        begin = min(extent.physical for path in paths for extent in _extents(path))
+        others = [p for p in self.folder.rglob("*") if p.is_file() and p not in paths]
+        assert all(extent.physical + extent.length <= begin for p in others for extent in _extents(p))
+        # The loop device gives an I/O error for what lies behind the end of its file.
+        os.truncate(self.image, begin)
+
+    def die(self) -> None:
+        """From now on reading anything that isn't in memory is an I/O error; names are still listed."""
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("I", _WITHOUT_FLUSHING))
+        finally:
+            os.close(descriptor)
+
+    def _move_to_the_end(self, path: Path) -> None:
+        filler, moved = self.folder / "filler", path.with_name("moved")
+        with open(filler, "wb", buffering=0) as file:
+            with suppress(OSError):
+                while file.write(b"x" * _PIECE):
+                    pass
+            os.fsync(file.fileno())
+        last = max(_extents(filler), key=lambda extent: extent.physical)
+        hole = str(last.logical + last.length - _HOLE)
+        command = ["fallocate", "--punch-hole", "--offset", hole, "--length", str(_HOLE), str(filler)]
+        subprocess.run(command, check=True)
+        os.sync()
+        shutil.copy2(path, moved)
+        os.rename(moved, path)
+        filler.unlink()
+        os.sync()
+
+
+class _Extent(NamedTuple):
+    """A piece of a file: where in the file and where on the disk it begins, in bytes."""
+
+    logical: int
+    physical: int
+    length: int
+
+
+def _extents(path: Path) -> list[_Extent]:
+    most = 64
+    found = bytearray(_FIEMAP_HEADER.pack(0, 2**64 - 1, 1, 0, most, 0) + bytes(most * _EXTENT.size))
+    with open(path, "rb") as file:
+        fcntl.ioctl(file.fileno(), _FIEMAP, found, True)
+    count = _FIEMAP_HEADER.unpack_from(found)[3]
+    return [_Extent(*_EXTENT.unpack_from(found, _FIEMAP_HEADER.size + n * _EXTENT.size)) for n in range(count)]
+
+
+@contextmanager
+def failing_disk(folder: Path) -> Iterator[FailingDisk]:
+    """Makes it beside `folder` and mounts it there."""
+    image = folder.with_name(f"{folder.name}.image")
+    with open(image, "wb") as file:
+        file.truncate(_SIZE)
+    command = ["mkfs.ext4", "-q", "-b", "4096", "-m", "0", "-O", "^has_journal", str(image)]
+    subprocess.run(command, check=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(folder)], check=True)
+    try:
+        yield FailingDisk(folder, image)
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
