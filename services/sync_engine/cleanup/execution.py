@@ -26,7 +26,7 @@ from services.sync_engine.jobs.file_list import copied_lines, read_copied
 from services.sync_engine.jobs.job import Job, JobState
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
-from services.sync_engine.runs.run import OpenCleanup, RunRecord, status_change
+from services.sync_engine.runs.run import OpenCleanup, RunRecord, evolve, status_change
 from services.sync_engine.transfer.path_order import InStep
 from services.sync_engine.transfer.system_error import shown
 from services.sync_engine.transfer.transfer_control import StopReason, TransferControl, TransferStoppedError
@@ -100,7 +100,8 @@ class Execution:
         )
         eligible = [job_change(j, job_events_pb2.JobCleanupEligible()) for j in jobs]
         await bench.log.append(cause, run_change(record, event), *eligible, fence=bench.owned.fence(lead.job_id))
-        after = await bench.log.run(record.run)
+        # Not read back from the log: what somebody appended since must show as a change.
+        after = evolve(record, event)
         if after.open_cleanup is None:
             raise AssertionError("a begun cleanup is open")
         return Begun(after, after.open_cleanup)

@@ -27,6 +27,7 @@ from services.sync_engine.cleanup.copy_reading import CopyReading
 from services.sync_engine.cleanup.deletion import delete_files
 from services.sync_engine.cleanup.execution import Execution
 from services.sync_engine.cleanup.interlocks import CleanupRules
+from services.sync_engine.cleanup.recovery import finish_interrupted_cleanups
 from services.sync_engine.cleanup.ticket import Limits
 from services.sync_engine.cleanup.work import CleanupWork
 from services.sync_engine.copies_apart import CopiesApart
@@ -58,6 +59,8 @@ from tests.integration.sync_engine.running_engine import creation_document
 RUN = "CONFOCAL_01/Cortex Q3 Pilot/Runs/Run_2026-04-17T14-32"
 TEST = Cause("operator-1", "because")
 STALL_SECONDS = 60.0
+FOLDERS = {"default": "nas", "archive": "archive"}
+"""Where each destination's copies lie."""
 
 
 @dataclass
@@ -91,7 +94,7 @@ class Slot:
 
 @dataclass
 class Parts:
-    """One run of one equipment with one destination, and what works on it."""
+    """One run of one equipment with one destination or two, and what works on it."""
 
     folder: Path
     clock: SetClock
@@ -105,6 +108,7 @@ class Parts:
     reading: CopyReading
     slot: Slot
     targets: TargetKeeper
+    restarted: Callable[[], tuple[Execution, CopyReading, CleanRun]]
     threads: WorkThreads = field(repr=False)
 
     @property
@@ -113,12 +117,23 @@ class Parts:
 
     @property
     def there(self) -> Path:
-        return self.folder / "nas" / RUN.partition("/")[2]
+        return self.copy("default")
+
+    def copy(self, destination: str) -> Path:
+        """The run's copy."""
+        return self.folder / FOLDERS[destination] / RUN.partition("/")[2]
+
+    async def restart(self) -> None:
+        """As after a crash: whatever was in work is forgotten, and what it left in the log and on disk is found."""
+        self.execution, self.reading, self.cleaner = self.restarted()
+        await finish_interrupted_cleanups(self.bench, self.execution, [RUN])
 
     async def bring(self) -> Enqueued:
-        """Queues the run and takes its job as far as it goes now."""
+        """Queues the run and takes its jobs as far as they go now."""
         answer = await self.enqueue.run(RUN, TEST, None)
-        for job in await self.bench.jobs_of_run(RUN):
+        # The first destination is sealed anew once the last one is verified.
+        rounds = len(self.bench.destinations["CONFOCAL_01"])
+        for job in rounds * list(await self.bench.jobs_of_run(RUN)):
             await self.step(job.job_id)
         return answer
 
@@ -173,21 +188,26 @@ async def engine_parts(
     stall_seconds: float = STALL_SECONDS,
     upload_mbps: float | None = None,
     portion_files: int = 100,
+    archive: bool = False,
     owned: Callable[[MemoryEventStore], Ownership] = lambda store: SoleOwnership(),
 ) -> AsyncIterator[Parts]:
-    """The folder gets `lab` with the run's creation.json and an empty `nas`."""
+    """The folder gets `lab` with the run's creation.json and an empty `nas`; `archive`: and that, as a second
+    destination."""
     clock = SetClock()
     logger = structlog.get_logger()
-    local_root, nas = folder / "lab", folder / "nas"
+    local_root = folder / "lab"
     cache = local_root / RUN / ".exlab-wizard"
     cache.mkdir(parents=True)
     (cache / "creation.json").write_text(json.dumps(creation_document()), encoding="utf-8")
-    nas.mkdir()
-    transport: dict[str, Any] = {"type": "mounted", "path": str(nas)}
-    if upload_mbps is not None:
-        transport["bandwidth"] = {"upload_mbps": upload_mbps}
+    destinations_named = []
+    for name in ("default", "archive") if archive else ("default",):
+        (folder / FOLDERS[name]).mkdir()
+        transport: dict[str, Any] = {"type": "mounted", "path": str(folder / FOLDERS[name])}
+        if upload_mbps is not None:
+            transport["bandwidth"] = {"upload_mbps": upload_mbps}
+        destinations_named.append({"name": name, "transport": transport})
     equipment = EquipmentSettings.model_validate(
-        {"id": "CONFOCAL_01", "local_root": str(local_root), "transport": transport}
+        {"id": "CONFOCAL_01", "local_root": str(local_root), "destinations": destinations_named}
     )
     store = MemoryEventStore(service="sync_engine", version="1", clock=clock.nanoseconds)
     log, threads, locator = EngineLog(store), WorkThreads("parts"), RunLocator((equipment,))
@@ -228,30 +248,36 @@ async def engine_parts(
     await targets.start(())
     keeper = CreationKeeper(log, files, locator, logger)
     rules = rules or CleanupRules(True, 2, timedelta(hours=24), True, Limits(1000, 1 << 30))
-    execution = Execution(bench, rules, CacheFolder(bench), portion_files=portion_files)
-    slot, in_hand = Slot(), WorkInHand(threads, stall_seconds)
-    work = CleanupWork(in_hand)
-    reading = CopyReading(bench, work, open_brakes((equipment,)), slot.is_idle)
-    cleaner = CleanRun(bench, rules, execution, reading, work)
+    slot, in_hand, brakes = Slot(), WorkInHand(threads, stall_seconds), open_brakes((equipment,))
+
+    def restarted() -> tuple[Execution, CopyReading, CleanRun]:
+        work = CleanupWork(in_hand)
+        execution = Execution(bench, rules, CacheFolder(bench), portion_files=portion_files)
+        reading = CopyReading(bench, work, brakes, slot.is_idle)
+        return execution, reading, CleanRun(bench, rules, execution, reading, work)
+
+    execution, reading, cleaner = restarted()
+    parts = Parts(
+        folder=folder,
+        clock=clock,
+        bench=bench,
+        runner=Runner(bench, GateWatch(), in_hand),
+        enqueue=Enqueue(bench, keeper),
+        verify=VerifyRun(bench, in_hand),
+        overrides=OverrideCommands(log, files, keeper, locator, clock),
+        cleaner=cleaner,
+        execution=execution,
+        reading=reading,
+        slot=slot,
+        targets=targets,
+        restarted=restarted,
+        threads=threads,
+    )
     try:
-        yield Parts(
-            folder=folder,
-            clock=clock,
-            bench=bench,
-            runner=Runner(bench, GateWatch(), in_hand),
-            enqueue=Enqueue(bench, keeper),
-            verify=VerifyRun(bench, in_hand),
-            overrides=OverrideCommands(log, files, keeper, locator, clock),
-            cleaner=cleaner,
-            execution=execution,
-            reading=reading,
-            slot=slot,
-            targets=targets,
-            threads=threads,
-        )
+        yield parts
     finally:
         await targets.close()
-        await cleaner.close()
+        await parts.cleaner.close()
         await watch.close()
         threads.close()
         await store.close()
