@@ -176,6 +176,7 @@ class CleanRun:
 
         async def look_again() -> str:
             now = standing_interlocks(await self._look.facts(located, facts.local), self._rules)
+            now.append(await look_whether_copies_are_elsewhere(self._bench, located))
             return "; ".join(i.detail for i in now if not i.satisfied)
 
         copies = [(copy.job, places[copy.destination]) for copy in facts.copies if copy.job is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from services.sync_engine.jobs.file_list import read_evidence
 from services.sync_engine.jobs.job import Job, JobState
 from services.sync_engine.transfer.transport import CopiedFile, VerifyOutcome
 from tests.faults.sync_engine.engine_parts import RUN, Parts, engine_parts
+from tests.integration.sync_engine.test_copy_is_source import leading_to
 
 RULES = CleanupRules(True, 1, timedelta(0), True, Limits(1000, 1 << 40))
 NAMES = [f"{number}.tif" for number in range(6)]
@@ -135,6 +137,25 @@ async def test_the_other_interlocks_are_asked_again_before_a_reading(parts: Part
     assert len(_here(parts)) == len(NAMES) - answer.file_count > 0
     assert all("not answering" in remaining.why for remaining in answer.remaining)
     assert (await _job(parts)).verify_passes == 1
+
+
+async def test_a_copy_that_became_the_run_itself_meanwhile_allows_nothing_more(parts: Parts) -> None:
+    _SlowReading(parts)
+    portions_gone: list[int] = []
+    with ExitStack() as mounts:
+
+        async def become_before_the_second() -> None:
+            portions_gone.append(1)
+            if len(portions_gone) == 2:
+                mounts.enter_context(leading_to(parts.here, parts.there))
+
+        parts.before_each_deletion(become_before_the_second)
+        answer = await parts.clean()
+    assert not answer.cleaned
+    assert len(_here(parts)) == len(NAMES) - answer.file_count > 0
+    # Where mounting isn't permitted it is a symlink, which no destination answers through.
+    said = ("is the run itself", "can't be marked", "found not to match")
+    assert all(any(words in remaining.why for words in said) for remaining in answer.remaining)
 
 
 async def test_reading_for_longer_than_evidence_is_good_for_ends_the_deletion(parts: Parts) -> None:

@@ -42,10 +42,10 @@ async def bare(tmp_path: Path) -> AsyncIterator[Site]:
 def leading_to(folder: Path, place: Path) -> Iterator[bool]:
     """`place` is `folder` by another name: a bind mount, or a symlink where mounting isn't permitted. Whether it is
     mounted."""
-    place.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)
     mounted = subprocess.run(["mount", "--bind", folder, place], capture_output=True, check=False).returncode == 0
     if not mounted:
-        place.rmdir()
+        place.rename(place.with_name(f"{place.name} before"))
         place.symlink_to(folder)
     try:
         yield mounted
