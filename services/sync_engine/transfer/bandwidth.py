@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from datetime import time as time_of_day
@@ -51,6 +52,31 @@ class Bandwidth:
 
 
 UNLIMITED: Final = Bandwidth()
+
+
+class SharedBandwidth:
+    """A destination's limit, in equal parts for the jobs that send there at the same time. Any thread may use it."""
+
+    def __init__(self, whole: Bandwidth) -> None:
+        self._whole = whole
+        self._lock = threading.Lock()
+        self._jobs = 0
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """While the block lasts, one job more has its part; those of the others change at once."""
+        with self._lock:
+            self._jobs += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._jobs -= 1
+
+    def kib_per_second(self, local: datetime) -> int | None:
+        """What each job may send at this local time; None when there is no limit."""
+        whole = self._whole.kib_per_second(local)
+        return None if whole is None else max(1, whole // max(1, self._jobs))
 
 
 def local_now() -> datetime:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from services.sync_engine.transfer.bandwidth import SharedBandwidth
 from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.tools import Toolbox
 from services.sync_engine.transfer.transfer_control import TransferControl
@@ -116,9 +117,11 @@ class FarSide(Protocol):
 
 
 class FarPlace(Protocol):
-    """A destination of which sessions can be opened. `tools` are what it calls."""
+    """A destination of which sessions can be opened. `tools` are what it calls; `bandwidth` is what its sessions share
+    while they send."""
 
     tools: Toolbox
+    bandwidth: SharedBandwidth
 
     def open(self, control: TransferControl, most_seconds: float | None = None) -> AbstractContextManager[FarSide]:
         """A session. `most_seconds`: no step may take longer."""

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from services.sync_engine.transfer.bandwidth import Bandwidth, local_now
+from services.sync_engine.transfer.bandwidth import SharedBandwidth, local_now
 from services.sync_engine.transfer.private_folder import private_folder, write_private
 from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
 from services.sync_engine.transfer.tool_failures import tool_failure, without_names
@@ -76,7 +76,7 @@ class RcloneDaemon:
         environment: Mapping[str, str],
         socket_path: Path,
         control: TransferControl,
-        bandwidth: Bandwidth,
+        bandwidth: SharedBandwidth,
         log: Path,
     ) -> None:
         """`command` and `environment`: how another rclone with the same configuration is called."""
@@ -229,7 +229,7 @@ class _SocketConnection(http.client.HTTPConnection):
 def open_rclone(
     config: Path | None,
     control: TransferControl,
-    bandwidth: Bandwidth,
+    bandwidth: SharedBandwidth,
     config_password: ConfigPassword = no_config_password,
 ) -> Iterator[RcloneDaemon]:
     """Starts rclone with a private copy of its configuration, which it rewrites, and with the password of an encrypted

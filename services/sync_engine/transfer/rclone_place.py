@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from services.sync_engine.transfer.bandwidth import Bandwidth
+from services.sync_engine.transfer.bandwidth import Bandwidth, SharedBandwidth
 from services.sync_engine.transfer.rclone_daemon import open_rclone
 from services.sync_engine.transfer.rclone_far import RcloneFar
 from services.sync_engine.transfer.rclone_remote import RcloneRemote
@@ -20,7 +20,7 @@ class RclonePlace:
     def __init__(self, remote: RcloneRemote, *, tools: Toolbox, bandwidth: Bandwidth, used_before: bool) -> None:
         self.tools = tools
         self._remote = remote
-        self._bandwidth = bandwidth
+        self.bandwidth = SharedBandwidth(bandwidth)
         self._used_before = used_before
 
     @contextmanager
@@ -28,7 +28,7 @@ class RclonePlace:
         """As `FarPlace.open`."""
         self.tools.require()
         remote = self._remote
-        with open_rclone(remote.config, control, self._bandwidth, remote.config_password) as daemon:
+        with open_rclone(remote.config, control, self.bandwidth, remote.config_password) as daemon:
             daemon.end_at(most_seconds)
             if not daemon.must("reading its configuration", "config/get", name=self._remote.name):
                 raise TransferError(

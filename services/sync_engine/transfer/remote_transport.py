@@ -96,7 +96,7 @@ class RemoteTransport:
         """As `Transport.copy`. Local files that can't be read fail the attempt at its end; the others have landed."""
         files, place = SourceFiles(os.fsencode(source)), os.fsencode(target)
         incoming = os.fsencode(incoming_folder(job_id, attempt))
-        with self._place.open(control) as far:
+        with self._place.open(control) as far, self._place.bandwidth.sending():
             refuse_impossible_names(entries, self._target_traits(far, incoming))
             plan = plan_remote(far, files, place, entries, landed, self._max_stream_bytes, control)
             free = far.free_bytes() if plan.send else None

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from services.sync_engine.transfer import far_scripts as scripts
-from services.sync_engine.transfer.bandwidth import Bandwidth
+from services.sync_engine.transfer.bandwidth import Bandwidth, SharedBandwidth
 from services.sync_engine.transfer.far_side import FarDigests, FarName, NotLanded
 from services.sync_engine.transfer.opened_source import opened_folder
 from services.sync_engine.transfer.path_order import by_path
@@ -54,7 +54,7 @@ class RsyncPlace:
         self.tools = tools
         self._access = access
         self._root = os.fsencode(path)
-        self._bandwidth = bandwidth
+        self.bandwidth = SharedBandwidth(bandwidth)
         self._used_before = used_before
 
     @contextmanager
@@ -63,7 +63,7 @@ class RsyncPlace:
         self.tools.require()
         rsync = find_tool("rsync")
         with open_ssh(self._access, control, most_seconds) as ssh:
-            yield RsyncFar(ssh, rsync, self._root, self._bandwidth, self._access.target, self._used_before)
+            yield RsyncFar(ssh, rsync, self._root, self.bandwidth, self._access.target, self._used_before)
 
 
 class RsyncFar:
@@ -73,7 +73,7 @@ class RsyncFar:
     note = "hashed by the far host, whose own cache was not passed"
 
     def __init__(
-        self, ssh: SshSession, rsync: str, root: bytes, bandwidth: Bandwidth, target: str, used_before: bool
+        self, ssh: SshSession, rsync: str, root: bytes, bandwidth: SharedBandwidth, target: str, used_before: bool
     ) -> None:
         self._ssh = ssh
         self._rsync = rsync

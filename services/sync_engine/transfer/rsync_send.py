@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import IO
 
-from services.sync_engine.transfer.bandwidth import Bandwidth, local_now
+from services.sync_engine.transfer.bandwidth import SharedBandwidth, local_now
 from services.sync_engine.transfer.private_folder import private_folder, write_private
 from services.sync_engine.transfer.rsync_failures import RSYNC_FAILURES
 from services.sync_engine.transfer.ssh_session import FAR, SshSession
@@ -41,7 +41,7 @@ class RsyncSend:
         folder: bytes,
         entries: Sequence[SourceEntry],
         moved: Callable[[int, bytes], None],
-        bandwidth: Bandwidth,
+        bandwidth: SharedBandwidth,
     ) -> None:
         """Into a folder below the root, which must be there. TransferError, TransferStoppedError."""
         with private_folder() as private:
@@ -55,7 +55,7 @@ class RsyncSend:
             meter.finish()
 
     def _once(
-        self, source: bytes, folder: bytes, names: bytes, limit: int | None, bandwidth: Bandwidth, meter: _Meter
+        self, source: bytes, folder: bytes, names: bytes, limit: int | None, bandwidth: SharedBandwidth, meter: _Meter
     ) -> bool:
         """False when it was cut short because another limit holds now."""
         options = _OPTIONS if limit is None else (*_OPTIONS, f"--bwlimit={limit}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, time
+from time import monotonic
 from zoneinfo import ZoneInfo
 
 from services.sync_engine.transfer.bandwidth import Bandwidth, BandwidthWindow
-from tests.integration.transfer.carrying import Carrying, Recorder, write
+from tests.integration.transfer.carrying import TARGET, Carrying, Recorder, write
 from tests.integration.transfer.conforming import Conforming
 
 SIZE = 20 << 20
@@ -49,6 +51,21 @@ class BandwidthConformance(LimitConformance):
         assert limit.asked < HELD_FOR + 150
         assert carrying.progress.bytes == SIZE
         assert carrying.verify(copied).proven
+
+    def test_two_jobs_share_the_limit(self, carrying: Carrying) -> None:
+        """A loaded machine is slower, never faster: only a job that had the whole limit for itself could end sooner."""
+        kib, size = 2048, 6 * MIB
+        carrying.transport = self.open(carrying.destination, Bandwidth(upload_mbps=kib * 8 / 1024))
+        other = Carrying(carrying.source.with_name("run 2"), carrying.destination, carrying.transport, job_id="other")
+        other.target = TARGET.with_name("Run_2026-04-18T09-00")
+        for job in (carrying, other):
+            write(job.source, b"a", os.urandom(size))
+        began = monotonic()
+        with ThreadPoolExecutor(2) as threads:
+            copied = list(threads.map(lambda job: job.copy(), (carrying, other)))
+        assert monotonic() - began > 0.75 * 2 * size / (kib * 1024)
+        assert carrying.verify(copied[0]).proven
+        assert other.verify(copied[1]).proven
 
 
 class ChangingLimit(Bandwidth):

@@ -77,6 +77,7 @@ class Carrying:
     destination: Path
     transport: Transport
     job_id: str = "job"
+    target: PurePosixPath = TARGET
     attempt: int = 0
     batches: list[Sequence[CopiedFile]] = field(default_factory=list)
     progress: Recorder = field(default_factory=Recorder)
@@ -85,7 +86,7 @@ class Carrying:
     @property
     def run(self) -> Path:
         """The run's folder at the destination."""
-        return self.destination / TARGET
+        return self.destination / self.target
 
     @property
     def landed(self) -> Sequence[CopiedFile]:
@@ -104,7 +105,7 @@ class Carrying:
         return self.transport.copy(
             self.source,
             scan_run(self.source),
-            target=TARGET,
+            target=self.target,
             job_id=self.job_id,
             attempt=self.attempt,
             landed=self.landed,
@@ -114,7 +115,7 @@ class Carrying:
         )
 
     def verify(self, expected: Sequence[CopiedFile]) -> VerifyOutcome:
-        return self.transport.verify(TARGET, expected, control=self.control, progress=self.progress)
+        return self.transport.verify(self.target, expected, control=self.control, progress=self.progress)
 
 
 def write(folder: Path, name: bytes, content: bytes, mtime_ns: int = 1_700_000_000_123_456_789) -> None:

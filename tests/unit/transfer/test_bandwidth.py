@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from services.sync_engine.transfer.bandwidth import Bandwidth, BandwidthBrake, BandwidthWindow
+from services.sync_engine.transfer.bandwidth import Bandwidth, BandwidthBrake, BandwidthWindow, SharedBandwidth
 from services.sync_engine.transfer.transfer_control import StopReason, TransferControl, TransferStoppedError
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -63,6 +63,20 @@ def test_the_wall_clock_counts_on_the_day_that_it_changes() -> None:
     instant = datetime(2026, 3, 29, 0, 30, tzinfo=ZoneInfo("UTC"))
     limited = [bandwidth.kib_per_second((instant + timedelta(minutes=15 * n)).astimezone(BERLIN)) for n in range(8)]
     assert limited == [None, None, 1024, 1024, 1024, 1024, None, None]
+
+
+def test_jobs_that_send_at_the_same_time_share_the_limit() -> None:
+    shared = SharedBandwidth(Bandwidth(8))
+    limits = [shared.kib_per_second(FRIDAY_NOON)]
+    with shared.sending():
+        limits.append(shared.kib_per_second(FRIDAY_NOON))
+        with shared.sending(), shared.sending():
+            limits.append(shared.kib_per_second(FRIDAY_NOON))
+        limits.append(shared.kib_per_second(FRIDAY_NOON))
+    assert limits == [1024, 1024, 341, 1024]
+    slowest = SharedBandwidth(Bandwidth(0.001))
+    with slowest.sending(), slowest.sending():
+        assert slowest.kib_per_second(FRIDAY_NOON) == 1
 
 
 class Clock(TransferControl):
