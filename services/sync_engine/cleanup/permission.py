@@ -34,6 +34,7 @@ class Permission:
         self._lead = lead
         self._control = control
         self._loop = asyncio.get_running_loop()
+        self._stood_at = -1
         self.fresh_until: float | None = None
         self.ended = ""
 
@@ -46,19 +47,25 @@ class Permission:
         """As `stands`, for the thread that deletes; what no log can tell is asked last."""
         if self._own_reason():
             return False
-        if not asyncio.run_coroutine_threadsafe(self.stands(), self._loop).result():
+        # Where nothing was appended at all, nothing happened to the run or its copies.
+        unchanged = self._bench.log.store.head == self._stood_at
+        if not unchanged and not asyncio.run_coroutine_threadsafe(self.stands(), self._loop).result():
             return False
         return not self._own_reason()
 
     async def _reason_to_end(self) -> str:
         if own := self._own_reason():
             return own
+        head = self._bench.log.store.head
         if (await self._bench.log.run(self._begun.record.run)).revision != self._begun.record.revision:
             return "something happened to the run meanwhile"
         jobs = await evidence_jobs(self._bench, self._begun.open)
         doubted = [job.destination for job in jobs if job.state is not JobState.CLEANUP_ELIGIBLE]
         # A pass that fails, whoever asked for it, takes its job out of this state.
-        return f"the copy at {', '.join(doubted)} was found not to match meanwhile" if doubted else ""
+        if doubted:
+            return f"the copy at {', '.join(doubted)} was found not to match meanwhile"
+        self._stood_at = head
+        return ""
 
     def _own_reason(self) -> str:
         if self._control.stopped:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -171,6 +172,23 @@ async def test_reading_keeps_to_the_bandwidth_of_the_destination(
         monkeypatch.setattr(BandwidthBrake, "take", taking)
         assert (await parts.clean()).cleaned
         assert sum(taken) == LARGE
+
+
+async def test_what_is_only_too_large_to_be_checked_did_not_rot(tmp_path: Path) -> None:
+    async with proven(tmp_path) as parts:
+        transport: Any = parts.bench.destinations["CONFOCAL_01"][0].transport
+        verify = transport.verify
+
+        def too_large(*arguments: Any, **fields: Any) -> VerifyOutcome:
+            outcome: VerifyOutcome = verify(*arguments, **fields)
+            return dataclasses.replace(outcome, hashed=0, matched=0, evidence=(), oversize=(b"a.tif",))
+
+        transport.verify = too_large
+        answer = await parts.clean()
+        (lacking,) = [i for i in answer.interlocks if i.name == "fresh_read_back"]
+        assert not lacking.satisfied
+        assert "verify_skipped_oversize: a.tif" in lacking.detail
+        await _nothing_is_held_against_the_copy(parts)
 
 
 async def test_hashing_here_is_ended_too(tmp_path: Path) -> None:
