@@ -20,6 +20,7 @@ need mkfs.ext4 e2fsprogs
 need fsfreeze util-linux
 need mount mount
 need fusermount3 fuse3
+need ntfs-3g ntfs-3g
 [ -n "$missing" ] || exit 0
 
 command -v apt-get >/dev/null 2>&1 || fail "these are missing and there is no apt-get to install them:$missing"

@@ -143,6 +143,10 @@ def _destination(equipment_id: str, status: equipment_service_pb2.DestinationSta
         probe = status.probe
         case = "tells" if probe.case_sensitive else "doesn't tell"
         said.append(f"{case} upper from lower case, names up to {probe.max_name_bytes} bytes")
+        if probe.HasField("keeps_symlinks") and not probe.keeps_symlinks:
+            said.append("keeps no symlinks")
+        if probe.altered_names:
+            said.append("alters some names")
     if status.HasField("probe_time"):
         said.append(f"probed {moment(status.probe_time)}")
     if status.suspected:

@@ -183,6 +183,10 @@ def probe_message(traits: TargetTraits, tools: Mapping[str, str]) -> equipment_s
         keeps_empty_folders=traits.keeps_empty_folders,
         altered_names="" if traits.alters is None else traits.alters.pattern,
         tools=tool_messages(tools),
+        mtime_step_ns=traits.mtime_step_ns,
+        exclusive_rename=traits.exclusive_rename,
+        hard_links=traits.hard_links,
+        folder_sync=traits.folder_sync,
     )
 
 

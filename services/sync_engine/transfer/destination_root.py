@@ -151,16 +151,19 @@ class DestinationRoot:
         try:
             descriptor = self.open(relative, _FOLDER)
             try:
-                _fsync_folder(descriptor)
+                fsync_folder(descriptor)
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise destination_error(error, "syncing the folder", relative) from error
 
 
-def _fsync_folder(descriptor: int) -> None:
+def fsync_folder(descriptor: int) -> bool:
+    """False when the file system can't sync folders by themselves. OSError."""
     try:
         os.fsync(descriptor)
     except OSError as error:
         if error.errno not in _FOLDERS_CANNOT_SYNC:
             raise
+        return False
+    return True

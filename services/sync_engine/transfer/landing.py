@@ -18,22 +18,31 @@ from services.sync_engine.transfer.present import Different, difference_from, di
 from services.sync_engine.transfer.system_error import destination_error
 from services.sync_engine.transfer.transport import FailureKind, TransferError
 
-_NO_EXCLUSIVE_RENAME = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
+NO_EXCLUSIVE_RENAME = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
+"""What a file system answers that can't rename without replacing."""
+NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
+"""What a file system answers that has no links."""
 
 
 class Landing:
     """Moves files of one attempt into place; one thread at a time."""
 
     def __init__(
-        self, root: DestinationRoot, incoming: IncomingFolder, target: bytes, replaceable: frozenset[bytes]
+        self,
+        root: DestinationRoot,
+        incoming: IncomingFolder,
+        target: bytes,
+        replaceable: frozenset[bytes],
+        *,
+        renames_exclusively: bool,
     ) -> None:
-        """`target` is the run's folder below the root; `replaceable` holds this job's own unproven earlier copies."""
+        """`target` is the run's folder below the root; `replaceable` holds this job's own unproven earlier copies.
+        `renames_exclusively`: as probed."""
         self._root = root
         self._incoming = incoming
         self._target = target
         self._replaceable = replaceable
-        self._renames_exclusively = True
+        self._renames_exclusively = renames_exclusively
         self._opened: tuple[bytes, int] | None = None
 
     def land(self, files: Sequence[WholeFile]) -> None:
@@ -85,7 +94,7 @@ class Landing:
                     rename_noreplace(*self._incoming.folder_of(file.incoming_name), *self._folder_of(place))
                     return True
                 except OSError as error:
-                    if error.errno not in _NO_EXCLUSIVE_RENAME:
+                    if error.errno not in NO_EXCLUSIVE_RENAME:
                         raise
                     self._renames_exclusively = False
             self._link(file, place)
@@ -105,7 +114,7 @@ class Landing:
         try:
             os.link(number, name, src_dir_fd=whole, dst_dir_fd=folder, follow_symlinks=False)
         except OSError as error:
-            if error.errno in _NO_LINKS:
+            if error.errno in NO_LINKS:
                 raise TransferError(
                     FailureKind.CONFIGURATION,
                     "the destination can move a file into place neither by an exclusive rename nor by a link",

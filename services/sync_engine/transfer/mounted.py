@@ -131,7 +131,8 @@ class MountedTransport:
         files = SourceFiles(os.fsencode(source))
         place = os.fsencode(target)
         with self._opened() as root:
-            refuse_impossible_names(entries, self._target_traits(root, os.fsencode(incoming_folder(job_id, attempt))))
+            traits = self._target_traits(root, os.fsencode(incoming_folder(job_id, attempt)))
+            refuse_impossible_names(entries, traits)
             plan = plan_landing(root, files, place, entries, landed, control)
             _refuse_if_full(root, plan)
             progress.begin(ProgressPhase.COPYING, len(plan.send), plan.bytes_to_send)
@@ -143,7 +144,13 @@ class MountedTransport:
                 outcome = run_pipeline(
                     plan.send,
                     copier=copier,
-                    landing=Landing(root, incoming, place, plan.replaceable),
+                    landing=Landing(
+                        root,
+                        incoming,
+                        place,
+                        plan.replaceable,
+                        renames_exclusively=bool(traits.exclusive_rename),
+                    ),
                     before_landing=before_landing,
                     workers=root.filesystem.workers,
                     control=control,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from services.sync_engine.transfer.awkward_names import RESERVED
+
 # rclone's own form: control characters, DEL and the slash have look-alikes, whatever the backend; U+201B quotes.
 _OWN = dict(zip(range(0x2401, 0x2420), range(1, 32), strict=True)) | {0x2421: 0x7F}
 _NOT_OURS = "[\u2400-\u241f\u2421\u201b\uff0f\uff0e]"
@@ -31,8 +33,6 @@ _CHARACTERS = {
     "Semicolon": ";",
     "Exclamation": "!",
 }
-# Servers for Windows keep these under made-up names, which rclone then lists.
-_RESERVED = r"(?i:^(?:CON|PRN|AUX|NUL|COM[1-9]|LPT[1-9])(?:\.|\Z))"
 _EDGES = {
     "LeftSpace": "^ ",
     "LeftPeriod": r"^\.",
@@ -50,7 +50,7 @@ def altered_names(encoding: str) -> re.Pattern[str]:
     characters = "".join(_CHARACTERS.get(part, "") for part in sorted(parts))
     patterns = [_NOT_OURS, *(_EDGES[part] for part in sorted(parts & _EDGES.keys()))]
     if {"Colon", "RightPeriod"} <= parts:
-        patterns.append(_RESERVED)
+        patterns.append(RESERVED)
     if characters:
         looks = "".join(map(_look_alike, characters))
         patterns.append(f"[{re.escape(characters + looks)}]")

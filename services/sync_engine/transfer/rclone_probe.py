@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from services.sync_engine.transfer.awkward_names import AWKWARD, not_kept
 from services.sync_engine.transfer.private_folder import private_folder, write_private
 from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError
 from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
@@ -17,14 +18,6 @@ from services.sync_engine.transfer.tool_failures import tool_failure
 _UPPER, _LOWER = "Case", "cASE"
 _COMPOSED, _TAKEN_APART = (unicodedata.normalize(form, "e\u0301") for form in ("NFC", "NFD"))
 _LENGTHS = (255, 200, 143, 100)
-# The pattern of what each name tries. Other control characters fare as this one does.
-_AWKWARD: Mapping[str, str] = {
-    "a\x01": "[\x01-\x08\x0b\x0c\x0e-\x1f]",
-    **{f"a{character}b": re.escape(character) for character in "\t\n\r\x7f<>\"'`$:?*|#%\\[];!&+~"},
-    " a": "^ ",
-    "a ": r" \Z",
-    "a.": r"\.\Z",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +34,7 @@ def try_names(daemon: RcloneDaemon, fs: str, folder: bytes, altered: re.Pattern[
     """Puts a byte under each name that isn't known to be `altered`, and looks which ones are there again, in a listing
     and asked for by themselves. The folder is the caller's to remove. TransferError when a plain name doesn't work."""
     lengths = ["n" * length for length in _LENGTHS]
-    plain, awkward = [_UPPER, _COMPOSED], [name for name in _AWKWARD if not altered.search(name)]
+    plain, awkward = [_UPPER, _COMPOSED], [name for name in AWKWARD if not altered.search(name)]
     with private_folder() as private:
         write_private(private / "x", [b"x"])
 
@@ -74,12 +67,11 @@ def try_names(daemon: RcloneDaemon, fs: str, folder: bytes, altered: re.Pattern[
     there = dict(zip(tried, daemon.attend(tried, lambda name: _is_there(daemon, fs, folder, name)), strict=True))
     listed = _listed(daemon, fs, folder)
     kept = {name for name in tried if there[name] and name in listed}
-    not_kept = "|".join(_AWKWARD[name] for name in awkward if name not in kept)
     return TriedNames(
         case_sensitive=not there[_LOWER],
         keeps_unicode_forms=not there[_TAKEN_APART] and _COMPOSED in kept,
         max_name_bytes=next((len(name) for name in lengths if name in kept), _LENGTHS[-1]),
-        not_kept=not_kept or None,
+        not_kept=not_kept(name for name in awkward if name not in kept),
     )
 
 

@@ -132,8 +132,12 @@ class CopiedFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class TargetTraits:
-    """What a destination does with names, as probed there. `max_name_bytes` is for one segment; a segment in which
-    `alters` finds something would arrive under another name."""
+    """What a destination does with names and files, as probed there. `max_name_bytes` is for one segment; a segment in
+    which `alters` finds something would arrive under another name.
+
+    None where it isn't known: `mtime_step_ns`, how far a time may be from what was set; `exclusive_rename` and
+    `hard_links`, the ways to give a name that nothing has; `folder_sync`, whether folders can be synced by themselves.
+    """
 
     case_sensitive: bool
     max_name_bytes: int
@@ -142,6 +146,10 @@ class TargetTraits:
     keeps_symlinks: bool = True
     keeps_empty_folders: bool = True
     alters: re.Pattern[str] | None = None
+    mtime_step_ns: int | None = None
+    exclusive_rename: bool | None = None
+    hard_links: bool | None = None
+    folder_sync: bool | None = None
 
 
 class EvidenceGrade(StrEnum):

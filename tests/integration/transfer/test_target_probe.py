@@ -11,8 +11,10 @@ import pytest
 
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.incoming import INCOMING
+from services.sync_engine.transfer.mounted import MountedTransport
 from services.sync_engine.transfer.target_probe import probe_target
-from services.sync_engine.transfer.transport import TargetTraits
+from services.sync_engine.transfer.transport import FailureKind, TargetTraits, TransferError
+from tests.integration.transfer.carrying import Carrying, tree, write
 
 FOLDER = INCOMING + b"/job-1"
 
@@ -26,6 +28,42 @@ def memory(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.fixture
+def windows_disk(tmp_path: Path) -> Iterator[Path]:
+    """NTFS with names as Windows takes them; it can't rename without replacing."""
+    folder, image = tmp_path / "nas", tmp_path / "ntfs.img"
+    folder.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(32 << 20)
+    subprocess.run(["mkntfs", "--force", "--fast", "--quiet", str(image)], check=True, capture_output=True)
+    subprocess.run(["mount", "-t", "ntfs-3g", "-o", "loop,windows_names", str(image), str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_of_windows_is_known_before_the_first_byte(windows_disk: Path) -> None:
+    job = Carrying(windows_disk.with_name("run"), windows_disk, MountedTransport(windows_disk))
+    refused = {b"CON", b"a:b", b"trailing.", b" leading and trailing ", b"two\nlines", b"back\\slash\\n"}
+    plain = {b"plain.txt", b"with space.txt", "ünï·光.tif".encode(), b"-rf (1)", b"quote'and.txt"}
+    for name in refused | plain:
+        write(job.source, name, name)
+    with pytest.raises(TransferError) as error:
+        job.copy()
+    assert error.value.kind is FailureKind.NAME_NOT_POSSIBLE
+    assert set(error.value.paths) == refused
+    assert not job.run.exists()
+    traits = job.transport.traits
+    assert traits is not None
+    assert (traits.exclusive_rename, traits.hard_links, traits.mtime_step_ns) == (False, True, 100)
+    for name in refused:
+        os.unlink(os.path.join(os.fsencode(job.source), name))
+    outcome = job.verify(job.copy())
+    assert outcome.proven
+    assert outcome.note.startswith("fuseblk")
+    assert tree(job.run) == {name: name for name in plain}
+    assert os.listdir(windows_disk / os.fsdecode(INCOMING)) == []
+
+
 def test_what_a_killed_engine_left_of_it_is_removed(tmp_path: Path) -> None:
     left = tmp_path / os.fsdecode(FOLDER) / "Case"
     left.parent.mkdir(parents=True)
@@ -37,7 +75,14 @@ def test_what_a_killed_engine_left_of_it_is_removed(tmp_path: Path) -> None:
 
 def test_a_memory_file_system_keeps_every_name(memory: Path) -> None:
     with DestinationRoot(memory) as root:
-        assert probe_target(root, FOLDER) == TargetTraits(case_sensitive=True, max_name_bytes=255)
+        assert probe_target(root, FOLDER) == TargetTraits(
+            case_sensitive=True,
+            max_name_bytes=255,
+            mtime_step_ns=1,
+            exclusive_rename=True,
+            hard_links=True,
+            folder_sync=True,
+        )
     assert os.listdir(memory / os.fsdecode(INCOMING)) == []
 
 
