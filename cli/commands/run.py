@@ -98,7 +98,10 @@ def verify(
     destination: Annotated[str, typer.Option(help="Only this one.")] = "",
     reason: Annotated[str, typer.Option(help="Why; kept in the log.")] = "",
     max_stream_bytes: Annotated[
-        int | None, typer.Option(min=1, help="Largest file to download for it, where nothing else tells a hash.")
+        int | None,
+        typer.Option(
+            min=1, help="Largest file to download for it and for later readings, where nothing else tells a hash."
+        ),
     ] = None,
     output: OutputOption = OutputFormat.TABLE,
     config: ConfigOption = None,

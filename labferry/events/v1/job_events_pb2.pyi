@@ -211,6 +211,7 @@ class JobVerified(_message.Message):
     NOTE_FIELD_NUMBER: _builtins.int
     EVIDENCE_BLOB_FIELD_NUMBER: _builtins.int
     OCCASION_FIELD_NUMBER: _builtins.int
+    MAX_STREAM_BYTES_FIELD_NUMBER: _builtins.int
     manifest_sha256: _builtins.str
     """SHA-256 of the manifest compared with."""
     expected: _builtins.int
@@ -233,6 +234,10 @@ class JobVerified(_message.Message):
     """"transfer"; "request" for VerifyRun; "audit" for a repeated pass; "cleanup" for the reading back right before local data
     is deleted, which is no pass of its own.
     """
+    max_stream_bytes: _builtins.int
+    """The largest file, in bytes, that an operator let be downloaded for it where nothing else gives a hash. Later readings of
+    this copy may download as much. 0: as configured.
+    """
     def __init__(
         self,
         *,
@@ -246,10 +251,11 @@ class JobVerified(_message.Message):
         note: _builtins.str = ...,
         evidence_blob: _builtins.str = ...,
         occasion: _builtins.str = ...,
+        max_stream_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence_blob", b"evidence_blob", "expected", b"expected", "grade", b"grade", "hashed", b"hashed", "host", b"host", "manifest_sha256", b"manifest_sha256", "matched", b"matched", "method", b"method", "note", b"note", "occasion", b"occasion"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence_blob", b"evidence_blob", "expected", b"expected", "grade", b"grade", "hashed", b"hashed", "host", b"host", "manifest_sha256", b"manifest_sha256", "matched", b"matched", "max_stream_bytes", b"max_stream_bytes", "method", b"method", "note", b"note", "occasion", b"occasion"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -768,8 +768,10 @@ class VerifyRunRequest(_message.Message):
     reason: _builtins.str
     """Why. Kept in the log."""
     max_stream_bytes: _builtins.int
-    """For destinations that can only be read back by download: the largest file to read, in bytes, for this verification.
-    Absent: verify.max_stream_bytes. Mounted destinations are read in place, whatever the size.
+    """For destinations that can only be read back by download: the largest file to read, in bytes, where that is more than
+    verify.max_stream_bytes. When the verification passes, later readings of this copy (audits, the scrub, before a cleanup)
+    may read as much. Absent: as configured, or as was allowed for this copy before. Mounted destinations are read in place,
+    whatever the size.
     """
     def __init__(
         self,

@@ -148,7 +148,14 @@ class CopyReading:
             f"audit {job.job_id}",
             control,
             meter,
-            lambda: place.transport.verify(target, files, control=control, progress=progress, whole=whole),
+            lambda: place.transport.verify(
+                target,
+                files,
+                control=control,
+                progress=progress,
+                max_stream_bytes=job.max_stream_bytes,
+                whole=whole,
+            ),
         )
 
     async def _conclude(

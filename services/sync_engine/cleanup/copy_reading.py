@@ -120,7 +120,14 @@ class CopyReading:
         return await self._work.do(
             control,
             meter,
-            lambda: place.transport.verify(target, files, control=control, progress=progress, whole=whole),
+            lambda: place.transport.verify(
+                target,
+                files,
+                control=control,
+                progress=progress,
+                max_stream_bytes=job.max_stream_bytes,
+                whole=whole,
+            ),
         )
 
     async def _until_idle(self, equipment_id: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from labferry.sync.v1 import job_pb2
+from labferry.sync.v1 import job_pb2, sync_service_pb2
 from libs.service_kit.enum_names import ProtoNames
 from services.sync_engine.transfer.transport import DifferingFile, FailureKind, TransferError, bytes_unless_text
 
@@ -33,6 +33,21 @@ def failure_of(message: job_pb2.JobFailure) -> Failure:
         message.message,
         tuple(message.paths),
         tuple(_differing(f) for f in message.differing_files),
+    )
+
+
+def failure_of_pass(report: sync_service_pb2.VerifyReport, occasion: str) -> Failure:
+    """What a reading back that failed says of the copy."""
+    if not report.expected and occasion != "transfer":
+        return Failure(FailureKind.HASH_MISMATCH, f"a pass could not check: {report.note}")
+    if report.expected and not report.missing and not report.differing:
+        return Failure(FailureKind.HASH_MISMATCH, f"a pass could not check every file: {report.note}")
+    unreadable = f" ({report.unreadable[0]})" if report.unreadable else ""
+    return Failure(
+        FailureKind.HASH_MISMATCH,
+        f"read back from the destination: {len(report.missing)} of {report.expected} files missing,"
+        f" {len(report.differing)} differing{unreadable}",
+        (*report.missing, *report.differing),
     )
 
 

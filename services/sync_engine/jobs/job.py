@@ -13,7 +13,7 @@ from labferry.events.v1 import job_events_pb2 as events
 from labferry.sync.v1 import job_pb2, run_pb2
 from libs.run_tree.creation_record import SyncStatus
 from libs.service_kit.enum_names import ProtoNames
-from services.sync_engine.jobs.failure import Failure, failure_of
+from services.sync_engine.jobs.failure import Failure, failure_of, failure_of_pass
 from services.sync_engine.transfer.transport import FailureKind
 
 
@@ -83,6 +83,7 @@ class Job(msgspec.Struct, frozen=True):
     `next_attempt` lay `backoff` ahead when it was set, `failed_at`. `paused_from` is where a paused job goes on.
     `passes`: when the first hundred of the present row of passes matched. `deletion_begun`: cleanup deleted, or was
     about to delete, local files that this job proved, so that one which is missing here is no change.
+    `max_stream_bytes`: the largest file of this copy that an operator let be downloaded to be checked; 0: none.
     `cleanup_interlocks` are those that `cleanup_hold` tells of.
     """
 
@@ -119,6 +120,7 @@ class Job(msgspec.Struct, frozen=True):
     receipt_blob: str = ""
     cleanup_hold: Wait | None = None
     deletion_begun: bool = False
+    max_stream_bytes: int = 0
     cleanup_interlocks: tuple[str, ...] = ()
 
     @property
@@ -222,7 +224,12 @@ def _after(job: Job, event: Message, at: datetime) -> Job:
             mismatches = job.mismatches + (1 if job.state is JobState.AWAITING_VERIFY else 0)
             state = JobState.VERIFIED if job.state is JobState.CLEANUP_ELIGIBLE else job.state
             return replace(
-                job, state=state, verify_passes=0, passes=(), mismatches=mismatches, failure=_failed_pass(event)
+                job,
+                state=state,
+                verify_passes=0,
+                passes=(),
+                mismatches=mismatches,
+                failure=failure_of_pass(event.report, event.occasion),
             )
         case events.JobSealed():
             sealed = SYNC_STATUSES.from_proto(event.sync_status)
@@ -291,6 +298,7 @@ def _verified(job: Job, event: events.JobVerified, at: datetime) -> Job:
         verify_passes=job.verify_passes + 1,
         passes=(*job.passes, at)[:_MOST_PASSES],
         verified=at,
+        max_stream_bytes=max(job.max_stream_bytes, event.max_stream_bytes),
         failure=None,
         wait=None,
     )
@@ -314,16 +322,3 @@ def _waiting(job: Job, event: events.JobWaiting, at: datetime) -> Job:
     failure = failure_of(event.failure) if event.HasField("failure") else job.failure
     state = JobState.QUEUED if job.state is JobState.RUNNING else job.state
     return replace(job, state=state, wait=wait, failure=failure, next_attempt=None)
-
-
-def _failed_pass(event: events.JobVerificationFailed) -> Failure:
-    report = event.report
-    if not report.expected and event.occasion != "transfer":
-        return Failure(FailureKind.HASH_MISMATCH, f"a pass could not check: {report.note}")
-    unreadable = f" ({report.unreadable[0]})" if report.unreadable else ""
-    return Failure(
-        FailureKind.HASH_MISMATCH,
-        f"read back from the destination: {len(report.missing)} of {report.expected} files missing,"
-        f" {len(report.differing)} differing{unreadable}",
-        (*report.missing, *report.differing),
-    )

@@ -81,23 +81,29 @@ async def verify_destination(
 ) -> Verification:
     """One pass over a destination, read by `do`. TransferError when it couldn't check, which is never a pass.
 
-    `max_stream_bytes`: the largest file to download for it; None: as configured."""
+    `max_stream_bytes`: the largest file to download for it, where that is more than what is configured, or was allowed
+    for this copy; a pass keeps it."""
     if job.files_blob is None or job.manifest_blob is None:
         raise JobHistoryError(f"job {job.job_id} is {job.state} without a manifest")
     files_blob = job.files_blob
     expected = await bench.threads.run(lambda: read_copied(bench.blobs, files_blob))
     target = RunPath.parse(job.run).below_equipment
     verify = destination.transport.verify
-    outcome = await do(
-        lambda: verify(target, expected, control=control, progress=progress, max_stream_bytes=max_stream_bytes)
-    )
-    return await verification_of(bench, job, expected, outcome, occasion)
+    most = max(job.max_stream_bytes, max_stream_bytes or 0)
+    outcome = await do(lambda: verify(target, expected, control=control, progress=progress, max_stream_bytes=most))
+    return await verification_of(bench, job, expected, outcome, occasion, max_stream_bytes or 0)
 
 
 async def verification_of(
-    bench: Workbench, job: Job, expected: Sequence[CopiedFile], outcome: VerifyOutcome, occasion: Occasion
+    bench: Workbench,
+    job: Job,
+    expected: Sequence[CopiedFile],
+    outcome: VerifyOutcome,
+    occasion: Occasion,
+    max_stream_bytes: int = 0,
 ) -> Verification:
-    """What a reading of these files means: a pass only when every one of them is proven."""
+    """What a reading of these files means: a pass only when every one of them is proven. `max_stream_bytes`: the bound
+    that an operator raised for it."""
     if occasion in _WHILE_AMENDED:
         expected, outcome = await without_superseded(bench, job, expected, outcome)
     report = verify_report(job, outcome, bench.clock())
@@ -118,6 +124,7 @@ async def verification_of(
         note=outcome.note,
         evidence_blob=await bench.threads.run(lambda: bench.blobs.put_pieces_sync(evidence_lines(outcome.evidence))),
         occasion=occasion.value,
+        max_stream_bytes=max_stream_bytes,
     )
     return Verification(outcome, report, passed)
 

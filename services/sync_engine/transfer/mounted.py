@@ -168,7 +168,7 @@ class MountedTransport:
         *,
         control: TransferControl,
         progress: Progress,
-        max_stream_bytes: int | None = None,
+        max_stream_bytes: int = 0,
         whole: Sequence[CopiedFile] | None = None,
     ) -> VerifyOutcome:
         """As `Transport.verify`: every file, whatever its size, read past this machine's page cache."""

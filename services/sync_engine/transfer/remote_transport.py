@@ -130,11 +130,10 @@ class RemoteTransport:
         *,
         control: TransferControl,
         progress: Progress,
-        max_stream_bytes: int | None = None,
+        max_stream_bytes: int = 0,
         whole: Sequence[CopiedFile] | None = None,
     ) -> VerifyOutcome:
         """As `Transport.verify`."""
-        most = self._max_stream_bytes if max_stream_bytes is None else max_stream_bytes
         with self._place.open(control) as far:
             return verify_remote(
                 far,
@@ -143,7 +142,7 @@ class RemoteTransport:
                 expected if whole is None else whole,
                 control=control,
                 progress=progress,
-                max_stream_bytes=most,
+                max_stream_bytes=max(self._max_stream_bytes, max_stream_bytes),
             )
 
     def seal(self, files: Sequence[SealedFile]) -> None:

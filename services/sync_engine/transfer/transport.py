@@ -264,13 +264,13 @@ class Transport(Protocol):
         *,
         control: TransferControl,
         progress: Progress,
-        max_stream_bytes: int | None = None,
+        max_stream_bytes: int = 0,
         whole: Sequence[CopiedFile] | None = None,
     ) -> VerifyOutcome:
         """Reads back what the destination holds and compares. A file that could not be checked is a TransferError, or
         `oversize`, never a pass. `whole`: everything that should be there, where `expected` is a part of it; only what
-        isn't in it is unexpected. `max_stream_bytes` is the largest file to download where nothing else gives its hash;
-        None: as configured."""
+        isn't in it is unexpected. `max_stream_bytes` is the largest file to download where nothing else gives its hash,
+        if that is more than what is configured."""
         ...
 
     def seal(self, files: Sequence[SealedFile]) -> None:

@@ -42,9 +42,9 @@ def rsync(access: SshAccess, destination: Path) -> RemoteTransport:
     return RemoteTransport(place, max_stream_bytes=1 << 30)
 
 
-def rclone(config: Path, path: str) -> RemoteTransport:
+def rclone(config: Path, path: str, max_stream_bytes: int = 1 << 30) -> RemoteTransport:
     place = RclonePlace(RcloneRemote("far", path, config), tools=RCLONE_TOOLS, bandwidth=UNLIMITED, used_before=False)
-    return RemoteTransport(place, max_stream_bytes=1 << 30)
+    return RemoteTransport(place, max_stream_bytes=max_stream_bytes)
 
 
 def sftp(tmp_path: Path, access: SshAccess, **options: object) -> Path:
@@ -219,13 +219,16 @@ def test_a_verification_of_files_that_are_too_large_to_download_is_no_pass(tmp_p
     source.mkdir()
     destination.mkdir()
     config = sftp(tmp_path, sshd.access, hashes="none", sha256sum_command="none", disable_hashcheck="true")
-    carrying = Carrying(source, destination, rclone(config, str(destination)))
+    carrying = Carrying(source, destination, rclone(config, str(destination), max_stream_bytes=999))
     write(source, b"small", b"x" * 10)
     write(source, b"large", b"x" * 1000)
     copied = carrying.copy()
+    for less in (0, 998):
+        outcome = carrying.transport.verify(
+            TARGET, copied, control=carrying.control, progress=carrying.progress, max_stream_bytes=less
+        )  # type: ignore[arg-type]
+        assert (outcome.oversize, outcome.proven, outcome.method) == ((b"large",), False, "download")
     outcome = carrying.transport.verify(
-        TARGET, copied, control=carrying.control, progress=carrying.progress, max_stream_bytes=999
+        TARGET, copied, control=carrying.control, progress=carrying.progress, max_stream_bytes=1000
     )  # type: ignore[arg-type]
-    assert (outcome.oversize, outcome.proven, outcome.method) == ((b"large",), False, "download")
-    outcome = carrying.verify(copied)
     assert (outcome.oversize, outcome.proven) == ((), True)

@@ -293,6 +293,24 @@ _PROOF_KEPT = [
     ),
     Fact(run_stream(_RUN), _status(run_pb2.SYNC_STATUS_SYNCED, run_pb2.SYNC_STATUS_CLEANED)),
 ]
+_MOVED_ON = job.JobVerificationFailed(
+    report=sync_service_pb2.VerifyReport(
+        run=_RUN, destination="nas", expected=2, hashed=1, matched=1, differing=["a.tif"], unreadable=["a.tif: EIO"]
+    ),
+    occasion="scrub",
+    evidence_blob=_FILES,
+    unproven_blob=_BATCH,
+    oldest_evidence_time=_LATER,
+)
+_RAISED = _verified("request")
+_RAISED.max_stream_bytes = 1 << 40
+READ_AGAIN = Scenario(
+    "read-again",
+    (
+        Fact(job_stream(_CARRIED), job.JobQueued(job_id=_CARRIED, destination="nas", **_PLACE)),
+        *_carried(_attempt(1), _landing(1), _copied(1), _RAISED, _MOVED_ON, _verified("audit")),
+    ),
+)
 FIRST_RELEASE = Scenario("first-release", (*_RUN_BEFORE, *_JOBS, *_HELD, *LOG_COPIES))
 
 
@@ -382,6 +400,6 @@ STAGING = Scenario(
 )
 REFUSED = Scenario("refused-calls", REFUSED_CALLS)
 
-SYNC_ENGINE = GoldenService(
-    "sync_engine", EVENT_TYPES, (FIRST_RELEASE, PROOF_KEPT, TARGETS, STAGING, REFUSED), _state_after, _read_models
-)
+SCENARIOS = (FIRST_RELEASE, PROOF_KEPT, TARGETS, STAGING, REFUSED, READ_AGAIN)
+
+SYNC_ENGINE = GoldenService("sync_engine", EVENT_TYPES, SCENARIOS, _state_after, _read_models)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labferry.events.v1 import job_events_pb2 as events
-from labferry.sync.v1 import job_pb2, run_pb2
+from labferry.sync.v1 import job_pb2, run_pb2, sync_service_pb2
 from libs.run_tree.creation_record import SyncStatus
 from services.sync_engine.jobs.commands import JobCommand, decide, decide_start
 from services.sync_engine.jobs.failure import Failure, failure_message
@@ -232,3 +232,17 @@ def test_no_change_of_the_clock_makes_a_pause_longer(jump: timedelta, pause: tim
         assert left == 0
     elif timedelta(0) <= jump:
         assert left == pytest.approx((pause - jump).total_seconds())
+
+
+def test_a_pass_that_only_met_files_that_are_too_large_calls_nothing_rotted() -> None:
+    note = "verify_skipped_oversize: large can only be downloaded to be checked, and may not be: it is too large"
+    report = sync_service_pb2.VerifyReport(expected=2, hashed=1, matched=1, note=note)
+    job = _fold(QUEUED, STARTED, LANDING, COPIED, VERIFIED, events.JobVerificationFailed(report=report))
+    assert job.failure is not None
+    assert job.failure.message == f"a pass could not check every file: {note}"
+
+
+def test_a_raised_bound_holds_for_the_copy() -> None:
+    raised = events.JobVerified(expected=2, hashed=2, matched=2, max_stream_bytes=7)
+    job = _fold(QUEUED, STARTED, LANDING, COPIED, raised, VERIFIED, MISMATCH)
+    assert job.max_stream_bytes == 7
