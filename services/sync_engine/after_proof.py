@@ -62,9 +62,9 @@ async def after_proof(
     """Finishes what a crash left of deletions, then lets the reaper and the audits begin; ends all with the block."""
     rules = cleanup_rules(settings.nas_cleanup)
     async with AsyncExitStack() as resources:
-        execution = Execution(bench, rules, CacheFolder(bench))
-        await finish_interrupted_cleanups(bench, execution, await projections.query(runs_in_cleanup))
         brakes, work = open_brakes(settings.equipment), CleanupWork(in_hand)
+        execution = Execution(bench, rules, CacheFolder(bench, work))
+        await finish_interrupted_cleanups(bench, execution, await projections.query(runs_in_cleanup))
         before_cleanup = CopyReading(bench, work, brakes, scheduler.is_idle)
         clean = CleanRun(bench, rules, execution, before_cleanup, work)
         resources.push_async_callback(clean.close)

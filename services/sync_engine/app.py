@@ -190,7 +190,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             paused=pauses,
         )
         watch.on_back(scheduler.wake_destination)
-        targets = TargetKeeper(log, destinations, threads, logger, scheduler.wake_destination)
+        targets = TargetKeeper(log, destinations, logger, scheduler.wake_destination)
         resources.push_async_callback(targets.close)
         await targets.start(p.job for p in await projections.query(jobs_failed))
         projections.on_applied(targets.applied)

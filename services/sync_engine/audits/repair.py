@@ -82,7 +82,7 @@ class Repair:
         target, attempt = located.path.below_equipment, job.attempt + 1
         here = {entry.path for entry in sound.files}
         aside = [path for path in outcome.differing if path in here]
-        place.transport.set_aside(target, aside, job_id=job.job_id, attempt=attempt)
+        place.transport.set_aside(target, aside, job_id=job.job_id, attempt=attempt, control=control)
         place.transport.copy(
             located.folder,
             sorted([*sound.folders, *sound.files], key=lambda entry: entry.path),
@@ -94,7 +94,7 @@ class Repair:
             control=control,
             progress=progress,
         )
-        place.transport.sweep(job.job_id, keep_attempt=None)
+        place.transport.sweep(job.job_id, keep_attempt=None, control=control)
 
     async def _record(self, job: Job, batch: Sequence[CopiedFile]) -> None:
         bench = self._bench

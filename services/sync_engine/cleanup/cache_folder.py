@@ -15,13 +15,17 @@ from libs.run_tree.beneath import folder_beneath
 from libs.run_tree.manifest import CACHE_FOLDER, is_changing_file, never_travels
 from services.sync_engine.cleanup.deletion import Remaining, delete_files
 from services.sync_engine.cleanup.local_files import in_cache, proven_everywhere
+from services.sync_engine.cleanup.work import CleanupWork
 from services.sync_engine.jobs.file_list import read_copied
 from services.sync_engine.jobs.job import Job
+from services.sync_engine.jobs.progress import JobProgressMeter
 from services.sync_engine.jobs.seal_step import changing_files
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
+from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.source_file import copied_from
+from services.sync_engine.transfer.transfer_control import TransferControl, TransferStoppedError
 from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SourceEntry, TransferError
 
 _TRIES = 5
@@ -31,8 +35,9 @@ _CREATION = CACHE_FOLDER + b"/creation.json"
 class CacheFolder:
     """The cache folders of runs whose data is deleted (`retain_cache` false)."""
 
-    def __init__(self, bench: Workbench) -> None:
+    def __init__(self, bench: Workbench, work: CleanupWork) -> None:
         self._bench = bench
+        self._work = work
 
     async def delete(self, located: LocatedRun, jobs: Sequence[Job], may: Callable[[], bool]) -> Sequence[Remaining]:
         """What is still there, and why; empty when the folder is gone. Another program may write there meanwhile: only
@@ -50,15 +55,21 @@ class CacheFolder:
                     place = bench.destination(job)
                     if place is None:
                         return [Remaining(CACHE_FOLDER, f"{job.destination} is not in the configuration")]
-                    await bench.threads.run(partial(place.transport.seal, list(snapshot.values())))
+                    await self._seal(place, list(snapshot.values()))
                 known |= {path: file.sha256() for path, file in snapshot.items()}
                 remaining = await bench.threads.run(partial(_delete, located.folder, known, may))
                 # What was written since the snapshot, the run's own log above all, is brought once more.
                 if not any(is_changing_file(left.path) and not never_travels(left.path) for left in remaining):
                     break
             return remaining
-        except (TransferError, OSError) as error:
+        except (TransferError, TransferStoppedError, OSError) as error:
             return [Remaining(CACHE_FOLDER, f"its sealed copy could not be compared: {error}")]
+
+    async def _seal(self, place: Destination, files: Sequence[SealedFile]) -> None:
+        control = TransferControl()
+        await self._work.do(
+            control, JobProgressMeter(lambda: None), lambda: place.transport.seal(files, control=control)
+        )
 
 
 def _proven_of_cache(blobs: BlobStore, digests: Sequence[str]) -> Mapping[bytes, str]:

@@ -56,13 +56,13 @@ def copy_run(
     """Every file that the destination then holds, sorted by path. Runs in a thread. TransferError,
     TransferStoppedError, and what the journal raises."""
     job, located, transport = journal.job, errand.located, errand.transport
-    transport.sweep(job.job_id, keep_attempt=job.attempt)
+    transport.sweep(job.job_id, keep_attempt=job.attempt, control=control)
     if job.mismatches:
         _set_aside_what_rotted(errand, journal, control, progress)
     progress.begin(ProgressPhase.PLANNING, 0, 0)
     entries = scan_run(located.folder, of_project=located.path.is_project)
     if errand.accepted:
-        _supersede(errand, journal, entries)
+        _supersede(errand, journal, entries, control)
     for _ in range(_ROUNDS):
         copied = transport.copy(
             located.folder,
@@ -84,7 +84,7 @@ def copy_run(
         if found.changed:
             raise TransferError(FailureKind.SOURCE_CHANGED, "files changed while the run was copied", found.changed)
         if not found.added:
-            transport.sweep(job.job_id, keep_attempt=None)
+            transport.sweep(job.job_id, keep_attempt=None, control=control)
             return spilled(CopiedFile, merge(copied, errand.kept, key=by_path)) if errand.kept else copied
         entries = now
     raise TransferError(FailureKind.SOURCE_CHANGED, "files are still being added to the run", found.added)
@@ -97,7 +97,9 @@ def _besides(entries: Sequence[SourceEntry], kept: Sequence[CopiedFile]) -> Sequ
     return spilled(SourceEntry, (entry for entry in entries if known.at(entry.path) is None))
 
 
-def _supersede(errand: Errand, journal: LandingJournal, entries: Sequence[SourceEntry]) -> None:
+def _supersede(
+    errand: Errand, journal: LandingJournal, entries: Sequence[SourceEntry], control: TransferControl
+) -> None:
     """Moves copies beside the data whose replacement was accepted: only those that hold exactly the old content, and
     only while the run holds exactly the new one."""
     source = SourceFiles(os.fsencode(errand.located.folder))
@@ -106,12 +108,12 @@ def _supersede(errand: Errand, journal: LandingJournal, entries: Sequence[Source
     for file in errand.kept:
         last.pop(file.path, None)
     here = {e.path: e for e in entries if e.path in last and e.kind is not EntryKind.DIRECTORY}
-    there = errand.transport.digests(errand.target, sorted(last))
+    there = errand.transport.digests(errand.target, sorted(last), control=control)
     refused: list[DifferingFile] = []
     superseded: list[bytes] = []
     for path, change in sorted(last.items()):
         entry = here.get(path)
-        now = source.sha256(entry) if entry is not None else ""
+        now = source.sha256(entry, control.look) if entry is not None else ""
         if now != change.new_sha256:
             refused.append(DifferingFile(path, there.get(path, change.old_sha256), now))
         elif there.get(path) == change.old_sha256 != now:
@@ -123,7 +125,7 @@ def _supersede(errand: Errand, journal: LandingJournal, entries: Sequence[Source
             [f.path for f in refused],
             refused,
         )
-    errand.transport.set_aside(errand.target, superseded, job_id=journal.job.job_id, attempt=journal.job.attempt)
+    _set_aside(errand, journal, superseded, control)
     journal.expect({path: change.new_sha256 for path, change in last.items()})
 
 
@@ -133,7 +135,7 @@ def _set_aside_what_rotted(
     """Moves this job's own files that no longer hold what was sent out of the way, so that they can be sent again."""
     last = spilled(CopiedFile, (deque(files, 1)[0] for _, files in groupby(journal.landed(), by_path)))
     outcome = errand.transport.verify(errand.target, last, control=control, progress=progress)
-    errand.transport.set_aside(errand.target, outcome.differing, job_id=journal.job.job_id, attempt=journal.job.attempt)
+    _set_aside(errand, journal, outcome.differing, control)
     # Was it the destination? Not if the source is another by now: then the copy was right, and the run isn't settled.
     located = errand.located
     differing = frozenset(outcome.differing)
@@ -142,7 +144,12 @@ def _set_aside_what_rotted(
     changed = [
         entry.path
         for entry in scan_run(located.folder, of_project=located.path.is_project)
-        if entry.path in differing and source.sha256(entry) != sent[entry.path]
+        if entry.path in differing and source.sha256(entry, control.look) != sent[entry.path]
     ]
     if changed:
         raise TransferError(FailureKind.SOURCE_CHANGED, "files changed here after they were copied", changed)
+
+
+def _set_aside(errand: Errand, journal: LandingJournal, paths: Sequence[bytes], control: TransferControl) -> None:
+    job = journal.job
+    errand.transport.set_aside(errand.target, paths, job_id=job.job_id, attempt=job.attempt, control=control)

@@ -34,7 +34,7 @@ class Runner:
         self._transfer = TransferStep(bench, gates, in_hand)
         self._verify = VerifyStep(bench, in_hand)
         self._seal = SealStep(bench, in_hand)
-        self._sweep = SweepStep(bench)
+        self._sweep = SweepStep(bench, in_hand)
         self._stopping = False
 
     async def step(self, job_id: str) -> StepEnd:

@@ -71,7 +71,9 @@ class SealStep:
             snapshot = await bench.threads.run(lambda: changing_files(located, manifest, {job.destination: receipt}))
             progress.begin(ProgressPhase.SEALING, len(snapshot), sum(f.size for f in snapshot))
             control = TransferControl()
-            await self._in_hand.do(job.job_id, control, progress, lambda: destination.transport.seal(snapshot))
+            await self._in_hand.do(
+                job.job_id, control, progress, lambda: destination.transport.seal(snapshot, control=control)
+            )
         except TransferStoppedError:
             # The engine ends; the next one seals.
             return None

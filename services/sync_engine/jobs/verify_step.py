@@ -25,6 +25,7 @@ from services.sync_engine.jobs.job import (
     WaitCondition,
     evolve,
 )
+from services.sync_engine.jobs.progress import JobProgressMeter
 from services.sync_engine.jobs.retry import after_failure
 from services.sync_engine.jobs.superseded_files import without_superseded
 from services.sync_engine.jobs.work_in_hand import WorkInHand
@@ -232,6 +233,9 @@ class VerifyStep:
 
         try:
             found = await verify_destination(bench, job, destination, Occasion.TRANSFER, do, control, progress)
+            follows = what_follows(bench, job, found)
+            if any(isinstance(event, events.JobFailed) for event in follows):
+                await self._quarantine(job, destination, found.outcome, control, progress)
         except TransferStoppedError:
             # Nothing to record: the job still awaits its verification, which is begun anew.
             return None
@@ -242,9 +246,27 @@ class VerifyStep:
         if is_inconclusive(found.outcome):
             return await bench.hold(job, WaitCondition.OPERATOR, skipped_oversize(found.outcome), None)
         # Recorded together: after a crash in between, the same pass would be counted twice.
-        follows = what_follows(bench, job, found)
         await bench.conclude(job, found.event, *follows)
         return None
+
+    async def _quarantine(
+        self,
+        job: Job,
+        destination: Destination,
+        outcome: VerifyOutcome,
+        control: TransferControl,
+        progress: JobProgressMeter,
+    ) -> None:
+        """Nobody may take for the run's what was wrong twice: it is kept aside before the job fails."""
+        target = RunPath.parse(job.run).below_equipment
+        await self._in_hand.do(
+            job.job_id,
+            control,
+            progress,
+            lambda: destination.transport.set_aside(
+                target, outcome.differing, job_id=job.job_id, attempt=job.attempt, control=control
+            ),
+        )
 
 
 def _what_is_wrong(outcome: VerifyOutcome) -> TransferError:

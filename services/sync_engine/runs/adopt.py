@@ -210,7 +210,7 @@ class AdoptRun:
             write_first_creation(creation, record)
             self._note_folders_above(run, equipment, root)
         except BaseException:
-            transport.sweep(_copy_id(run), keep_attempt=None)
+            transport.sweep(_copy_id(run), keep_attempt=None, control=TransferControl())
             with suppress(OSError):
                 remove_tree_beneath(staged)
             raise
@@ -274,7 +274,7 @@ def _copy_proven(
         raise TransferError(FailureKind.NOTHING_TO_VERIFY, "the folder holds no file")
     if not outcome.proven or not difference(entries, scan_run(source)).is_empty:
         raise TransferError(FailureKind.SOURCE_CHANGED, "the folder changed while it was copied")
-    transport.sweep(_copy_id(run), keep_attempt=None)
+    transport.sweep(_copy_id(run), keep_attempt=None, control=control)
     return copied
 
 

@@ -12,9 +12,7 @@ from labferry.events.v1 import equipment_events_pb2, job_events_pb2
 from labferry.sync.v1 import equipment_service_pb2
 from libs.event_log.projection import AppliedEvent
 from libs.event_log.store import EventStoreError, Expected
-from libs.run_tree.run_path import RunPath
 from libs.service_kit.telemetry import Logger
-from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.engine_log import BY_ITSELF, Cause, Change, EngineLog, decided_anew, recorded_at
 from services.sync_engine.errors import DestinationNotFoundError
 from services.sync_engine.event_types import EVENT_TYPES, destination_stream
@@ -31,13 +29,11 @@ class TargetKeeper:
         self,
         log: EngineLog,
         destinations: Mapping[str, Sequence[Destination]],
-        threads: WorkThreads,
         logger: Logger,
         on_trusted: Callable[[str, str], None],
     ) -> None:
         self._log = log
         self._places = {(i, d.name): d for i, ds in destinations.items() for d in ds}
-        self._threads = threads
         self._logger = logger
         self._on_trusted = on_trusted
         self._targets: dict[tuple[str, str], Target] = {}
@@ -125,18 +121,12 @@ class TargetKeeper:
                 job.equipment_id, job.destination, lambda t: None if t.probe == probed.probe else probed, BY_ITSELF
             )
         if job.failure is not None and job.failure.kind is FailureKind.HASH_MISMATCH and job.state is JobState.FAILED:
-            await self._doubt(job, place)
+            await self._doubt(job)
 
-    async def _doubt(self, job: Job, place: Destination) -> None:
+    async def _doubt(self, job: Job) -> None:
         attempt = (job.job_id, job.attempt)
         if attempt in self.target(job.equipment_id, job.destination).attempts or job.failure is None:
             return
-        # Nobody may take for the run's what was wrong twice.
-        target = RunPath.parse(job.run).below_equipment
-        paths = [path.encode() for path in job.failure.paths]
-        await self._threads.run(
-            lambda: place.transport.set_aside(target, paths, job_id=job.job_id, attempt=job.attempt)
-        )
         event = equipment_events_pb2.DestinationDoubted(
             equipment_id=job.equipment_id,
             destination=job.destination,

@@ -6,14 +6,15 @@ import contextlib
 import itertools
 import os
 import re
-import shutil
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from libs.run_tree.beneath import open_beneath
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.system_error import destination_error
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import TransferError
 
 INCOMING = b".labferry-incoming"
@@ -29,14 +30,15 @@ def incoming_folder(job_id: str, attempt: int) -> str:
 class IncomingFolder:
     """Made empty, and removed at an orderly end; what a killed process leaves is swept by the job's next attempt."""
 
-    def __init__(self, root: DestinationRoot, job_id: str, attempt: int) -> None:
+    def __init__(self, root: DestinationRoot, job_id: str, attempt: int, control: TransferControl) -> None:
         self._root = root
+        self._control = control
         self.path = os.fsencode(incoming_folder(job_id, attempt))
         self._numbers = itertools.count()
         self._own = threading.local()
         self._subfolders: dict[bytes, int] = {}
         if root.status(self.path) is not None:
-            remove_tree(root, self.path)
+            remove_tree(root, self.path, control.look)
         root.ensure_folder(self.path)
         try:
             self.fd = root.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
@@ -53,7 +55,7 @@ class IncomingFolder:
             os.close(descriptor)
         # What ended the attempt is what matters; leftovers are swept by the next one.
         with contextlib.suppress(TransferError):
-            remove_tree(self._root, self.path)
+            remove_tree(self._root, self.path, self._control.alive)
 
     def folder_of(self, name: bytes) -> tuple[int, bytes]:
         """The folder that a new name lies in, which is open as long as this one, and its last part there."""
@@ -80,8 +82,8 @@ class IncomingFolder:
         return b"%s/%d" % (subfolder, next(self._numbers))
 
 
-def sweep_incoming(root: DestinationRoot, job_id: str, *, keep_attempt: int | None) -> None:
-    """Removes the incoming folders of the job's other attempts."""
+def sweep_incoming(root: DestinationRoot, job_id: str, *, keep_attempt: int | None, control: TransferControl) -> None:
+    """Removes the incoming folders of the job's other attempts. TransferError, TransferStoppedError."""
     if root.status(INCOMING) is None:
         return
     own = re.compile(re.escape(os.fsencode(job_id)) + rb"-(\d+)")
@@ -96,15 +98,34 @@ def sweep_incoming(root: DestinationRoot, job_id: str, *, keep_attempt: int | No
     for name in names:
         attempt = own.fullmatch(name)
         if attempt is not None and int(attempt[1]) != keep_attempt:
-            remove_tree(root, INCOMING + b"/" + name)
+            remove_tree(root, INCOMING + b"/" + name, control.look)
 
 
-def remove_tree(root: DestinationRoot, relative: bytes) -> None:
-    """A folder of the incoming one with all that is in it; none is well. TransferError."""
+def remove_tree(root: DestinationRoot, relative: bytes, heard: Callable[[], None] = lambda: None) -> None:
+    """A folder of the incoming one with all that is in it; none is well. `heard` is called at each name, and may raise
+    to end it. TransferError."""
     try:
         with root.folder_of(relative) as (folder, name):
-            shutil.rmtree(name, dir_fd=folder)
+            for _, folders, files, opened in os.fwalk(os.fsdecode(name), topdown=False, onerror=_raise, dir_fd=folder):
+                for file in files:
+                    heard()
+                    os.unlink(file, dir_fd=opened)
+                for below in folders:
+                    _remove_empty(below, opened)
+            os.rmdir(name, dir_fd=folder)
     except FileNotFoundError:
         return
     except OSError as error:
         raise destination_error(error, "removing", relative) from error
+
+
+def _remove_empty(name: str, folder: int) -> None:
+    try:
+        os.rmdir(name, dir_fd=folder)
+    except NotADirectoryError:
+        # A symlink to a folder.
+        os.unlink(name, dir_fd=folder)
+
+
+def _raise(error: OSError) -> None:
+    raise error

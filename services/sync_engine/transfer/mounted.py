@@ -136,7 +136,7 @@ class MountedTransport:
             plan = plan_landing(root, files, place, entries, landed, control)
             _refuse_if_full(root, plan)
             progress.begin(ProgressPhase.COPYING, len(plan.send), plan.bytes_to_send)
-            with IncomingFolder(root, job_id, attempt) as incoming:
+            with IncomingFolder(root, job_id, attempt, control) as incoming:
                 root.ensure_folder(place)
                 for folder in plan.folders:
                     root.ensure_folder(place + b"/" + folder.path)
@@ -182,10 +182,10 @@ class MountedTransport:
                 progress=progress,
             )
 
-    def seal(self, files: Sequence[SealedFile]) -> None:
+    def seal(self, files: Sequence[SealedFile], *, control: TransferControl) -> None:
         """As `Transport.seal`."""
         with self._opened() as root:
-            seal_files(root, files)
+            seal_files(root, files, control)
 
     @contextmanager
     def marked(self, target: PurePosixPath, mark: bytes) -> Iterator[None]:
@@ -194,12 +194,14 @@ class MountedTransport:
             cache = os.fsencode(target) + b"/" + CACHE_FOLDER
             _remove_marks(root, cache)
             try:
-                seal_files(root, [SealedFile(cache + b"/" + mark, mark, time.time_ns())])
+                seal_files(root, [SealedFile(cache + b"/" + mark, mark, time.time_ns())], TransferControl())
                 yield
             finally:
                 _remove_marks(root, cache)
 
-    def digests(self, target: PurePosixPath, paths: Sequence[bytes]) -> Mapping[bytes, str]:
+    def digests(
+        self, target: PurePosixPath, paths: Sequence[bytes], *, control: TransferControl
+    ) -> Mapping[bytes, str]:
         """As `Transport.digests`."""
         place = os.fsencode(target)
         wanted = frozenset(paths)
@@ -207,20 +209,22 @@ class MountedTransport:
         with self._opened() as root:
             for name in names_present(root, place) if wanted else ():
                 if name.path in wanted and name.kind in (EntryKind.FILE, EntryKind.SYMLINK):
-                    digest = digest_at_destination(root, place, name.path, name.kind)
+                    digest = digest_at_destination(root, place, name.path, name.kind, control.look)
                     if digest is not None:
                         found[name.path] = digest
         return found
 
-    def set_aside(self, target: PurePosixPath, paths: Sequence[bytes], *, job_id: str, attempt: int) -> None:
+    def set_aside(
+        self, target: PurePosixPath, paths: Sequence[bytes], *, job_id: str, attempt: int, control: TransferControl
+    ) -> None:
         """As `Transport.set_aside`: under `.labferry-superseded` beside the projects."""
         with self._opened() as root:
-            set_aside(root, os.fsencode(target), paths, job_id=job_id, attempt=attempt)
+            set_aside(root, os.fsencode(target), paths, job_id=job_id, attempt=attempt, control=control)
 
-    def sweep(self, job_id: str, *, keep_attempt: int | None) -> None:
+    def sweep(self, job_id: str, *, keep_attempt: int | None, control: TransferControl) -> None:
         """As `Transport.sweep`."""
         with self._opened() as root:
-            sweep_incoming(root, job_id, keep_attempt=keep_attempt)
+            sweep_incoming(root, job_id, keep_attempt=keep_attempt, control=control)
 
     @contextmanager
     def _opened(self) -> Iterator[DestinationRoot]:

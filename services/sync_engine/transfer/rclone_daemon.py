@@ -41,7 +41,7 @@ _TRIES_WHILE_LOCKED = 40
 _OPTIONS = (
     *("--use-json-log", "--ask-password=false", "--log-level", "ERROR", "--retries", "1"),
     # What arrived is read back and hashed by the verification: a weaker look at it beforehand costs time only.
-    *("--low-level-retries", "3", "--contimeout", "10s", "--timeout", "60s", "--ignore-checksum"),
+    *("--low-level-retries", "3", "--contimeout", "10s", "--timeout", "5m", "--ignore-checksum"),
 )
 # It would remember each call for a minute.
 _SERVED = ("--rc-no-auth", "--rc-job-expire-duration", "1s", "--rc-job-expire-interval", "1s")

@@ -191,7 +191,9 @@ class RcloneFar:
         """As `FarSide.land`: what is there is looked at right before; backends have no exclusive move."""
 
         def move(file: CopiedFile) -> None:
-            self._move(batch + b"/" + file.path, target + b"/" + file.path)
+            # Backends without a move copy the object, and tell nothing meanwhile.
+            with self._daemon.control.quiet(file.size):
+                self._move(batch + b"/" + file.path, target + b"/" + file.path)
 
         self._daemon.attend(files, move)
         below = len(batch) + 1

@@ -145,12 +145,12 @@ class RemoteTransport:
                 max_stream_bytes=max(self._max_stream_bytes, max_stream_bytes),
             )
 
-    def seal(self, files: Sequence[SealedFile]) -> None:
+    def seal(self, files: Sequence[SealedFile], *, control: TransferControl) -> None:
         """As `Transport.seal`, as atomically as the backend can."""
         for file in files:
             folder_of_sealed(file)
         incoming = INCOMING + b"/seal-" + secrets.token_hex(8).encode("ascii")
-        with self._place.open(TransferControl()) as far:
+        with self._place.open(control) as far:
             try:
                 far.seal(files, incoming)
             finally:
@@ -180,12 +180,14 @@ class RemoteTransport:
             finally:
                 _remove_marks(far, cache)
 
-    def digests(self, target: PurePosixPath, paths: Sequence[bytes]) -> Mapping[bytes, str]:
+    def digests(
+        self, target: PurePosixPath, paths: Sequence[bytes], *, control: TransferControl
+    ) -> Mapping[bytes, str]:
         """As `Transport.digests`. TransferError CONFIGURATION for a file that is too large to be downloaded."""
         if not paths:
             return {}
         place = os.fsencode(target)
-        with self._place.open(TransferControl()) as far:
+        with self._place.open(control) as far:
             asked = frozenset(paths)
             there = [name for name in far.names(place) if name.path in asked]
             found = present_digests(far, place, there, self._max_stream_bytes)
@@ -198,13 +200,15 @@ class RemoteTransport:
             )
         return found
 
-    def set_aside(self, target: PurePosixPath, paths: Sequence[bytes], *, job_id: str, attempt: int) -> None:
+    def set_aside(
+        self, target: PurePosixPath, paths: Sequence[bytes], *, job_id: str, attempt: int, control: TransferControl
+    ) -> None:
         """As `Transport.set_aside`: under `.labferry-superseded` beside the projects."""
         if not paths:
             return
         place = os.fsencode(target)
         keep = SUPERSEDED + b"/" + f"{job_id}-{attempt}".encode("ascii") + b"/" + place
-        with self._place.open(TransferControl()) as far:
+        with self._place.open(control) as far:
             kept = {name.path for name in far.names(keep)}
             pairs = []
             present = InStep(far.names(place))
@@ -215,10 +219,10 @@ class RemoteTransport:
             if pairs:
                 far.move(pairs)
 
-    def sweep(self, job_id: str, *, keep_attempt: int | None) -> None:
+    def sweep(self, job_id: str, *, keep_attempt: int | None, control: TransferControl) -> None:
         """As `Transport.sweep`."""
         own = os.fsencode(job_id) + b"-"
-        with self._place.open(TransferControl()) as far:
+        with self._place.open(control) as far:
             for name in far.children(INCOMING):
                 number = name.removeprefix(own)
                 if name.startswith(own) and number.isdigit() and int(number) != keep_attempt:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.system_error import destination_error, shown
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import FailureKind, TransferError
 from services.sync_engine.transfer.uncached_read import NotAFileError, hash_uncached
 
@@ -21,18 +22,19 @@ _NEW_FILE_MODE = 0o666
 _BLOCK = 256 << 10
 
 
-def seal_files(root: DestinationRoot, files: Sequence[SealedFile]) -> None:
-    """Raises TransferError; HASH_MISMATCH names what was read back differently."""
+def seal_files(root: DestinationRoot, files: Sequence[SealedFile], control: TransferControl) -> None:
+    """Raises TransferError, TransferStoppedError; HASH_MISMATCH names what was read back differently."""
     root.refuse_if_gone()
     folders: set[bytes] = set()
     for file in files:
+        control.look()
         folder = folder_of_sealed(file)
         root.ensure_folder(folder)
         folders.add(folder)
         _replace(root, file)
     for folder in sorted(folders):
         root.fsync_folder(folder)
-    differing = [file.path for file in files if not _holds(root, file)]
+    differing = [file.path for file in files if not _holds(root, file, control)]
     if differing:
         raise TransferError(
             FailureKind.HASH_MISMATCH, f"{shown(differing[0])} was read back differently after sealing", differing
@@ -73,9 +75,9 @@ def _write(folder: int, name: bytes, file: SealedFile) -> None:
         os.fsync(descriptor)
 
 
-def _holds(root: DestinationRoot, file: SealedFile) -> bool:
+def _holds(root: DestinationRoot, file: SealedFile, control: TransferControl) -> bool:
     try:
-        streamed = hash_uncached(root.fd, file.path, file.size, block_bytes=_BLOCK)
+        streamed = hash_uncached(root.fd, file.path, file.size, control.look, block_bytes=_BLOCK)
     except NotAFileError:
         return False
     except OSError as error:

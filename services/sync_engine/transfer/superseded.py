@@ -8,11 +8,20 @@ from collections.abc import Sequence
 
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.system_error import destination_error
+from services.sync_engine.transfer.transfer_control import TransferControl
 
 SUPERSEDED = b".labferry-superseded"
 
 
-def set_aside(root: DestinationRoot, target: bytes, paths: Sequence[bytes], *, job_id: str, attempt: int) -> None:
+def set_aside(
+    root: DestinationRoot,
+    target: bytes,
+    paths: Sequence[bytes],
+    *,
+    job_id: str,
+    attempt: int,
+    control: TransferControl,
+) -> None:
     """Moves files of the run's folder `target` to `.labferry-superseded/<job>-<attempt>/<target>/<path>`.
 
     A file that is not there any more was moved before; one that has the same name there already gets a suffix.
@@ -21,6 +30,7 @@ def set_aside(root: DestinationRoot, target: bytes, paths: Sequence[bytes], *, j
     keep = SUPERSEDED + b"/" + f"{job_id}-{attempt}".encode("ascii")
     folders: set[bytes] = set()
     for path in paths:
+        control.look()
         place = target + b"/" + path
         if root.status(place) is None:
             continue

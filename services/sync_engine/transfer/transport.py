@@ -273,7 +273,7 @@ class Transport(Protocol):
         if that is more than what is configured."""
         ...
 
-    def seal(self, files: Sequence[SealedFile]) -> None:
+    def seal(self, files: Sequence[SealedFile], *, control: TransferControl) -> None:
         """Puts each file in its place, replacing atomically, fsyncs, reads it back and compares."""
 
     def marked(self, target: PurePosixPath, mark: bytes) -> AbstractContextManager[None]:
@@ -281,14 +281,18 @@ class Transport(Protocol):
         it in any case, and so are those of engines that were killed; TransferError when one can't be put or removed."""
         ...
 
-    def digests(self, target: PurePosixPath, paths: Sequence[bytes]) -> Mapping[bytes, str]:
+    def digests(
+        self, target: PurePosixPath, paths: Sequence[bytes], *, control: TransferControl
+    ) -> Mapping[bytes, str]:
         """SHA-256 of what lies at these paths of the run, read as for verification. What is no file, or isn't there, is
         left out."""
         ...
 
-    def set_aside(self, target: PurePosixPath, paths: Sequence[bytes], *, job_id: str, attempt: int) -> None:
+    def set_aside(
+        self, target: PurePosixPath, paths: Sequence[bytes], *, job_id: str, attempt: int, control: TransferControl
+    ) -> None:
         """Moves files of the run out of the way at the destination, kept for people to look at, so that they can be
         sent again. One that isn't there any more is passed over."""
 
-    def sweep(self, job_id: str, *, keep_attempt: int | None) -> None:
+    def sweep(self, job_id: str, *, keep_attempt: int | None, control: TransferControl) -> None:
         """Removes what dead attempts of this job left in their incoming folders."""

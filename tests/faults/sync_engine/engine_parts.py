@@ -244,7 +244,7 @@ async def engine_parts(
         logger=logger,
         monotonic=clock.monotonic,
     )
-    targets = TargetKeeper(log, destinations, threads, logger, lambda equipment_id, name: None)
+    targets = TargetKeeper(log, destinations, logger, lambda equipment_id, name: None)
     await targets.start(())
     keeper = CreationKeeper(log, files, locator, logger)
     rules = rules or CleanupRules(True, 2, timedelta(hours=24), True, Limits(1000, 1 << 30))
@@ -252,7 +252,7 @@ async def engine_parts(
 
     def restarted() -> tuple[Execution, CopyReading, CleanRun]:
         work = CleanupWork(in_hand)
-        execution = Execution(bench, rules, CacheFolder(bench), portion_files=portion_files)
+        execution = Execution(bench, rules, CacheFolder(bench, work), portion_files=portion_files)
         reading = CopyReading(bench, work, brakes, slot.is_idle)
         return execution, reading, CleanRun(bench, rules, execution, reading, work)
 

@@ -83,7 +83,7 @@ def test_a_read_only_destination_is_a_matter_of_configuration(mounted: Carrying)
     for act in (
         mounted.transport.check,
         mounted.copy,
-        lambda: mounted.transport.seal([SealedFile(b"p/creation.json", b"{}", 1)]),
+        lambda: mounted.transport.seal([SealedFile(b"p/creation.json", b"{}", 1)], control=mounted.control),
     ):
         refusal = failure(act)
         assert refusal.kind is FailureKind.CONFIGURATION

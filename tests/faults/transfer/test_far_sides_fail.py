@@ -180,7 +180,7 @@ def test_a_connection_that_is_cut_and_another_attempt(carrying: Carrying, sshd: 
         carrying.copy(cut)
     except TransferError as error:
         assert error.kind is FailureKind.NETWORK
-    carrying.transport.sweep("job", keep_attempt=None)
+    carrying.transport.sweep("job", keep_attempt=None, control=carrying.control)
     copied = carrying.copy()
     assert tree(carrying.run) == tree(carrying.source)
     assert carrying.verify(copied).proven

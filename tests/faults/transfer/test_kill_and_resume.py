@@ -43,7 +43,7 @@ def note(batch):
         stream.flush()
         os.fsync(stream.fileno())
 
-carrying.transport.sweep("job", keep_attempt=attempt)
+carrying.transport.sweep("job", keep_attempt=attempt, control=carrying.control)
 print("begun", flush=True)
 carrying.copy(note)
 """
@@ -89,7 +89,7 @@ def test_killed_at_random_instants_and_resumed(carrying: Carrying, tmp_path: Pat
     carrying.batches = [read_journal(journal)]
     carrying.attempt = KILLS
     assert landed <= {file.path for file in carrying.landed}
-    carrying.transport.sweep("job", keep_attempt=None)
+    carrying.transport.sweep("job", keep_attempt=None, control=carrying.control)
     assert os.listdir(os.path.join(os.fsencode(carrying.destination), INCOMING)) == []
     copied = carrying.copy()
     sent = {file.path for batch in carrying.batches[1:] for file in batch}

@@ -30,7 +30,7 @@ class LandingConformance(Conforming):
 
         carrying.copy(look)
         assert sorted(file.path for batch in carrying.batches for file in batch) == [b"%02d" % n for n in range(20)]
-        carrying.transport.sweep("job", keep_attempt=None)
+        carrying.transport.sweep("job", keep_attempt=None, control=carrying.control)
         incoming = carrying.destination / os.fsdecode(INCOMING)
         assert not incoming.exists() or os.listdir(incoming) == []
 
@@ -101,8 +101,8 @@ class LandingConformance(Conforming):
 
     def test_sweeping_spares_other_jobs_and_the_attempt_in_work(self, carrying: Carrying) -> None:
         incoming = carrying.destination / os.fsdecode(INCOMING)
-        carrying.transport.sweep("job", keep_attempt=None)
+        carrying.transport.sweep("job", keep_attempt=None, control=carrying.control)
         for folder in ("job-1", "job-2", "job-1-1", "other-1"):
             write(incoming / folder, b"0", b"half")
-        carrying.transport.sweep("job", keep_attempt=2)
+        carrying.transport.sweep("job", keep_attempt=2, control=carrying.control)
         assert sorted(os.listdir(incoming)) == ["job-1-1", "job-2", "other-1"]

@@ -70,7 +70,8 @@ class ProofConformance(Conforming):
                     SealedFile(os.fsencode(TARGET) + b"/" + MANIFEST_PATH, manifest, mtime_ns),
                     SealedFile(creation, status, mtime_ns),
                     SealedFile(b".exlab-wizard/equipment.json", b"{}", mtime_ns),
-                ]
+                ],
+                control=carrying.control,
             )
         assert (carrying.run / ".exlab-wizard" / "creation.json").read_bytes() == b"synced"
         assert sorted(os.listdir(carrying.run / ".exlab-wizard")) == ["checksums.sha256", "creation.json"]
@@ -81,11 +82,15 @@ class ProofConformance(Conforming):
         write(carrying.source, b"a", b"rotten")
         write(carrying.source, b"b c", b"good")
         copied = {file.path: file for file in carrying.copy()}
-        assert carrying.transport.digests(TARGET, [b"a", b"not there"]) == {b"a": copied[b"a"].sha256}
-        assert carrying.transport.digests(PurePosixPath("never"), [b"a"]) == {}
+        assert carrying.transport.digests(TARGET, [b"a", b"not there"], control=carrying.control) == {
+            b"a": copied[b"a"].sha256
+        }
+        assert carrying.transport.digests(PurePosixPath("never"), [b"a"], control=carrying.control) == {}
         for content in (b"rotten", b"again"):
             write(carrying.run, b"a", content)
-            carrying.transport.set_aside(TARGET, [b"a", b"not there"], job_id="job", attempt=1)
+            carrying.transport.set_aside(
+                TARGET, [b"a", b"not there"], job_id="job", attempt=1, control=carrying.control
+            )
             assert not (carrying.run / "a").exists()
         kept = carrying.destination / ".labferry-superseded" / "job-1" / TARGET
         assert sorted(file.read_bytes() for file in kept.iterdir()) == [b"again", b"rotten"]

@@ -24,7 +24,7 @@ class SteeringConformance(Conforming):
         at_destination = tree(carrying.run) if carrying.run.exists() else {}
         assert at_destination.items() <= tree(carrying.source).items()
         carrying.control = TransferControl()
-        carrying.transport.sweep("job", keep_attempt=None)
+        carrying.transport.sweep("job", keep_attempt=None, control=carrying.control)
         copied = carrying.copy()
         assert tree(carrying.run) == tree(carrying.source)
         assert carrying.verify(copied).proven

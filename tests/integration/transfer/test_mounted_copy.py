@@ -241,14 +241,14 @@ def test_the_first_reason_to_stop_stays() -> None:
 def test_leftovers_of_dead_attempts_are_swept_and_no_others(carrying: Carrying) -> None:
     for folder in ("job-1", "job-2", "job-10", "job-1-1", "other-1"):
         write(carrying.destination / os.fsdecode(INCOMING) / folder, b"00000000", b"half")
-    carrying.transport.sweep("job", keep_attempt=2)
+    carrying.transport.sweep("job", keep_attempt=2, control=carrying.control)
     assert sorted(incoming(carrying)) == ["job-1-1", "job-2", "other-1"]
-    carrying.transport.sweep("job", keep_attempt=None)
+    carrying.transport.sweep("job", keep_attempt=None, control=carrying.control)
     assert sorted(incoming(carrying)) == ["job-1-1", "other-1"]
 
 
 def test_sweeping_a_destination_that_never_saw_a_job_does_nothing(carrying: Carrying) -> None:
-    carrying.transport.sweep("job", keep_attempt=None)
+    carrying.transport.sweep("job", keep_attempt=None, control=carrying.control)
     assert os.listdir(carrying.destination) == []
 
 

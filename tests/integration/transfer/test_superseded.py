@@ -14,7 +14,9 @@ def test_a_rotted_copy_is_kept_and_sent_again(carrying: Carrying) -> None:
     copied = carrying.copy()
     write(carrying.run, b"folder/\xffa", b"wrong")
     outcome = carrying.verify(copied)
-    carrying.transport.set_aside(TARGET, [*outcome.differing, b"not there"], job_id="job", attempt=1)
+    carrying.transport.set_aside(
+        TARGET, [*outcome.differing, b"not there"], job_id="job", attempt=1, control=carrying.control
+    )
     again = carrying.copy()
     assert [[file.path for file in batch] for batch in carrying.batches[1:]] == [[b"folder/\xffa"]]
     assert carrying.verify(again).proven
@@ -25,7 +27,7 @@ def test_a_rotted_copy_is_kept_and_sent_again(carrying: Carrying) -> None:
 def test_two_of_one_name_are_both_kept(carrying: Carrying) -> None:
     for content in (b"first", b"second"):
         write(carrying.run, b"a", content)
-        carrying.transport.set_aside(TARGET, [b"a"], job_id="job", attempt=1)
+        carrying.transport.set_aside(TARGET, [b"a"], job_id="job", attempt=1, control=carrying.control)
     kept = carrying.destination / os.fsdecode(SUPERSEDED) / "job-1" / TARGET
     assert sorted(content for content in tree(kept).values() if content) == [b"first", b"second"]
     assert tree(carrying.run) == {}
