@@ -208,6 +208,7 @@ class MountedTransport:
         found: dict[bytes, str] = {}
         with self._opened() as root:
             for name in names_present(root, place) if wanted else ():
+                control.look()
                 if name.path in wanted and name.kind in (EntryKind.FILE, EntryKind.SYMLINK):
                     digest = digest_at_destination(root, place, name.path, name.kind, control.look)
                     if digest is not None:

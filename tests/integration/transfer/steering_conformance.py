@@ -7,8 +7,9 @@ import os
 import pytest
 
 from services.sync_engine.transfer.incoming import INCOMING
+from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.transfer_control import StopReason, TransferControl, TransferStoppedError
-from tests.integration.transfer.carrying import Carrying, tree, write
+from tests.integration.transfer.carrying import TARGET, Carrying, tree, write
 from tests.integration.transfer.conforming import Conforming
 
 
@@ -35,6 +36,24 @@ class SteeringConformance(Conforming):
         with pytest.raises(TransferStoppedError):
             carrying.copy(lambda batch: carrying.control.wind_down(StopReason.ENGINE_STOPPING))
         assert 0 < len(tree(carrying.run)) < self.several_batches
+
+    def test_a_stop_ends_everything_else_too(self, carrying: Carrying) -> None:
+        write(carrying.source, b"a", b"x")
+        carrying.copy()
+        write(carrying.destination, os.fsencode(INCOMING) + b"/job-9/left", b"half")
+        stopped = TransferControl()
+        stopped.stop(StopReason.CANCELLED)
+        transport = carrying.transport
+        for work in (
+            lambda: transport.seal([SealedFile(os.fsencode(TARGET) + b"/a", b"y", 1)], control=stopped),
+            lambda: transport.digests(TARGET, [b"a"], control=stopped),
+            lambda: transport.set_aside(TARGET, [b"a"], job_id="job", attempt=1, control=stopped),
+            lambda: transport.sweep("job", keep_attempt=None, control=stopped),
+        ):
+            with pytest.raises(TransferStoppedError):
+                work()
+        assert tree(carrying.run) == {b"a": b"x"}
+        assert (carrying.destination / os.fsdecode(INCOMING) / "job-9" / "left").exists()
 
     def test_room_and_the_check(self, carrying: Carrying) -> None:
         room = carrying.transport.free_bytes()
