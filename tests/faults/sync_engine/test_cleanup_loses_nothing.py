@@ -23,6 +23,7 @@ from libs.service_kit.errors import LabferryError
 from services.sync_engine.cleanup.interlocks import CleanupRules
 from services.sync_engine.cleanup.ticket import Limits
 from services.sync_engine.jobs.job import JobState
+from services.sync_engine.transfer.incoming import INCOMING
 from services.sync_engine.transfer.transport import TransferError
 from tests.faults.sync_engine.engine_parts import FOLDERS, RUN, Parts, engine_parts
 from tests.faults.sync_engine.watched_deletions import CACHE, WatchedDeletions, held
@@ -91,6 +92,19 @@ class _History:
         folder = self.parts.folder / FOLDERS[destination]
         away = self.parts.folder / f"away-{FOLDERS[destination]}"
         (folder.rename(away) if folder.exists() else away.rename(folder))
+
+    def become_the_source(self, destination: str) -> None:
+        """The destination is the folder that the runs lie in, by another name; or it is itself again."""
+        folder = self.parts.folder / FOLDERS[destination]
+        away = self.parts.folder / f"away-{FOLDERS[destination]}"
+        if folder.is_symlink():
+            folder.unlink()
+            away.rename(folder)
+        elif folder.exists():
+            folder.rename(away)
+            source = self.parts.folder / "lab" / "CONFOCAL_01"
+            (source / os.fsdecode(INCOMING)).mkdir(exist_ok=True)
+            folder.symlink_to(source)
 
     def before_the_end(self) -> None:
         """Lets a step happen right before the outcome of a deletion is recorded."""
@@ -225,6 +239,7 @@ _FAULTS: st.SearchStrategy[Step] = st.one_of(
     st.builds(lambda n: _doing(lambda h: (h.parts.here / f"late-{n}").write_bytes(b"late")), _NUMBER),
     st.just(_doing(_History.relink)),
     _PLACE.map(lambda p: _doing(lambda h: h.vanish(p))),
+    _PLACE.map(lambda p: _doing(lambda h: h.become_the_source(p))),
     st.just(_revoke),
     st.sampled_from([-30, -2, 2, 50]).map(_jump),
     st.sampled_from([20, 40, 90]).map(_elapse),
@@ -293,3 +308,9 @@ def test_a_crash_before_the_third_name_loses_nothing_and_the_next_try_ends_clean
     crash = _amid([_elapse(0), _elapse(0), _crash])
     gone, _ = asyncio.run(_live_through(tmp_path, [*_READY, crash, _clean]))
     assert sorted(gone) == sorted(NAMES)
+
+
+def test_destinations_that_are_the_source_take_nothing_with_them(tmp_path: Path) -> None:
+    become = [_doing(lambda h, p=place: h.become_the_source(p)) for place in FOLDERS]  # type: ignore[misc]
+    ready: list[Step] = [*become, *_READY, _clean]
+    assert asyncio.run(_live_through(tmp_path, ready))[0] == []

@@ -100,7 +100,7 @@ class WatchedDeletions:
 
     def _look_at_cache(self, name: str, content: bytes) -> None:
         for destination in self._destinations():
-            if not name.endswith(".lock") and self._there(destination, name) != content:
+            if not name.endswith((".lock", ".tmp")) and self._there(destination, name) != content:
                 self.wrong.append(f"{name} is lost at {destination}")
 
     def _destinations(self) -> list[str]:
@@ -109,7 +109,9 @@ class WatchedDeletions:
     def _there(self, destination: str, name: str) -> bytes | None:
         copy = self.parts.copy(destination)
         away = self.parts.folder / f"away-{FOLDERS[destination]}"
-        return held(copy / name) if copy.exists() else held(away / RUN.partition("/")[2] / name)
+        # Through a symlink it would be the run itself.
+        is_itself = copy.exists() and not (self.parts.folder / FOLDERS[destination]).is_symlink()
+        return held(copy / name) if is_itself else held(away / RUN.partition("/")[2] / name)
 
 
 def held(path: Path) -> bytes | None:
