@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
@@ -20,6 +20,7 @@ from libs.run_tree.atomic_file import (
 )
 from libs.run_tree.beneath import folder_beneath, is_folder_beneath
 from libs.run_tree.creation_errors import CreationError
+from libs.run_tree.creation_record import SyncStatus, parse_creation
 from libs.run_tree.manifest import CACHE_FOLDER, MANIFEST_PATH, is_changing_file, never_travels
 from libs.run_tree.receipt import receipt_file_name
 from libs.service_kit.errors import LabferryError
@@ -31,7 +32,9 @@ from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.transfer_control import TransferControl, TransferStoppedError
-from services.sync_engine.transfer.transport import ProgressPhase, TransferError
+from services.sync_engine.transfer.transport import FailureKind, ProgressPhase, TransferError
+
+_TRIES = 5
 
 
 class _SealedLine(msgspec.Struct, frozen=True):
@@ -64,11 +67,8 @@ class SealStep:
         progress = bench.board.open(job.job_id)
         try:
             located = await bench.locate(job.run)
-            # A lock that another program holds for long is waited for: the seal must say what the log says.
-            await bench.files.project(located)
-            await bench.before_seal(job.run)
             receipt = await bench.receipts.issue(job)
-            snapshot = await bench.threads.run(lambda: changing_files(located, manifest, {job.destination: receipt}))
+            snapshot = await self._snapshot(located, manifest, {job.destination: receipt}, record.sync_status)
             progress.begin(ProgressPhase.SEALING, len(snapshot), sum(f.size for f in snapshot))
             control = TransferControl()
             await self._in_hand.do(
@@ -97,6 +97,26 @@ class SealStep:
             ),
         )
         return None
+
+    async def _snapshot(
+        self, located: LocatedRun, manifest: Path, receipts: Mapping[str, bytes], status: SyncStatus
+    ) -> Sequence[SealedFile]:
+        """The changing files, which say what the log says: another program may write them at any moment."""
+        bench = self._bench
+        for _ in range(_TRIES):
+            # A lock that another program holds for long is waited for.
+            await bench.files.project(located)
+            await bench.before_seal(located.identity)
+            snapshot = await bench.threads.run(lambda: changing_files(located, manifest, receipts))
+            if _says(snapshot, located, status):
+                return snapshot
+        raise TransferError(FailureKind.SOURCE_CHANGED, "another program keeps writing creation.json")
+
+
+def _says(snapshot: Sequence[SealedFile], located: LocatedRun, status: SyncStatus) -> bool:
+    creation = os.fsencode(located.path.below_equipment) + b"/" + CACHE_FOLDER + b"/creation.json"
+    written = next((file for file in snapshot if file.path == creation), None)
+    return written is None or parse_creation(b"".join(written.pieces())).sync_status is status
 
 
 def changing_files(

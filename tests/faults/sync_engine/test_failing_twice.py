@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,11 @@ from pathlib import Path
 import pytest
 
 from labferry.sync.v1 import job_pb2
+from libs.run_tree.creation_json import creation_path
+from libs.run_tree.creation_record import CreationRecord, SyncStatus, encode_creation
 from services.sync_engine.jobs.job import JobState, WaitCondition
+from services.sync_engine.runs.creation_projection import CreationFiles
+from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.transfer.mounted import MountedTransport
 from services.sync_engine.transfer.transport import FailureKind, TransferError
 from tests.faults.sync_engine.engine_parts import RUN, engine_parts
@@ -93,3 +98,42 @@ async def test_a_seal_that_fails_is_made_up_for(
         made_up = await log.job(job_id)
         assert made_up is not None
         assert made_up.sealed
+
+
+@pytest.mark.parametrize("persists", [False, True])
+async def test_a_seal_says_what_the_log_says_whoever_writes_creation_json_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, persists: bool
+) -> None:
+    def status(run: Path) -> str:
+        found: str = json.loads((run / ".exlab-wizard" / "creation.json").read_text())["sync_status"]
+        return found
+
+    async with engine_parts(tmp_path) as parts:
+        (parts.here / "a.tif").write_bytes(b"pixels")
+        project = CreationFiles.project
+        written: list[int] = []
+
+        async def and_then_the_wizard(
+            self: CreationFiles, located: LocatedRun, read: CreationRecord | None = None
+        ) -> CreationRecord:
+            """It knows only what it read before."""
+            record = await project(self, located, read)
+            if record.sync_status is SyncStatus.SYNCED and (persists or not written):
+                written.append(1)
+                write_record(located, record.with_sync_status(SyncStatus.PENDING))
+            return record
+
+        with monkeypatch.context() as faults:
+            faults.setattr(CreationFiles, "project", and_then_the_wizard)
+            await parts.bring()
+        (job,) = await parts.bench.jobs_of_run(RUN)
+        assert job.sealed is not persists
+        if persists:
+            assert job.wait is not None
+            assert job.wait.detail == "another program keeps writing creation.json"
+            await parts.step(job.job_id)
+        assert status(parts.here) == status(parts.there) == "synced"
+
+
+def write_record(located: LocatedRun, record: CreationRecord) -> None:
+    creation_path(located.folder).write_bytes(encode_creation(record))
