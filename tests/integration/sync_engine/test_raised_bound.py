@@ -13,7 +13,8 @@ __all__ = ["site", "sshd"]
 
 
 async def test_audits_scrub_and_cleanup_keep_to_the_bound_that_an_operator_raised(site: Site, sshd: Sshd) -> None:
-    site.lab.settings["verify"] = {"max_stream_bytes": LARGE - 1, "audit_interval_hours": AT_ONCE}
+    bound = {"max_stream_bytes": LARGE - 1, "audit_interval_hours": AT_ONCE}
+    site.lab.settings["verify"] = {**bound, "scrub_interval_days": 0.5 / 86400}
     equip(site, rclone(site, sshd, "hashes = none\ndisable_hashcheck = true\n"))
     run = site.make_run({"small": b"x", "large": b"x" * LARGE})
     async with running_engine(site) as engine:
@@ -22,11 +23,8 @@ async def test_audits_scrub_and_cleanup_keep_to_the_bound_that_an_operator_raise
         request = sync_service_pb2.VerifyRunRequest(run=run, max_stream_bytes=LARGE)
         assert [u.report.passed async for u in engine.sync.VerifyRun(request) if u.HasField("report")] == [True]
         await engine.until(job_id, lambda u: u.job.verify_passes == 2)
-    site.lab.settings["verify"]["scrub_interval_days"] = 0.5 / 86400
-    async with running_engine(site) as engine:
         await engine.until_event(f"job-{job_id}", SCRUBBED)
-    del site.lab.settings["verify"]["scrub_interval_days"]
-    site.lab.settings["nas_cleanup"] = ALLOWED
+    site.lab.settings.update(verify=bound, nas_cleanup=ALLOWED)
     async with running_engine(site) as engine:
         await engine.until_state(job_id, job_pb2.JOB_STATE_CLEANED)
         assert FAILED not in await engine.event_types(f"job-{job_id}")
