@@ -27,6 +27,12 @@ def incoming_folder(job_id: str, attempt: int) -> str:
     return f"{os.fsdecode(INCOMING)}/{job_id}-{attempt}"
 
 
+def partial_folder(job: bytes) -> bytes:
+    """Where a job keeps what arrived of the file in work, from one attempt to the next; `job` is what its incoming
+    folders are called without the attempt. Nothing in it ever gets a name of the run."""
+    return job + b"-partial"
+
+
 class IncomingFolder:
     """Made empty, and removed at an orderly end; what a killed process leaves is swept by the job's next attempt."""
 

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from libs.run_tree.manifest import CACHE_FOLDER
 from services.sync_engine.transfer.copy_pipeline import local_failure
 from services.sync_engine.transfer.far_side import FarPlace, FarSide
-from services.sync_engine.transfer.incoming import INCOMING, incoming_folder
+from services.sync_engine.transfer.incoming import INCOMING, incoming_folder, partial_folder
 from services.sync_engine.transfer.mark import is_mark
 from services.sync_engine.transfer.name_plan import refuse_impossible_names
 from services.sync_engine.transfer.path_order import InStep, by_path
@@ -222,10 +222,12 @@ class RemoteTransport:
     def sweep(self, job_id: str, *, keep_attempt: int | None, control: TransferControl) -> None:
         """As `Transport.sweep`."""
         own = os.fsencode(job_id) + b"-"
+        partial = partial_folder(os.fsencode(job_id))
         with self._place.open(control) as far:
             for name in far.children(INCOMING):
                 number = name.removeprefix(own)
-                if name.startswith(own) and number.isdigit() and int(number) != keep_attempt:
+                is_dead = name.startswith(own) and number.isdigit() and int(number) != keep_attempt
+                if is_dead or (name == partial and keep_attempt is None):
                     far.remove(INCOMING + b"/" + name)
 
     def _target_traits(self, far: FarSide, folder: bytes) -> TargetTraits:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from services.sync_engine.transfer import far_scripts as scripts
 from services.sync_engine.transfer.bandwidth import Bandwidth, SharedBandwidth
 from services.sync_engine.transfer.far_side import FarDigests, FarName, NotLanded
+from services.sync_engine.transfer.incoming import partial_folder
 from services.sync_engine.transfer.opened_source import opened_folder
 from services.sync_engine.transfer.path_order import by_path
 from services.sync_engine.transfer.private_folder import private_folder, write_private
@@ -194,8 +195,9 @@ class RsyncFar:
         return free is not None and free < nbytes
 
     def _partial(self, batch: bytes) -> bytes:
-        # Beside the batches, not in them: what lands is all that a batch's folder holds.
-        return self._root + b"/" + batch.rpartition(b"/")[0] + b"/partial"
+        # The job's, not the attempt's: of a large file the next attempt sends what is missing, however often the line
+        # breaks. What rsync makes of it is the file by its hash, or is sent anew.
+        return self._root + b"/" + partial_folder(batch.rpartition(b"/")[0].rpartition(b"-")[0])
 
     def _sending(self, options: Sequence[str]) -> RsyncSend:
         shell = shlex.join(self._ssh.command)

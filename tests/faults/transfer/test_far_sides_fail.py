@@ -23,6 +23,7 @@ from services.sync_engine.transfer.ssh_session import SshAccess
 from services.sync_engine.transfer.tools import RCLONE, RSYNC, SSH, Toolbox
 from services.sync_engine.transfer.transfer_control import StopReason, TransferStoppedError
 from services.sync_engine.transfer.transport import FailureKind, TransferError
+from tests.faults.transfer.counted_line import counted_line
 from tests.integration.transfer.carrying import TARGET, Carrying, tree, write
 from tests.integration.transfer.conforming import children_of_this_process
 from tests.integration.transfer.far_servers import Sshd, free_port, make_key, running_sshd
@@ -184,6 +185,29 @@ def test_a_connection_that_is_cut_and_another_attempt(carrying: Carrying, sshd: 
     copied = carrying.copy()
     assert tree(carrying.run) == tree(carrying.source)
     assert carrying.verify(copied).proven
+
+
+def test_of_a_large_file_only_what_is_missing_is_sent_again(tmp_path: Path, sshd: Sshd) -> None:
+    size = 24 << 20
+    (tmp_path / "nas").mkdir()
+    write(tmp_path / "run", b"large.tif", os.urandom(size))
+    assert sshd.access.port is not None
+    with counted_line(sshd.access.port) as line:
+        known = tmp_path / "known_hosts"
+        known.write_text(sshd.access.known_hosts.read_text().replace(str(sshd.access.port), str(line.port)))
+        access = replace(sshd.access, port=line.port, known_hosts=known)
+        job = Carrying(tmp_path / "run", tmp_path / "nas", rsync(access, tmp_path / "nas"))
+        for part in (1, 2):
+            line.sent, line.breaks_after = 0, size // 3
+            assert failure(job.copy).kind is FailureKind.NETWORK, part
+            job.transport.sweep("job", keep_attempt=part + 1, control=job.control)
+        line.sent = 0
+        copied = job.copy()
+        # Two thirds were there, less what was on its way; and each side tells the other what it has.
+        assert line.sent < size * 2 / 3
+        job.transport.sweep("job", keep_attempt=None, control=job.control)
+        assert job.verify(copied).proven
+    assert not list((tmp_path / "nas" / ".labferry-incoming").iterdir())
 
 
 @pytest.mark.parametrize("name", ["rsync", "rclone", "ssh"])
