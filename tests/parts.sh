@@ -19,6 +19,7 @@ need gnome-keyring-daemon gnome-keyring
 need mkfs.ext4 e2fsprogs
 need fsfreeze util-linux
 need mount mount
+need chattr e2fsprogs
 need fusermount3 fuse3
 need ntfs-3g ntfs-3g
 [ -n "$missing" ] || exit 0

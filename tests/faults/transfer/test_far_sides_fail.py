@@ -256,3 +256,24 @@ def test_a_verification_of_files_that_are_too_large_to_download_is_no_pass(tmp_p
         TARGET, copied, control=carrying.control, progress=carrying.progress, max_stream_bytes=1000
     )  # type: ignore[arg-type]
     assert (outcome.oversize, outcome.proven) == ((), True)
+
+
+@pytest.fixture
+def unchangeable(tmp_path: Path) -> Iterator[Path]:
+    """A folder in which the system lets nobody make a name."""
+    folder = tmp_path / "nas"
+    folder.mkdir()
+    subprocess.run(["chattr", "+i", str(folder)], check=True)
+    yield folder
+    subprocess.run(["chattr", "-i", str(folder)], check=True)
+
+
+def test_a_destination_that_may_not_be_written_to(
+    tmp_path: Path, sshd: Sshd, open_with: Opening, unchangeable: Path
+) -> None:
+    write(tmp_path / "run", b"a", b"x")
+    job = Carrying(tmp_path / "run", unchangeable, open_with(sshd.access, unchangeable))
+    for act in (job.transport.check, job.copy):
+        refusal = failure(act)
+        assert refusal.kind is FailureKind.CONFIGURATION, refusal
+        assert "permitted" in refusal.message.lower() or "denied" in refusal.message.lower()
