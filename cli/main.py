@@ -21,6 +21,7 @@ from cli.commands import (
     run_export,
     run_list,
     secret,
+    secret_lease,
     staging,
     up,
     why,
@@ -51,6 +52,10 @@ app.add_typer(job.app, name="job")
 app.add_typer(equipment.app, name="equipment")
 app.add_typer(override.app, name="override")
 app.add_typer(project.app, name="project")
+secret.app.command("leases", epilog="Example: labferry secret leases")(secret_lease.leases)
+secret.app.command(
+    "revoke-lease", epilog='Example: labferry secret revoke-lease 5f2c… --reason "the storage was stolen"'
+)(secret_lease.revoke_lease)
 app.add_typer(secret.app, name="secret")
 identity.app.command("ca", epilog="Example: labferry identity ca /etc/labferry/ca")(identity_certificates.authority)
 identity.app.command(

@@ -5,17 +5,16 @@ from __future__ import annotations
 import random
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from labferry.events.v1 import run_events_pb2
 from libs.event_log.blob_store import BlobStore
 from libs.event_log.checkpoint_keeper import keeping_checkpoints
 from libs.event_log.log_metrics import LogMetrics
 from libs.event_log.open_store import open_event_store
-from libs.event_log.projection import AppliedEvent, ProjectionRunner
+from libs.event_log.projection import ProjectionRunner
 from libs.event_log.published import publish_event_log
 from libs.event_log.refused_calls import RefusedCalls
 from libs.run_tree.record_lock import DEFAULT_LOCK_TIMEOUT
@@ -58,6 +57,7 @@ from services.sync_engine.jobs.scheduler import Scheduler
 from services.sync_engine.jobs.steer import SteerJobs
 from services.sync_engine.jobs.verify_run import VerifyRun
 from services.sync_engine.jobs.waiting import WaitingOn
+from services.sync_engine.jobs.wakes import pausing, waking_by_run_events
 from services.sync_engine.jobs.watch import JobWatch
 from services.sync_engine.jobs.work import all_work, work_of
 from services.sync_engine.jobs.work_in_hand import WorkInHand
@@ -194,7 +194,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         resources.push_async_callback(targets.close)
         await targets.start(p.job for p in await projections.query(jobs_failed))
         projections.on_applied(targets.applied)
-        held = EquipmentPauses(pauses, _pausing(scheduler, in_hand))
+        held = EquipmentPauses(pauses, pausing(scheduler, in_hand))
         keeper = CreationKeeper(log, files, locator, logger)
         news = JobNews(projections)
         resources.push_async_callback(news.close)
@@ -203,7 +203,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         news.listen_to_due(lambda placed: scheduler.consider(work_of(placed, _now(), due=True)))
         projections.on_applied(keeper.applied)
         projections.on_applied(held.applied)
-        projections.on_applied(_run_events_to(scheduler, gates))
+        projections.on_applied(waking_by_run_events(scheduler, gates))
         adopt = AdoptRun(log, locator, _now, logger)
         await adopt.finish_interrupted()
         for placed in await projections.query(jobs_running):
@@ -277,30 +277,3 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             note_refusal=refused.note,
             collectors=(LogMetrics(store, projections),),
         )
-
-
-def _pausing(scheduler: Scheduler, in_hand: WorkInHand) -> Callable[[str, bool], None]:
-    """A paused equipment begins nothing, and what it has in work ends."""
-
-    def changed(equipment_id: str, paused: bool) -> None:
-        scheduler.pause_equipment(equipment_id, paused)
-        if paused:
-            for job_id in scheduler.jobs_in_work(equipment_id):
-                in_hand.stop(job_id, StopReason.EQUIPMENT_PAUSED)
-
-    return changed
-
-
-def _run_events_to(scheduler: Scheduler, gates: GateWatch) -> Callable[[Sequence[AppliedEvent]], None]:
-    """Overrides open and close gates."""
-
-    def applied(batch: Sequence[AppliedEvent]) -> None:
-        for event, payload in batch:
-            if not event.stream.startswith("run-"):
-                continue
-            run = event.stream.removeprefix("run-")
-            gates.run_changed(run)
-            if not isinstance(payload, run_events_pb2.RunSyncStatusChanged):
-                scheduler.wake_run(run)
-
-    return applied
