@@ -21,7 +21,8 @@ from bench.table import Better, Row, Sample
 from libs.event_log.sqlite_store import SqliteEventStore
 from services.sync_engine.engine_log import recorded_at
 from services.sync_engine.event_types import EVENT_TYPES
-from services.sync_engine.jobs.job import Job, evolve
+from services.sync_engine.jobs.job import Job
+from services.sync_engine.jobs.job_history import evolve
 
 JOBS = 2_000
 EVENTS_A_JOB = 25

@@ -22,7 +22,7 @@ from libs.event_log.store import (
 from services.sync_engine.event_types import ENGINE, EVENT_TYPES, job_stream, run_stream
 from services.sync_engine.folded_streams import FoldedStreams
 from services.sync_engine.jobs.job import Job
-from services.sync_engine.jobs.job import evolve as evolve_job
+from services.sync_engine.jobs.job_history import evolve as evolve_job
 from services.sync_engine.runs.run import RunRecord
 from services.sync_engine.runs.run import evolve as evolve_run
 

@@ -113,6 +113,10 @@ class _FailureKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureKi
     """A defect of Labferry; the service's log holds the details under the id in the message."""
     FAILURE_KIND_SECRET_UNAVAILABLE: _FailureKind.ValueType  # 15
     """A password that the transport needs can't be had from the secrets service now. Never ends a job: it waits with this kind."""
+    FAILURE_KIND_TOOL_FAILED: _FailureKind.ValueType  # 16
+    """A tool of the transport, or something that it relies on, ended in a way that seldom mends by itself: it crashed, was
+    killed, ran out of memory, met a disk's error. Tried again twice, then fails.
+    """
 
 class FailureKind(_FailureKind, metaclass=_FailureKindEnumTypeWrapper):
     """Why an attempt did not succeed."""
@@ -151,6 +155,10 @@ FAILURE_KIND_INTERNAL: FailureKind.ValueType  # 14
 """A defect of Labferry; the service's log holds the details under the id in the message."""
 FAILURE_KIND_SECRET_UNAVAILABLE: FailureKind.ValueType  # 15
 """A password that the transport needs can't be had from the secrets service now. Never ends a job: it waits with this kind."""
+FAILURE_KIND_TOOL_FAILED: FailureKind.ValueType  # 16
+"""A tool of the transport, or something that it relies on, ended in a way that seldom mends by itself: it crashed, was
+killed, ran out of memory, met a disk's error. Tried again twice, then fails.
+"""
 Global___FailureKind: _TypeAlias = FailureKind  # noqa: Y015
 
 class _WaitCondition:

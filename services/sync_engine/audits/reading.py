@@ -17,7 +17,8 @@ from services.sync_engine.audits.turns import turns
 from services.sync_engine.engine_log import BY_ITSELF, decided_anew, job_change
 from services.sync_engine.jobs.failed_pass import failed_pass
 from services.sync_engine.jobs.file_list import encode_copied, evidence_lines, read_copied
-from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobHistoryError
+from services.sync_engine.jobs.job import PROVEN_STATES, Job
+from services.sync_engine.jobs.job_history import JobHistoryError
 from services.sync_engine.jobs.progress import JobProgressMeter
 from services.sync_engine.jobs.superseded_files import without_superseded
 from services.sync_engine.jobs.verify_step import (

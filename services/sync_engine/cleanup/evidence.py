@@ -22,7 +22,8 @@ from services.sync_engine.cleanup.ticket import TICKET_SECONDS
 from services.sync_engine.engine_log import BY_ITSELF, decided_anew, job_change
 from services.sync_engine.jobs.failed_pass import failed_pass
 from services.sync_engine.jobs.file_list import evidence_lines, read_copied
-from services.sync_engine.jobs.job import Job, JobHistoryError
+from services.sync_engine.jobs.job import Job
+from services.sync_engine.jobs.job_history import JobHistoryError
 from services.sync_engine.jobs.verify_step import (
     Occasion,
     Verification,

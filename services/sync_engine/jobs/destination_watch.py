@@ -99,7 +99,7 @@ class DestinationWatch:
             with working_for(f"check of {equipment_id}/{destination.name}"):
                 await self._threads.run(destination.transport.check)
         except TransferError as error:
-            if error.kind is not FailureKind.NETWORK:
+            if error.kind not in (FailureKind.NETWORK, FailureKind.TOOL_FAILED):
                 raise
             return failure_of_transfer(error)
         return None

@@ -14,7 +14,8 @@ from google.protobuf.message import Message
 from libs.event_log.event import RecordedEvent
 from libs.service_kit.errors import FieldViolation, InvalidRequestError
 from services.sync_engine.engine_log import recorded_at
-from services.sync_engine.jobs.job import Job, JobState, WaitCondition, evolve
+from services.sync_engine.jobs.job import Job, JobState, WaitCondition
+from services.sync_engine.jobs.job_history import evolve
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Job)

@@ -9,7 +9,8 @@ from google.protobuf.message import Message
 
 from labferry.events.v1 import job_events_pb2 as events
 from services.sync_engine.jobs.failure import Failure, failure_message
-from services.sync_engine.jobs.job import WAIT_CONDITIONS, Job, WaitCondition, mismatches_with
+from services.sync_engine.jobs.job import WAIT_CONDITIONS, Job, WaitCondition
+from services.sync_engine.jobs.job_history import mismatches_with
 from services.sync_engine.transfer.transport import FailureKind
 
 BACKOFF = (
@@ -20,6 +21,9 @@ BACKOFF = (
     timedelta(hours=2),
 )
 """Pauses after network-like failures; the failure after the last one ends the job."""
+
+TOOL_BACKOFF = BACKOFF[:2]
+"""Pauses after a tool ended in a way that seldom mends by itself; the failure after the last one ends the job."""
 
 JITTER = 0.1
 """Pauses vary by up to this fraction, so that many jobs don't come back at the same moment."""
@@ -71,10 +75,9 @@ def after_failure(job: Job, failure: Failure, now: datetime, jitter: float) -> M
     """The event that follows on a failed attempt. `jitter` lies in -1 … 1."""
     match failure.kind:
         case FailureKind.NETWORK:
-            if job.network_failures >= len(BACKOFF):
-                return failed(failure)
-            pause = BACKOFF[job.network_failures] * (1 + JITTER * jitter)
-            return _again(failure, now, pause)
+            return _after_pause(BACKOFF, job.network_failures, failure, now, jitter)
+        case FailureKind.TOOL_FAILED:
+            return _after_pause(TOOL_BACKOFF, job.tool_failures, failure, now, jitter)
         case FailureKind.HASH_MISMATCH:
             return _again(failure, now, timedelta(0)) if mismatches_with(job, failure) <= 1 else failed(failure)
         case FailureKind.DESTINATION_FULL:
@@ -87,6 +90,14 @@ def after_failure(job: Job, failure: Failure, now: datetime, jitter: float) -> M
             return waiting(WaitCondition.SOURCE_UNSETTLED, failure.message, now, now + SETTLE, failure)
         case _:
             return failed(failure)
+
+
+def _after_pause(
+    pauses: Sequence[timedelta], failures: int, failure: Failure, now: datetime, jitter: float
+) -> events.JobAttemptFailed | events.JobFailed:
+    if failures >= len(pauses):
+        return failed(failure)
+    return _again(failure, now, pauses[failures] * (1 + JITTER * jitter))
 
 
 def _waited(job: Job, condition: WaitCondition, now: datetime) -> timedelta:

@@ -24,7 +24,8 @@ from libs.run_tree.creation_record import SyncStatus, parse_creation
 from libs.run_tree.manifest import CACHE_FOLDER, MANIFEST_PATH, is_changing_file, never_travels
 from libs.run_tree.receipt import receipt_file_name
 from libs.service_kit.errors import LabferryError
-from services.sync_engine.jobs.job import SYNC_STATUSES, Job, JobHistoryError, WaitCondition
+from services.sync_engine.jobs.job import SYNC_STATUSES, Job, WaitCondition
+from services.sync_engine.jobs.job_history import JobHistoryError
 from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.jobs.retry import SEAL_PAUSE
 from services.sync_engine.jobs.work_in_hand import WorkInHand

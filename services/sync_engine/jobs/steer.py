@@ -9,7 +9,8 @@ from libs.event_log.projection import ProjectionRunner
 from services.sync_engine.engine_log import Cause, decided_anew, job_change, run_change
 from services.sync_engine.errors import JobNotFoundError
 from services.sync_engine.jobs.commands import ALLOWED_IN, JobCommand, decide
-from services.sync_engine.jobs.job import Job, JobStateError, evolve
+from services.sync_engine.jobs.job import Job, JobStateError
+from services.sync_engine.jobs.job_history import evolve
 from services.sync_engine.jobs.read_model import JobFilter, jobs_where
 from services.sync_engine.jobs.workbench import Workbench
 

@@ -14,7 +14,8 @@ from services.sync_engine.jobs.commands import decide_start
 from services.sync_engine.jobs.copy_run import Errand, copy_run
 from services.sync_engine.jobs.file_list import copied_lines, read_copied
 from services.sync_engine.jobs.gate_watch import GateWatch
-from services.sync_engine.jobs.job import Job, JobHistoryError, WaitCondition
+from services.sync_engine.jobs.job import Job, WaitCondition
+from services.sync_engine.jobs.job_history import JobHistoryError
 from services.sync_engine.jobs.landing_journal import LandingJournal
 from services.sync_engine.jobs.retry import GATE_PAUSE
 from services.sync_engine.jobs.work_in_hand import WorkInHand

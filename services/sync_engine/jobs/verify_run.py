@@ -12,7 +12,8 @@ from libs.service_kit.errors import UnavailableError
 from services.sync_engine.engine_log import Cause, decided_anew, job_change, run_change
 from services.sync_engine.errors import DestinationNotFoundError, DestinationUnusableError, NothingVerifiedError
 from services.sync_engine.jobs.amendment import proven_bases
-from services.sync_engine.jobs.job import PROVEN_STATES, Job, evolve
+from services.sync_engine.jobs.job import PROVEN_STATES, Job
+from services.sync_engine.jobs.job_history import evolve
 from services.sync_engine.jobs.progress import JobProgressMeter, ProgressSnapshot
 from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.jobs.verify_step import (

@@ -15,16 +15,8 @@ from libs.run_tree.run_path import RunPath
 from services.sync_engine.jobs.failed_pass import failed_pass, is_evidence_of
 from services.sync_engine.jobs.failure import failure_of_transfer
 from services.sync_engine.jobs.file_list import evidence_lines, read_copied
-from services.sync_engine.jobs.job import (
-    BEFORE_CLEANUP,
-    PROVEN_STATES,
-    SCRUB,
-    Job,
-    JobHistoryError,
-    JobState,
-    WaitCondition,
-    evolve,
-)
+from services.sync_engine.jobs.job import BEFORE_CLEANUP, PROVEN_STATES, SCRUB, Job, JobState, WaitCondition
+from services.sync_engine.jobs.job_history import JobHistoryError, evolve
 from services.sync_engine.jobs.progress import JobProgressMeter
 from services.sync_engine.jobs.retry import after_failure
 from services.sync_engine.jobs.superseded_files import without_superseded

@@ -18,7 +18,8 @@ from services.sync_engine.engine_log import BY_ITSELF, EngineLog, job_change, ru
 from services.sync_engine.event_types import job_stream, run_stream
 from services.sync_engine.jobs.destination_watch import DestinationWatch
 from services.sync_engine.jobs.failure import Failure, failure_of_transfer
-from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobState, WaitCondition, evolve
+from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobState, WaitCondition
+from services.sync_engine.jobs.job_history import evolve
 from services.sync_engine.jobs.ownership import Ownership
 from services.sync_engine.jobs.progress import ProgressBoard
 from services.sync_engine.jobs.read_model import latest_by_destination
@@ -33,6 +34,8 @@ from services.sync_engine.validation.presync_gate import PreSyncGate
 
 T = TypeVar("T")
 _CONFLICTS = 20
+_PERHAPS_AWAY = frozenset({FailureKind.NETWORK, FailureKind.TOOL_FAILED, FailureKind.CONFIGURATION})
+"""What a destination that goes away in the middle makes tools say: to some of them it is a folder that is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +114,15 @@ class Workbench:
     async def fail(self, job: Job, error: TransferError, destination: Destination | None = None) -> datetime | None:
         """Records what follows on a failure. A destination that fails its own probe burns no attempt."""
         failure = failure_of_transfer(error)
-        if failure.kind is FailureKind.NETWORK and destination is not None:
+        if failure.kind in _PERHAPS_AWAY and destination is not None:
             try:
                 down = await self.watch.look(job.equipment_id, destination)
             except TransferError as refusal:
-                # It answers now, and says what is really wrong with it.
-                down, failure = None, failure_of_transfer(refusal)
-                failure = replace(failure, message=f"{failure.message}; before that: {error.message}")
+                down = None
+                if failure.kind is not FailureKind.CONFIGURATION:
+                    # It answers now, and says what is really wrong with it.
+                    failure = failure_of_transfer(refusal)
+                    failure = replace(failure, message=f"{failure.message}; before that: {error.message}")
             if down is not None:
                 await self.hold_unreachable(job, down)
                 return None

@@ -12,7 +12,8 @@ from libs.run_tree.receipt import ProvenCopy, Receipt, sign_receipt
 from libs.service_kit.version import LABFERRY_VERSION
 from services.sync_engine.engine_log import EngineLog, recorded_at
 from services.sync_engine.event_types import EVENT_TYPES, job_stream
-from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobHistoryError
+from services.sync_engine.jobs.job import PROVEN_STATES, Job
+from services.sync_engine.jobs.job_history import JobHistoryError
 from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.transfer.destination import Destination
 

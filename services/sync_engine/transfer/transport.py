@@ -39,6 +39,7 @@ class FailureKind(StrEnum):
     CREATION_FILE = "creation_file"
     INTERNAL = "internal"
     SECRET_UNAVAILABLE = "secret_unavailable"
+    TOOL_FAILED = "tool_failed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,49 @@ async def test_a_line_that_is_cut_and_then_leads_to_another_host(site: Site, ssh
         assert "before that: sending" in job.failure.message
 
 
+@pytest.mark.parametrize("kind", [FailureKind.NETWORK, FailureKind.TOOL_FAILED, FailureKind.CONFIGURATION])
+async def test_a_destination_that_goes_away_in_the_middle_burns_no_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: FailureKind
+) -> None:
+    nas, away = tmp_path / "nas", tmp_path / "away"
+
+    def breaks(*_: object, **__: object) -> None:
+        nas.rename(away)
+        raise TransferError(kind, "sending (exit status 11): No such file or directory")
+
+    async with engine_parts(tmp_path) as parts:
+        (parts.here / "a.tif").write_bytes(b"pixels")
+        with monkeypatch.context() as faults:
+            faults.setattr(MountedTransport, "copy", breaks)
+            await parts.bring()
+        (job,) = await parts.bench.jobs_of_run(RUN)
+        assert job.wait is not None
+        assert job.wait.condition is WaitCondition.DESTINATION_UNREACHABLE
+        assert (job.state, job.network_failures, job.tool_failures) == (JobState.QUEUED, 0, 0)
+
+
+async def test_a_tool_that_breaks_before_a_destination_that_answers_burns_attempts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object, **__: object) -> None:
+        raise TransferError(FailureKind.TOOL_FAILED, "sending (exit status 22): out of memory")
+
+    async with engine_parts(tmp_path) as parts:
+        (parts.here / "a.tif").write_bytes(b"pixels")
+        monkeypatch.setattr(MountedTransport, "copy", breaks)
+        await parts.bring()
+        (job,) = await parts.bench.jobs_of_run(RUN)
+        for failures, pause in ((1, 30), (2, 120)):
+            assert (job.state, job.tool_failures, job.attempt) == (JobState.QUEUED, failures, failures)
+            assert job.backoff is not None
+            assert abs(job.backoff.total_seconds() / pause - 1) <= 0.1
+            parts.clock.now += timedelta(seconds=2 * pause)
+            await parts.step(job.job_id)
+            (job,) = await parts.bench.jobs_of_run(RUN)
+        assert job.failure is not None
+        assert (job.state, job.failure.message) == (JobState.FAILED, "sending (exit status 22): out of memory")
+
+
 @pytest.mark.parametrize(
     ("at_seal", "at_check", "told"),
     [

@@ -52,15 +52,16 @@ class _AtOnce(WorkThreads):
 class _Nas:
     """A transport's `check`, which fails while it is down; when it was asked."""
 
-    def __init__(self, back_at: float) -> None:
+    def __init__(self, back_at: float, kind: FailureKind = FailureKind.NETWORK) -> None:
         self.back_at = back_at
+        self.kind = kind
         self.asked: list[float] = []
 
     def check(self) -> None:
         now = asyncio.get_running_loop().time()
         self.asked.append(now)
         if now < self.back_at:
-            raise TransferError(FailureKind.NETWORK, "Host is down")
+            raise TransferError(self.kind, "Host is down")
 
 
 def _in_swift_time(play: Coroutine[Any, Any, None]) -> None:
@@ -106,6 +107,20 @@ def test_a_night_without_the_nas_is_probed_by_one_and_ever_less_often() -> None:
         await watch.close()
 
     _in_swift_time(night())
+
+
+def test_a_tool_that_breaks_while_it_asks_is_no_answer() -> None:
+    async def hour() -> None:
+        watch = _watch(lambda: BEGIN)
+        nas = _Nas(back_at=HOUR, kind=FailureKind.TOOL_FAILED)
+        back = asyncio.Event()
+        watch.on_back(lambda equipment, name: back.set())
+        assert await watch.look("E", _destination(nas)) == Failure(FailureKind.TOOL_FAILED, "Host is down")
+        await back.wait()
+        assert await watch.look("E", _destination(nas)) is None
+        await watch.close()
+
+    _in_swift_time(hour())
 
 
 def test_the_wall_clock_changes_no_pause() -> None:

@@ -15,14 +15,8 @@ from labferry.sync.v1 import job_pb2, run_pb2, sync_service_pb2
 from libs.run_tree.creation_record import SyncStatus
 from services.sync_engine.jobs.commands import JobCommand, decide, decide_start
 from services.sync_engine.jobs.failure import Failure, failure_message
-from services.sync_engine.jobs.job import (
-    Job,
-    JobHistoryError,
-    JobState,
-    JobStateError,
-    WaitCondition,
-    evolve,
-)
+from services.sync_engine.jobs.job import Job, JobState, JobStateError, WaitCondition
+from services.sync_engine.jobs.job_history import JobHistoryError, evolve
 from services.sync_engine.jobs.retry import BACKOFF, after_failure, probe_pause, remaining, waiting
 from services.sync_engine.transfer.transport import FailureKind
 
@@ -142,6 +136,25 @@ def test_network_failures_wait_as_specified_and_then_fail(jitter: float) -> None
         job = evolve(job, decide_start(job, "engine"), NOW)
     assert [p.total_seconds() for p in BACKOFF] == [30, 120, 480, 1800, 7200]
     assert evolve(job, after_failure(job, failure, NOW, jitter), NOW).state is JobState.FAILED
+
+
+@given(st.floats(-1, 1), st.integers(0, 5))
+def test_a_tool_that_breaks_is_tried_twice_more_whatever_the_network_did_before(jitter: float, cuts: int) -> None:
+    job = _fold(QUEUED, STARTED)
+    for _ in range(cuts):
+        job = evolve(job, after_failure(job, Failure(FailureKind.NETWORK, "gone"), NOW, 0.0), NOW)
+        job = evolve(job, decide_start(job, "engine"), NOW)
+    failure = Failure(FailureKind.TOOL_FAILED, "sending (exit status 22): out of memory")
+    for pause in (30, 120):
+        job = evolve(job, after_failure(job, failure, NOW, jitter), NOW)
+        assert job.state is JobState.QUEUED
+        assert job.next_attempt is not None
+        assert abs((job.next_attempt - NOW).total_seconds() / pause - 1) <= 0.1 + 1e-6
+        job = evolve(job, decide_start(job, "engine"), NOW)
+    ended = evolve(job, after_failure(job, failure, NOW, jitter), NOW)
+    assert (ended.state, ended.failure) == (JobState.FAILED, failure)
+    again = evolve(ended, REARMED, NOW)
+    assert (again.tool_failures, again.network_failures) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -16,7 +17,8 @@ from labferry.events.v1 import job_events_pb2 as events
 from labferry.sync.v1 import job_pb2, run_pb2
 from services.sync_engine.jobs.commands import JobCommand, decide, decide_start
 from services.sync_engine.jobs.failure import Failure
-from services.sync_engine.jobs.job import Job, JobHistoryError, JobStateError, WaitCondition, evolve
+from services.sync_engine.jobs.job import Job, JobStateError, WaitCondition
+from services.sync_engine.jobs.job_history import JobHistoryError, evolve
 from services.sync_engine.jobs.retry import after_failure, remaining, unreachable, waiting
 from services.sync_engine.jobs.waiting import recorded_waits
 from services.sync_engine.transfer.transport import FailureKind
@@ -24,6 +26,9 @@ from services.sync_engine.transfer.transport import FailureKind
 BEGIN = datetime(2026, 4, 17, 14, 32, tzinfo=UTC)
 SCHEDULE = (30, 120, 480, 1800, 7200)
 """Seconds after the first, second, … network-like failure; the next one ends the job."""
+
+TOOL_SCHEDULE = (30, 120)
+"""Likewise after a tool ended in a way that seldom mends by itself."""
 
 AT_ONCE = (FailureKind.AUTHENTICATION, FailureKind.CONFIGURATION, FailureKind.LOCAL_FILE_VANISHED)
 PASSING = {
@@ -71,6 +76,7 @@ class Model:
     resumes_as: str = ""
     attempts: int = 0
     network: int = 0
+    tool: int = 0
     mismatches: int = 0
     priority: int = 0
     sealed: bool = False
@@ -173,13 +179,21 @@ class JobMachine(RuleBasedStateMachine):
     @rule(jitter=st.floats(-1, 1))
     def the_network_fails(self, jitter: float) -> None:
         self._fails(FailureKind.NETWORK, jitter)
+        self._after(SCHEDULE[self.model.network :])
+        self.model.network += self.model.state == "queued"
+
+    @precondition(lambda self: self.model.state in MOVING)
+    @rule(jitter=st.floats(-1, 1))
+    def its_tool_breaks(self, jitter: float) -> None:
+        self._fails(FailureKind.TOOL_FAILED, jitter)
+        self._after(TOOL_SCHEDULE[self.model.tool :])
+        self.model.tool += self.model.state == "queued"
+
+    def _after(self, pauses_left: Sequence[int]) -> None:
         self.model.stops_waiting()
-        if self.model.network < len(SCHEDULE):
-            self.model.state = "queued"
-            self.model.waits_on, self.model.pause = "backoff", float(SCHEDULE[self.model.network])
-            self.model.network += 1
-        else:
-            self.model.state = "failed"
+        self.model.state = "queued" if pauses_left else "failed"
+        if pauses_left:
+            self.model.waits_on, self.model.pause = "backoff", float(pauses_left[0])
 
     @precondition(lambda self: self.model.state in MOVING)
     @rule(kind=st.sampled_from(AT_ONCE))
@@ -233,7 +247,7 @@ class JobMachine(RuleBasedStateMachine):
             self._append(event)
         match name:
             case "retry":
-                model.state, model.network, model.mismatches = "queued", 0, 0
+                model.state, model.network, model.tool, model.mismatches = "queued", 0, 0, 0
             case "pause":
                 model.resumes_as = "queued" if model.state == "running" else model.state
                 model.state = "paused"
@@ -251,7 +265,8 @@ class JobMachine(RuleBasedStateMachine):
         assert (job.state.value, job.attempt, job.priority, job.sealed) == (
             *(model.state, model.attempts, model.priority, model.sealed),
         )
-        assert (job.network_failures, job.mismatches) == (model.network, model.mismatches)
+        assert (job.network_failures, job.tool_failures) == (model.network, model.tool)
+        assert job.mismatches == model.mismatches
         assert job.revision == len(self.history) - 1
         assert (job.failure is not None) or model.state != "failed"
 

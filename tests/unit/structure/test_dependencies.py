@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[3]
 SERVICES = ("secrets", "lims_gateway", "sync_engine")
 PURE = (
     "services/sync_engine/jobs/job.py",
+    "services/sync_engine/jobs/job_history.py",
     "services/sync_engine/jobs/retry.py",
     "services/sync_engine/runs/run.py",
     "services/sync_engine/validation/rules.py",
