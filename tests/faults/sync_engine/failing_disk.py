@@ -7,15 +7,15 @@ import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 _SIZE = 16 << 20
-_PIECE = 1 << 18
-_HOLE = 1 << 15
+_PIECE, _BLOCK = 1 << 18, 1 << 12
+_END, _AT_THE_END = "end", 1 << 15
 _FIEMAP, _FIEMAP_HEADER, _EXTENT = 0xC020660B, struct.Struct("=QQLLLL"), struct.Struct("=QQQ32x")
 _SHUTDOWN, _WITHOUT_FLUSHING = 0x8004587D, 2
 
@@ -29,8 +29,7 @@ class FailingDisk:
 
     def spoil(self, *paths: Path) -> None:
         """From now on reading these files is an I/O error; every other is as sound as before."""
-        for path in paths:
-            self._move_to_the_end(path)
+        self._move_to_the_end(paths)
         begin = min(extent.physical for path in paths for extent in _extents(path))
         others = [p for p in self.folder.rglob("*") if p.is_file() and p not in paths]
         assert all(extent.physical + extent.length <= begin for p in others for extent in _extents(p))
@@ -45,22 +44,49 @@ class FailingDisk:
         finally:
             os.close(descriptor)
 
-    def _move_to_the_end(self, path: Path) -> None:
-        filler, moved = self.folder / "filler", path.with_name("moved")
-        with open(filler, "wb", buffering=0) as file:
-            with suppress(OSError):
-                while file.write(b"x" * _PIECE):
-                    pass
-            os.fsync(file.fileno())
-        last = max(_extents(filler), key=lambda extent: extent.physical)
-        hole = str(last.logical + last.length - _HOLE)
-        command = ["fallocate", "--punch-hole", "--offset", hole, "--length", str(_HOLE), str(filler)]
-        subprocess.run(command, check=True)
+    def _move_to_the_end(self, paths: Sequence[Path]) -> None:
+        filler = self.folder / "filler"
+        _fill(filler)
+        (self.folder / _END).unlink()
         os.sync()
-        shutil.copy2(path, moved)
-        os.rename(moved, path)
+        for path in paths:
+            shutil.copy2(path, path.with_name(f"moved {path.name}"))
+        os.sync()
+        for path in paths:
+            os.rename(path.with_name(f"moved {path.name}"), path)
         filler.unlink()
         os.sync()
+
+
+def _take_back_what_is_reserved(folder: Path) -> None:
+    device = os.stat(folder).st_dev
+    name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
+    Path(f"/sys/fs/ext4/{name}/reserved_clusters").write_text("0", encoding="ascii")
+
+
+def _fill(path: Path) -> None:
+    """A file that takes all the room there is, to the last block."""
+    size = 0
+    with open(path, "wb") as file:
+        for piece in (_PIECE, _BLOCK):
+            with suppress(OSError):
+                while True:
+                    os.posix_fallocate(file.fileno(), size, piece)
+                    size += piece
+    os.sync()
+
+
+def _keep_the_end(path: Path) -> None:
+    """A file that takes the last room of an empty disk."""
+    _fill(path)
+    size = path.stat().st_size
+    last = max(_extents(path), key=lambda extent: extent.physical)
+    end = last.logical + last.length
+    for begin, until in ((0, end - _AT_THE_END), (end, size)):
+        if begin < until:
+            command = ["fallocate", "--punch-hole", "--offset", str(begin), "--length", str(until - begin), str(path)]
+            subprocess.run(command, check=True)
+    os.sync()
 
 
 class _Extent(NamedTuple):
@@ -86,10 +112,12 @@ def failing_disk(folder: Path) -> Iterator[FailingDisk]:
     image = folder.with_name(f"{folder.name}.image")
     with open(image, "wb") as file:
         file.truncate(_SIZE)
-    command = ["mkfs.ext4", "-q", "-b", "4096", "-m", "0", "-O", "^has_journal", str(image)]
+    command = ["mkfs.ext4", "-q", "-b", str(_BLOCK), "-m", "0", "-O", "^has_journal", str(image)]
     subprocess.run(command, check=True)
     subprocess.run(["mount", "-o", "loop", str(image), str(folder)], check=True)
     try:
+        _take_back_what_is_reserved(folder)
+        _keep_the_end(folder / _END)
         yield FailingDisk(folder, image)
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
