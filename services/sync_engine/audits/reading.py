@@ -94,7 +94,7 @@ class CopyReading:
         Errors as `audit`: then nothing is recorded."""
         bench = self._bench
         expected = await self._files(job)
-        had, now = await turns(bench, job), bench.clock()
+        had, now = await turns(bench, job, len(expected)), bench.clock()
         portion = await bench.threads.run(lambda: oldest_first(had.of(expected), now))
         try:
             outcome = await self._read(job, place, portion.files, expected, control)

@@ -5,11 +5,9 @@ A file that stays rotten, or can't be read, keeps its old evidence; its turn is 
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
 
 import msgspec
 
@@ -19,9 +17,10 @@ from services.sync_engine.engine_log import recorded_at
 from services.sync_engine.event_types import EVENT_TYPES, job_stream
 from services.sync_engine.jobs.file_list import read_copied, read_evidence
 from services.sync_engine.jobs.job import Job
+from services.sync_engine.jobs.last_readings import last_of_each
 from services.sync_engine.jobs.workbench import Workbench
-from services.sync_engine.transfer.path_order import InStep, by_path
-from services.sync_engine.transfer.spilled_list import ListSorter, SpilledList, spilled
+from services.sync_engine.transfer.path_order import InStep
+from services.sync_engine.transfer.spilled_list import SpilledList
 from services.sync_engine.transfer.transport import CopiedFile
 
 
@@ -57,8 +56,8 @@ class Turns:
             yield file, self.whole if turn is None else self.portions[turn.portion].time
 
 
-async def turns(bench: Workbench, job: Job) -> Turns:
-    """What the job's stream tells. BlobError when a list of files is lost or damaged."""
+async def turns(bench: Workbench, job: Job, file_count: int) -> Turns:
+    """What the job's stream tells of its so many files. BlobError when a list of files is lost or damaged."""
     whole: datetime | None = None
     portions: list[_Portion] = []
     for event in await bench.log.store.read_stream(job_stream(job.job_id)):
@@ -73,16 +72,17 @@ async def turns(bench: Workbench, job: Job) -> Turns:
             case _:
                 pass
     found = tuple(portions)
-    return Turns(whole, found, await bench.threads.run(lambda: _last_turns(bench.blobs, found)))
+    return Turns(whole, found, await bench.threads.run(lambda: _last_turns(bench.blobs, found, file_count)))
 
 
-def _last_turns(blobs: BlobStore, portions: tuple[_Portion, ...]) -> SpilledList[_Turn]:
-    every = ListSorter(_Turn, by_path)
-    for number, portion in enumerate(portions):
+def _last_turns(blobs: BlobStore, portions: Sequence[_Portion], file_count: int) -> SpilledList[_Turn]:
+    def read(number: int) -> Iterator[_Turn]:
+        portion = portions[number]
         if portion.evidence_blob:
-            for read in read_evidence(blobs, portion.evidence_blob):
-                every.add(_Turn(read.path, number))
+            for matched in read_evidence(blobs, portion.evidence_blob):
+                yield _Turn(matched.path, number)
         if portion.unproven_blob:
             for file in read_copied(blobs, portion.unproven_blob):
-                every.add(_Turn(file.path, number))
-    return spilled(_Turn, (deque(of_file, 1)[0] for _, of_file in groupby(every.finish(), by_path)))
+                yield _Turn(file.path, number)
+
+    return last_of_each(_Turn, len(portions), read, file_count)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
 
 import msgspec
 
@@ -16,12 +14,12 @@ from libs.run_tree.receipt import Receipt, read_receipt
 from services.sync_engine.engine_log import recorded_at
 from services.sync_engine.errors import DestinationNotFoundError, NothingVerifiedError, ReceiptNotFoundError
 from services.sync_engine.event_types import EVENT_TYPES, job_stream
-from services.sync_engine.jobs.file_list import read_evidence
+from services.sync_engine.jobs.file_list import read_copied, read_evidence
 from services.sync_engine.jobs.job import PROVEN_STATES, Job
+from services.sync_engine.jobs.last_readings import last_of_each
 from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.jobs.workbench import Workbench
-from services.sync_engine.transfer.path_order import by_path
-from services.sync_engine.transfer.spilled_list import ListSorter, SpilledList, spilled
+from services.sync_engine.transfer.spilled_list import SpilledList
 from services.sync_engine.transfer.transport import FileEvidence
 
 _PIECE = 256 << 10
@@ -129,8 +127,9 @@ class ProofQueries:
             if isinstance(read, job_events_pb2.JobVerificationFailed) and read.evidence_blob:
                 matched, report = read.evidence_blob, read.report
                 readings.append(_Reading(matched, report.method, report.host, report.note, recorded_at(event)))
-        blobs = self._bench.blobs
-        return Proofs(job.destination, readings, await self._bench.threads.run(lambda: _last_read(blobs, readings)))
+        blobs, files_blob = self._bench.blobs, job.files_blob or ""
+        files = await self._bench.threads.run(lambda: _last_read(blobs, files_blob, readings))
+        return Proofs(job.destination, readings, files)
 
     async def _proven(self, run: str, destination: str | None) -> Sequence[Job]:
         jobs = [job for job in await self._jobs(run, destination) if job.state in PROVEN_STATES]
@@ -153,12 +152,9 @@ class ProofQueries:
         return [latest[name] for name in names if name in latest and destination in (None, name)]
 
 
-def _last_read(blobs: BlobStore, readings: Sequence[_Reading]) -> SpilledList[_ReadFile]:
-    found = ListSorter(_ReadFile, by_path)
-    for number, reading in enumerate(readings):
-        for file in read_evidence(blobs, reading.evidence_blob):
-            found.add(_ReadFile(file, number))
-    every = found.finish()
-    if len(readings) < 2:
-        return every
-    return spilled(_ReadFile, (deque(of_file, 1)[0] for _, of_file in groupby(every, by_path)))
+def _last_read(blobs: BlobStore, files_blob: str, readings: Sequence[_Reading]) -> SpilledList[_ReadFile]:
+    def read(number: int) -> Iterator[_ReadFile]:
+        for file in read_evidence(blobs, readings[number].evidence_blob):
+            yield _ReadFile(file, number)
+
+    return last_of_each(_ReadFile, len(readings), read, len(read_copied(blobs, files_blob)))

@@ -25,6 +25,7 @@ from services.sync_engine.transfer.transport import FailureKind, TransferError
 _FOLDERS_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
 _NEW_FOLDER_MODE = 0o777
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_MOST_KNOWN_FOLDERS = 4096
 
 
 class DestinationRoot:
@@ -123,7 +124,13 @@ class DestinationRoot:
                 self._refuse_if_no_folder(folder)
             except OSError as error:
                 raise destination_error(error, "making the folder", folder) from error
-            self._known_folders.add(folder)
+            self._know(folder)
+
+    def _know(self, folder: bytes) -> None:
+        # A folder that was forgotten is made once more, and is found to be there.
+        if len(self._known_folders) == _MOST_KNOWN_FOLDERS:
+            self._known_folders = {b""}
+        self._known_folders.add(folder)
 
     def _refuse_if_no_folder(self, folder: bytes) -> None:
         # A symlink to a folder is none: writing through it would leave the destination.
