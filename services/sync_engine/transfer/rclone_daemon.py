@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -22,6 +23,7 @@ from services.sync_engine.transfer.tool_failures import tool_failure, without_na
 from services.sync_engine.transfer.tool_process import LOOK_SECONDS, ToolProcess, find_tool, run_tool, tool_environment
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import FailureKind, TransferError
+from services.sync_engine.transfer.unix_http import UnixHttpConnection
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -30,8 +32,8 @@ _START_SECONDS = 20.0
 _WORKERS = 8
 # rclone closes a connection on which nothing is asked for a minute, as long as large files are hashed here.
 _IDLE_SECONDS = 20.0
-# Else it keeps an account of every call, and adds all of them up whenever it is asked.
-_ONE_GROUP = {"_group": "labferry"}
+ONE_GROUP = {"_group": "labferry"}
+"""Belongs to every call: else rclone keeps an account of each, and adds all of them up whenever it is asked."""
 _ENCRYPTED = b"\nRCLONE_ENCRYPT_V0:\n"
 _COUNTED = ("bytes", "checks", "deletes", "listed", "renames", "transfers")
 # WebDAV servers refuse a folder while another call makes it, and rclone makes it again for each file.
@@ -79,7 +81,8 @@ class RcloneDaemon:
         bandwidth: SharedBandwidth,
         log: Path,
     ) -> None:
-        """`command` and `environment`: how another rclone with the same configuration is called."""
+        """`command` and `environment`: how another rclone with the same configuration is called. What it is told in
+        files may lie in the socket's folder."""
         self._process = process
         self._command = command
         self._environment = environment
@@ -91,6 +94,7 @@ class RcloneDaemon:
         self._own = threading.local()
         self._log = log
         self._deadline: float | None = None
+        self.folder = socket_path.parent
 
     def limit_without_network(self) -> None:
         """From now on the limit is that of whatever is copied: a limit of what is sent alone counts at connections, and
@@ -102,6 +106,15 @@ class RcloneDaemon:
         """From now on nothing may take longer, all together."""
         self._deadline = None if seconds is None else time.monotonic() + seconds
 
+    @cached_property
+    def takes_many(self) -> bool:
+        """Whether it takes many calls as one; rclone 1.69 doesn't."""
+        try:
+            self.call("job/batch", inputs=[])
+        except RcloneError:
+            return False
+        return True
+
     def call(self, command: str, **parameters: object) -> dict[str, Any]:
         """What rclone answers. RcloneError when it refuses; TransferError NETWORK when rclone itself is gone."""
         connection: http.client.HTTPConnection | None = getattr(self._own, "connection", None)
@@ -109,10 +122,10 @@ class RcloneDaemon:
             connection.close()
             connection = None
         if connection is None:
-            connection = self._own.connection = _SocketConnection(self._socket)
+            connection = self._own.connection = UnixHttpConnection(self._socket)
         try:
             connection.request(
-                "POST", "/" + command, json.dumps({**parameters, **_ONE_GROUP}), {"Content-Type": "application/json"}
+                "POST", "/" + command, json.dumps({**parameters, **ONE_GROUP}), {"Content-Type": "application/json"}
             )
             response = connection.getresponse()
             content = response.read()
@@ -157,14 +170,20 @@ class RcloneDaemon:
         if done.code != 0:
             raise tool_failure(RCLONE_FAILURES, doing, done.code, done.stderr.decode(errors="replace"))
 
-    def attend(self, items: Sequence[T], do: Callable[[T], R], moved: Callable[[int], None] | None = None) -> list[R]:
+    def attend(
+        self,
+        items: Sequence[T],
+        do: Callable[[T], R],
+        moved: Callable[[int], None] | None = None,
+        workers: int = _WORKERS,
+    ) -> list[R]:
         """Does something with each item, several at once, and keeps the bandwidth limit meanwhile. `moved` hears of
         bytes that rclone handled; whatever it counts is a sign of life. After a failure no other item is begun; a stop
         ends rclone."""
         counted = self._stats()["bytes"] if moved is not None else 0
         signs: tuple[int, Mapping[str, int]] | None = None
         failure: TransferError | None = None
-        with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="rclone") as threads:
+        with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="rclone") as threads:
             try:
                 self._keep_limit()
                 futures = [threads.submit(do, item) for item in items]
@@ -196,7 +215,7 @@ class RcloneDaemon:
         return [future.result() for future in futures]
 
     def _stats(self) -> Mapping[str, int]:
-        stats = self.call("core/stats", short=True, group=_ONE_GROUP["_group"])
+        stats = self.call("core/stats", short=True, group=ONE_GROUP["_group"])
         return {name: int(stats.get(name, 0)) for name in _COUNTED}
 
     def _keep_limit(self) -> None:
@@ -213,16 +232,6 @@ def _failure_of(future: Future[R]) -> TransferError | None:
     if error is not None and not isinstance(error, TransferError):
         raise error
     return error
-
-
-class _SocketConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("rclone")
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(str(self._path))
 
 
 @contextmanager

@@ -22,7 +22,9 @@ from services.sync_engine.transfer.private_folder import private_folder, write_p
 from services.sync_engine.transfer.rclone_backends import backends_of
 from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError
 from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
+from services.sync_engine.transfer.rclone_folders import settle_folders
 from services.sync_engine.transfer.rclone_hashing import RcloneHashing
+from services.sync_engine.transfer.rclone_move import move_files
 from services.sync_engine.transfer.rclone_names import altered_names, as_listed
 from services.sync_engine.transfer.rclone_probe import try_names
 from services.sync_engine.transfer.rclone_remote import RcloneRemote, backend_encoding
@@ -42,10 +44,6 @@ from services.sync_engine.transfer.transport import (
 
 # Two seconds is FAT's step, the coarsest that still tells files of a run apart.
 _COARSEST_MTIME_NS = 2_000_000_000
-_NEVER_OVER = {"IgnoreExisting": True}
-# With several listings at once, 1.75's SMB backend dials within a context that has ended, and waits longer each time:
-# 7 folders took more than a minute instead of 0.2 s.
-_ONE_LISTING = {"Checkers": 1}
 _EVERY_NAME = ("--recursive", "--no-modtime", "--no-mimetype")
 
 
@@ -190,12 +188,8 @@ class RcloneFar:
     ) -> NotLanded | None:
         """As `FarSide.land`: what is there is looked at right before; backends have no exclusive move."""
 
-        def move(file: CopiedFile) -> None:
-            # Backends without a move copy the object, and tell nothing meanwhile.
-            with self._daemon.control.quiet(file.size):
-                self._move(batch + b"/" + file.path, target + b"/" + file.path)
-
-        self._daemon.attend(files, move)
+        names = [(batch + b"/" + file.path, target + b"/" + file.path, file.size) for file in files]
+        move_files(self._daemon, self._fs, names)
         below = len(batch) + 1
         waiting = {as_listed(item["Path"])[below:] for item in self._list(batch, recurse=True) or []} - set(spoiled)
         left = tuple(file.path for file in files if file.path in waiting)
@@ -203,36 +197,9 @@ class RcloneFar:
             return None
         return NotLanded(left, TransferError(FailureKind.NETWORK, "files were not moved into place", left))
 
-    def _move(self, source: bytes, target: bytes) -> None:
-        self._daemon.told(
-            "moving",
-            "operations/movefile",
-            [source],
-            srcFs=self._fs,
-            srcRemote=source.decode(),
-            dstFs=self._fs,
-            dstRemote=target.decode(),
-            _config=_NEVER_OVER,
-        )
-
     def settle_folders(self, source: bytes, target: bytes, folders: Sequence[SourceEntry]) -> None:
-        """As `FarSide.settle_folders`; times where the backend keeps those of folders. They are copied from a tree of
-        empty folders, so that no file is looked at."""
-        with private_folder() as private:
-            tree = os.path.join(os.fsencode(private), b"tree")
-            os.mkdir(tree)
-            for folder in sorted(folders, key=lambda entry: entry.path):
-                os.mkdir(tree + b"/" + folder.path)
-            for folder in sorted(folders, key=lambda entry: entry.path, reverse=True):
-                os.utime(tree + b"/" + folder.path, ns=(folder.mtime_ns, folder.mtime_ns))
-            self._daemon.must(
-                "making folders",
-                "sync/copy",
-                srcFs={"type": "local", "_root": os.fsdecode(tree), "encoding": "Raw"},
-                dstFs=self._below(target),
-                createEmptySrcDirs=True,
-                _config=_ONE_LISTING,
-            )
+        """As `FarSide.settle_folders`; times where the backend keeps those of folders."""
+        settle_folders(self._daemon, self._below(target), folders)
 
     def _below(self, folder: bytes) -> str:
         between = "" if self._fs.endswith((":", "/")) else "/"
@@ -240,7 +207,7 @@ class RcloneFar:
 
     def move(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
         """As `FarSide.move`."""
-        self._daemon.attend(pairs, lambda pair: self._move(*pair))
+        move_files(self._daemon, self._fs, [(source, target, 0) for source, target in pairs])
 
     def seal(self, files: Sequence[SealedFile], incoming: bytes) -> None:
         """As `FarSide.seal`: in one step where the backend renames over files or puts whole objects (local, SFTP,

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from services.sync_engine.transfer.far_side import FarDigests
+from services.sync_engine.transfer.rclone_calls import for_each_together
 from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError
 from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
 from services.sync_engine.transfer.tool_failures import tool_failure
 from services.sync_engine.transfer.transport import FailureKind, TransferError
 
 _TOGETHER = 2000
+_BREAKS_LINES = re.compile(rb"[\r\n]")
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)", re.DOTALL)
+# Each name is looked at by itself: without the first, whole folders are listed for them.
+_NAMED_ONLY = {"NoTraverse": True, "Checkers": 4, "Transfers": 4}
 
 
 class RcloneHashing:
@@ -35,16 +41,51 @@ class RcloneHashing:
         too_large = set(read.oversize)
         prefix = folder + b"/" if folder else b""
 
-        def hash_one(path: bytes) -> None:
-            found = self._hash(prefix + path, path, files[path])
-            if found is not None:
-                read.found[path] = found
+        def hash_these(paths: Sequence[bytes]) -> None:
+            for path, digest in self._hash_together(prefix, paths, files):
+                read.found[path] = digest
                 hashed(path, files[path])
 
         paths = [path for path in files if path not in too_large]
         for start in range(0, len(paths), _TOGETHER):
-            self._daemon.attend(paths[start : start + _TOGETHER], hash_one)
+            for_each_together(self._daemon, paths[start : start + _TOGETHER], files.__getitem__, hash_these)
         return read
+
+    def _hash_together(
+        self, prefix: bytes, paths: Sequence[bytes], sizes: Mapping[bytes, int]
+    ) -> Iterator[tuple[bytes, str]]:
+        """Without those that aren't there. Of whatever isn't answered well rclone is asked again, for that one alone:
+        so it says what is wrong with it."""
+        found = self._hash_list(prefix, [path for path in paths if not _BREAKS_LINES.search(path)], sizes)
+        for path in paths:
+            digest = found.get(path) or self._hash(prefix + path, path, sizes[path])
+            if digest is not None:
+                yield path, digest
+
+    def _hash_list(self, prefix: bytes, paths: Sequence[bytes], sizes: Mapping[bytes, int]) -> dict[bytes, str]:
+        if len(paths) < 2:
+            return {}
+        if self._local_root is not None:
+            for path in paths:
+                _drop_cached(os.path.join(self._local_root, prefix + path))
+        with tempfile.NamedTemporaryFile(prefix="hash-", dir=self._daemon.folder) as names:
+            names.writelines(prefix + path + b"\n" for path in paths)
+            names.flush()
+            try:
+                with self._daemon.control.quiet(sum(sizes[path] for path in paths)):
+                    answer = self._daemon.call(
+                        "operations/hashsum",
+                        fs=self._fs,
+                        hashType="sha256",
+                        download=self._download,
+                        _config=_NAMED_ONLY,
+                        _filter={"FilesFromRaw": [names.name]},
+                    )
+            except RcloneError:
+                return {}
+        lines = (_LINE.fullmatch(line) for line in answer["hashsum"])
+        hashes = {line[2].encode(): line[1] for line in lines if line is not None}
+        return {path: hashes[prefix + path] for path in paths if prefix + path in hashes}
 
     def _hash(self, place: bytes, path: bytes, size: int) -> str | None:
         if self._local_root is not None:

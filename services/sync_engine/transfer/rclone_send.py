@@ -5,9 +5,12 @@ matter what has the name by then.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from operator import attrgetter
 
 from services.sync_engine.transfer.opened_source import DESCRIPTORS
+from services.sync_engine.transfer.rclone_calls import FileCall, call_for_each
 from services.sync_engine.transfer.rclone_daemon import RcloneDaemon
 from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.transport import SourceEntry
@@ -35,23 +38,19 @@ def send_files(
         left -= counted
         moved(counted, current)
 
-    def copy(entry: SourceEntry) -> None:
+    def copy(entry: SourceEntry, held: ExitStack) -> Mapping[str, object]:
         nonlocal current
         current = entry.path
         descriptor = source.open(entry)
-        try:
-            daemon.told(
-                "sending",
-                "operations/copyfile",
-                [entry.path],
-                srcFs=_OPENED,
-                srcRemote=str(descriptor),
-                dstFs=fs,
-                dstRemote=f"{folder.decode()}/{entry.path.decode()}",
-                _config=_FRESH,
-            )
-        finally:
-            os.close(descriptor)
+        held.callback(os.close, descriptor)
+        return {
+            "srcFs": _OPENED,
+            "srcRemote": str(descriptor),
+            "dstFs": fs,
+            "dstRemote": f"{folder.decode()}/{entry.path.decode()}",
+            "_config": _FRESH,
+        }
 
-    daemon.attend(entries, copy, handled)
+    sending = FileCall("sending", "operations/copyfile", copy, attrgetter("path"), attrgetter("size"))
+    call_for_each(daemon, sending, entries, handled)
     handled(left)
