@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.sync_engine.transfer.tool_failures import ended, said
+from services.sync_engine.transfer.tool_failures import KILLED, ended, said
 from services.sync_engine.transfer.transport import FailureKind
 
 RCLONE_FAILURES: Final = (
@@ -28,8 +28,25 @@ RCLONE_FAILURES: Final = (
         r"permission denied|access (is )?denied|accessdenied|read-only file system|file too large|nosuchbucket"
         r"|share name cannot be found",
     ),
-    said(FailureKind.HASH_MISMATCH, r"corrupted on transfer"),
-    ended(FailureKind.CONFIGURATION, 2, 7),
-    # 1 uncategorised, 3 and 4 not found, 5 worth retrying, 6 not, 8 and 10 limits, 9 nothing transferred.
-    ended(FailureKind.NETWORK, 1, 3, 4, 5, 6, 8, 9, 10),
+    said(
+        FailureKind.HASH_MISMATCH,
+        r"corrupted on transfer|\b(sizes|hashes|md5|sha-?1|sha-?256) differ|differences found",
+    ),
+    # The second is how a program in Go crashes, with the status of a wrong call.
+    said(FailureKind.TOOL_FAILED, r"input/output error|^(panic|runtime error): |^(goroutine \d+|runtime stack)\b.*:$"),
+    # A wrong call, a directory or file that is not there, a fatal error, nothing to transfer.
+    ended(FailureKind.CONFIGURATION, 2, 3, 4, 7, 9),
+    said(
+        FailureKind.NETWORK,
+        r"connection (refused|reset|timed out|lost)|broken pipe|no such host|no route to host|unreachable|host is down"
+        r"|(i/o|handshake) timeout|timeout awaiting|deadline exceeded|server misbehaving|temporary failure"
+        r"|unexpected eof|: eof\b|closed network connection"
+        r"|ssh_fx_failure|too many requests|internal server error|bad gateway|service unavailable",
+    ),
+    # What isn't worth another try at once.
+    ended(FailureKind.SOURCE_CHANGED, 6),
+    # 1 is whatever has no status of its own.
+    ended(FailureKind.TOOL_FAILED, 1, *KILLED),
+    # 5 is worth another try; 8 and 10 are limits.
+    ended(FailureKind.NETWORK, 5, 8, 10),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.sync_engine.transfer.tool_failures import ended, said
+from services.sync_engine.transfer.tool_failures import KILLED, ended, ended_saying, said
 from services.sync_engine.transfer.transport import FailureKind
 
 ROOT_MISSING: Final = "labferry: the folder of the destination is not there"
@@ -18,19 +18,30 @@ RSYNC_FAILURES: Final = (
     said(FailureKind.AUTHENTICATION, r"permission denied \([a-z]"),
     said(FailureKind.DESTINATION_FULL, r"no space left on device|disk quota exceeded"),
     said(FailureKind.NAME_NOT_POSSIBLE, r"file name too long"),
-    said(FailureKind.SOURCE_CHANGED, r"file has vanished"),
+    said(
+        FailureKind.SOURCE_CHANGED,
+        r"file has vanished|\[sender\] (link_stat|change_dir) .*failed: no such file or directory",
+    ),
+    said(FailureKind.LOCAL_FILE_UNREADABLE, r"\[sender\] send_files failed to open .*: permission denied"),
     said(FailureKind.CONFIGURATION, r"read-only file system|permission denied|operation not permitted|file too large"),
     said(
         FailureKind.CONFIGURATION,
-        r"command not found|: not found|is your shell clean|unknown option|unrecognized option",
+        r"command not found|: not found|failed to exec|is your shell clean|unknown option|unrecognized option",
     ),
-    said(
-        FailureKind.NETWORK,
-        r"connection (refused|reset|timed out|closed)|broken pipe|could not resolve|no route to host|unreachable",
-    ),
+    said(FailureKind.TOOL_FAILED, r"input/output error"),
+    ended_saying(FailureKind.CONFIGURATION, 11, r"no such file or directory"),
     # A usage error, another protocol, a selection of files, a feature, a limit, or a tool that can't be run.
     ended(FailureKind.CONFIGURATION, 1, 2, 3, 4, 25, 126, 127),
+    # A daemon that didn't begin, messages, pipes, processes or memory that failed, a remote shell that broke. What
+    # either side says of the connection then is only what follows from that.
+    ended(FailureKind.TOOL_FAILED, 5, 13, 14, 15, 16, 21, 22, 124, 125, *KILLED),
+    said(
+        FailureKind.NETWORK,
+        r"connection (refused|reset|timed out|closed)|could not resolve|no route to host|unreachable"
+        r"|stale file handle|host is down|endpoint is not connected",
+    ),
     ended(FailureKind.SOURCE_CHANGED, 24),
-    # The way between the two broke, or one of the two died.
-    ended(FailureKind.NETWORK, 5, 10, 11, 12, 13, 14, 15, 16, 19, 20, 21, 22, 23, 30, 35, 124, 125, 255),
+    ended(FailureKind.TOOL_FAILED, 11),
+    # The way between the two broke, or somebody ended one of them.
+    ended(FailureKind.NETWORK, 10, 12, 19, 20, 23, 30, 35, 255),
 )

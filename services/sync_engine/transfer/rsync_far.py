@@ -182,7 +182,8 @@ class RsyncFar:
                 sending.send(run, batch, entries, moved, self._bandwidth)
         except TransferError as failure:
             # The far rsync can die of a full disk before its words come through.
-            if failure.kind is FailureKind.NETWORK and self._is_full_for(max(entry.size for entry in entries)):
+            wordless = failure.kind in (FailureKind.NETWORK, FailureKind.TOOL_FAILED)
+            if wordless and self._is_full_for(max(entry.size for entry in entries)):
                 raise TransferError(FailureKind.DESTINATION_FULL, failure.message) from failure
             raise
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
 from services.sync_engine.transfer.transport import FailureKind, TransferError
+
+KILLED: Final = (*range(-64, 0), *range(129, 193))
+"""Ends by a signal: as the kernel tells this process, and as a shell or ssh tells of what it ran."""
 
 _MOST_CHARACTERS = 2000
 _QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"')
@@ -46,7 +50,12 @@ class FailureRow:
 
 def said(kind: FailureKind, words: str) -> FailureRow:
     """A row for words, whatever the exit code."""
-    return FailureRow(kind, words=re.compile(words, re.IGNORECASE))
+    return FailureRow(kind, words=re.compile(words, re.IGNORECASE | re.MULTILINE))
+
+
+def ended_saying(kind: FailureKind, code: int, words: str) -> FailureRow:
+    """A row for an exit code with words."""
+    return FailureRow(kind, frozenset({code}), re.compile(words, re.IGNORECASE))
 
 
 def ended(kind: FailureKind, *codes: int) -> FailureRow:
