@@ -31,6 +31,7 @@ EVENT_TYPES = EventTypes(
         EventType("sync.job.priority_changed.v1", job.JobPriorityChanged),
         EventType("sync.job.files_scrubbed.v1", job.JobFilesScrubbed),
         EventType("sync.job.copy_repaired.v1", job.JobCopyRepaired),
+        EventType("sync.job.repair_landed.v1", job.JobRepairLanded),
         EventType("sync.job.cleanup_held.v1", job.JobCleanupHeld),
         EventType("sync.job.cleanup_eligible.v1", job.JobCleanupEligible),
         EventType("sync.job.cleaned.v1", job.JobCleaned),

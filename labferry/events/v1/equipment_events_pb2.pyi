@@ -78,7 +78,8 @@ Global___DestinationProbed: _TypeAlias = DestinationProbed  # noqa: Y015
 @_typing.final
 class DestinationDoubted(_message.Message):
     """sync.destination.doubted.v1: files that were sent twice were read back wrong twice; what is there was put aside. Three
-    different files since it was last trusted put the destination itself under suspicion: its jobs wait then.
+    different files since it was last trusted put the destination itself under suspicion: its jobs wait then. A file of a proven
+    copy that is wrong although it was put back counts as well.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -93,9 +94,9 @@ class DestinationDoubted(_message.Message):
     destination: _builtins.str
     """Name of the destination."""
     job_id: _builtins.str
-    """The job that failed."""
+    """The job that failed, or whose copy it is."""
     attempt: _builtins.int
-    """Its attempt."""
+    """Its last attempt."""
     @_builtins.property
     def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Files, relative to local_root; at most 100."""

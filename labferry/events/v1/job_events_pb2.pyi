@@ -272,6 +272,7 @@ class JobVerificationFailed(_message.Message):
     EVIDENCE_BLOB_FIELD_NUMBER: _builtins.int
     UNPROVEN_BLOB_FIELD_NUMBER: _builtins.int
     OLDEST_EVIDENCE_TIME_FIELD_NUMBER: _builtins.int
+    GIVEN_UP_FIELD_NUMBER: _builtins.int
     occasion: _builtins.str
     """As in JobVerified; "scrub" for a portion of the scrub."""
     evidence_blob: _builtins.str
@@ -288,6 +289,12 @@ class JobVerificationFailed(_message.Message):
     def oldest_evidence_time(self) -> _timestamp_pb2.Timestamp:
         """Of a portion of the scrub: as in JobFilesScrubbed. Absent: every file had its turn."""
 
+    @_builtins.property
+    def given_up(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Files of a proven copy that were wrong or missing although they had been put back, and aren't put back again until an
+        operator trusts the destination anew; at most 100. Empty: none, or nothing was to be repaired.
+        """
+
     def __init__(
         self,
         *,
@@ -296,10 +303,11 @@ class JobVerificationFailed(_message.Message):
         evidence_blob: _builtins.str = ...,
         unproven_blob: _builtins.str = ...,
         oldest_evidence_time: _timestamp_pb2.Timestamp | None = ...,
+        given_up: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_evidence_time", b"oldest_evidence_time", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence_blob", b"evidence_blob", "occasion", b"occasion", "oldest_evidence_time", b"oldest_evidence_time", "report", b"report", "unproven_blob", b"unproven_blob"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence_blob", b"evidence_blob", "given_up", b"given_up", "occasion", b"occasion", "oldest_evidence_time", b"oldest_evidence_time", "report", b"report", "unproven_blob", b"unproven_blob"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -388,6 +396,30 @@ class JobCopyRepaired(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobCopyRepaired: _TypeAlias = JobCopyRepaired  # noqa: Y015
+
+@_typing.final
+class JobRepairLanded(_message.Message):
+    """sync.job.repair_landed.v1: everything that the last sync.job.copy_repaired.v1 events announced is in its place. Without it
+    nobody knows whether it came there: the engine died, or the destination failed.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_COUNT_FIELD_NUMBER: _builtins.int
+    batch_count: _builtins.int
+    """So many of these events; 1 or more."""
+    def __init__(
+        self,
+        *,
+        batch_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_count", b"batch_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobRepairLanded: _TypeAlias = JobRepairLanded  # noqa: Y015
 
 @_typing.final
 class JobSealed(_message.Message):

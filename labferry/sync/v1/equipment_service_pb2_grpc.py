@@ -98,8 +98,8 @@ class EquipmentServiceServicer(object):
 
     def TrustDestination(self, request, context):
         """Ends the suspicion of a destination at which three different files were read back wrong twice; its jobs go on. Trusting
-        one that is not under suspicion forgets the files that were wrong there so far. NOT_FOUND for an unknown destination.
-        Operators.
+        one that is not under suspicion forgets the files that were wrong there so far. What was
+        given up of its copies is put back anew. NOT_FOUND for an unknown destination. Operators.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

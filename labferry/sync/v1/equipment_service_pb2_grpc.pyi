@@ -47,8 +47,8 @@ class EquipmentServiceStub:
     """Lets an equipment's jobs go on. Resuming one that is not paused changes nothing. Operators."""
     TrustDestination: _grpc.UnaryUnaryMultiCallable[_equipment_service_pb2.TrustDestinationRequest, _equipment_service_pb2.Equipment]
     """Ends the suspicion of a destination at which three different files were read back wrong twice; its jobs go on. Trusting
-    one that is not under suspicion forgets the files that were wrong there so far. NOT_FOUND for an unknown destination.
-    Operators.
+    one that is not under suspicion forgets the files that were wrong there so far. What was
+    given up of its copies is put back anew. NOT_FOUND for an unknown destination. Operators.
     """
 
 @_typing.type_check_only
@@ -70,8 +70,8 @@ class EquipmentServiceAsyncStub(EquipmentServiceStub):
     """Lets an equipment's jobs go on. Resuming one that is not paused changes nothing. Operators."""
     TrustDestination: _aio.UnaryUnaryMultiCallable[_equipment_service_pb2.TrustDestinationRequest, _equipment_service_pb2.Equipment]  # type: ignore[assignment]
     """Ends the suspicion of a destination at which three different files were read back wrong twice; its jobs go on. Trusting
-    one that is not under suspicion forgets the files that were wrong there so far. NOT_FOUND for an unknown destination.
-    Operators.
+    one that is not under suspicion forgets the files that were wrong there so far. What was
+    given up of its copies is put back anew. NOT_FOUND for an unknown destination. Operators.
     """
 
 class EquipmentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -120,8 +120,8 @@ class EquipmentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_equipment_service_pb2.Equipment, _abc.Awaitable[_equipment_service_pb2.Equipment]]:
         """Ends the suspicion of a destination at which three different files were read back wrong twice; its jobs go on. Trusting
-        one that is not under suspicion forgets the files that were wrong there so far. NOT_FOUND for an unknown destination.
-        Operators.
+        one that is not under suspicion forgets the files that were wrong there so far. What was
+        given up of its copies is put back anew. NOT_FOUND for an unknown destination. Operators.
         """
 
 def add_EquipmentServiceServicer_to_server(servicer: EquipmentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -15,6 +15,7 @@ from libs.event_log.store import EventStoreError, LeaseLostError
 from libs.service_kit.errors import LabferryError
 from services.sync_engine.audits.read_model import DueCopy, next_to_audit, next_to_scrub
 from services.sync_engine.audits.reading import CopyReading
+from services.sync_engine.audits.repair import RepairStoppedError
 from services.sync_engine.jobs.job import PROVEN_STATES, Job
 from services.sync_engine.jobs.verify_step import Occasion
 from services.sync_engine.jobs.workbench import Workbench
@@ -37,7 +38,7 @@ further one doubles that rest."""
 _SCRUB_BEGINS = 0.75
 """Part of the interval after which a file's turn comes, so that every file is read within it."""
 
-_MOVES = (".verified.v1", ".verification_failed.v1", ".copy_repaired.v1", ".files_scrubbed.v1")
+_MOVES = (".verified.v1", ".verification_failed.v1", ".copy_repaired.v1", ".files_scrubbed.v1", ".trusted.v1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,14 @@ class _Due:
 
 @dataclass(slots=True)
 class _Lane:
+    """`unmended`: jobs whose repair gave way, so that their copies are to be read again, and where these are."""
+
     equipment_id: str
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     control: TransferControl | None = None
     rests_until: dict[str, float] = field(default_factory=dict)
     unread: dict[str, int] = field(default_factory=dict)
+    unmended: dict[str, Destination] = field(default_factory=dict)
 
 
 class Auditor:
@@ -149,7 +153,9 @@ class Auditor:
             return None
         now = asyncio.get_running_loop().time()
         rests = [until - now for until in lane.rests_until.values() if until > now]
-        found = [due for place in self._awake(lane, now) for due in await self._due(lane.equipment_id, place)]
+        awake = self._awake(lane, now)
+        found = [due for place in awake for due in await self._due(lane.equipment_id, place)]
+        found += [_Due(0.0, place, job_id, scrub=False) for job_id, place in lane.unmended.items() if place in awake]
         first = min(found, key=lambda due: due.seconds, default=None)
         if first is not None and first.seconds <= 0:
             await self._do(lane, first)
@@ -175,6 +181,7 @@ class Auditor:
 
     async def _do(self, lane: _Lane, due: _Due) -> None:
         bench = self._bench
+        lane.unmended.pop(due.job_id, None)
         job = await bench.log.job(due.job_id)
         if job is None or job.state not in PROVEN_STATES or await self._is_away(lane, due.place):
             self._rest(lane, due.place)
@@ -187,6 +194,8 @@ class Auditor:
             try:
                 with working_for(f"audit of job {job.job_id}"):
                     self._note(lane, due.place, await self._read(lane, lane.control, job, due))
+            except RepairStoppedError:
+                lane.unmended[job.job_id] = due.place
             except (TransferStoppedError, LeaseLostError):
                 # It gave way, or the job is another engine's; either way it is still due.
                 return

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from google.protobuf.message import Message
 
+from labferry.events.v1 import equipment_events_pb2
 from labferry.events.v1 import job_events_pb2 as events
 from libs.event_log.event import RecordedEvent
 from services.sync_engine.engine_log import recorded_at
@@ -38,6 +39,12 @@ class CopiesProjection:
         connection.execute("CREATE INDEX copies_by_run ON copies (run, destination)")
 
     def apply(self, connection: sqlite3.Connection, event: RecordedEvent, payload: Message | None) -> None:
+        if isinstance(payload, equipment_events_pb2.DestinationTrusted):
+            # What was given up there may be put back now: that is no matter of waiting any more.
+            connection.execute(
+                "UPDATE copies SET failed = 0, looked = 0 WHERE passes = 0 AND equipment_id = ? AND destination = ?",
+                (payload.equipment_id, payload.destination),
+            )
         if payload is None or not event.stream.startswith("job-"):
             return
         job_id, at = event.stream.removeprefix("job-"), recorded_at(event).timestamp()

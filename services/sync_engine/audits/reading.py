@@ -11,8 +11,9 @@ from google.protobuf.message import Message
 from labferry.events.v1 import job_events_pb2 as events
 from libs.run_tree.run_path import RunPath
 from services.sync_engine.audits.braked_progress import BrakedProgress
+from services.sync_engine.audits.given_up import given_up
 from services.sync_engine.audits.portions import PortionedPass, oldest_first
-from services.sync_engine.audits.repair import Repair
+from services.sync_engine.audits.repair import Repair, Rot
 from services.sync_engine.audits.turns import turns
 from services.sync_engine.engine_log import BY_ITSELF, decided_anew, job_change
 from services.sync_engine.jobs.failed_pass import failed_pass
@@ -42,6 +43,7 @@ from services.sync_engine.transfer.transport import (
 )
 
 _MOST_AGE = timedelta(hours=24)
+_MOST_TOLD = 100
 
 
 @dataclass(slots=True)
@@ -60,13 +62,13 @@ class CopyReading:
         self._bench = bench
         self._in_hand = in_hand
         self._brakes = brakes
-        self._repair = Repair(bench)
+        self._repair = Repair(bench, in_hand)
         self._begun: dict[str, _BegunPass] = {}
 
     async def audit(self, job: Job, place: Destination, control: TransferControl, go_on: Callable[[], bool]) -> bool:
         """One pass over every file. When `go_on` says no between two portions, or `control` is stopped, what was read
         so far is kept for the next call. False: the destination couldn't be read. TransferStoppedError, BlobError when
-        nobody knows any more what the copy should hold."""
+        nobody knows any more what the copy should hold; RepairStoppedError when all was read, and not all put back."""
         expected = await self._files(job)
         begun = self._begun.get(job.job_id)
         now = self._bench.clock()
@@ -167,12 +169,19 @@ class CopyReading:
         found: Verification,
         control: TransferControl,
     ) -> None:
-        await self._record(job, found.event)
-        if not found.report.passed:
-            bench = self._bench
-            bench.logger.warning("copy_rotted", job=job.job_id, destination=place.name)
-            meter = JobProgressMeter(lambda: None)
-            await self._repair.mend(job, place, expected, found.outcome, control, meter)
+        event, bench = found.event, self._bench
+        if not isinstance(event, events.JobVerificationFailed):
+            await self._record(job, event)
+            return
+        hopeless = await given_up(bench, job, found.outcome)
+        told = [path.decode(errors="replace") for path in hopeless[:_MOST_TOLD]]
+        event.given_up.extend(told)
+        await self._record(job, event)
+        bench.logger.warning("copy_rotted", job=job.job_id, destination=place.name, given_up=len(hopeless))
+        if told:
+            await bench.doubt(job, told)
+        suspected = bool(bench.why_suspected(job.equipment_id, job.destination))
+        await self._repair.mend(job, place, Rot(expected, found.outcome, hopeless, suspected), control)
 
     async def _record(self, job: Job, event: Message) -> None:
         bench = self._bench

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from labferry.sync.v1 import job_pb2, sync_service_pb2
+from labferry.events.v1 import job_events_pb2
+from labferry.sync.v1 import job_pb2
 from libs.service_kit.enum_names import ProtoNames
 from services.sync_engine.transfer.transport import DifferingFile, FailureKind, TransferError, bytes_unless_text
 
@@ -36,9 +38,10 @@ def failure_of(message: job_pb2.JobFailure) -> Failure:
     )
 
 
-def failure_of_pass(report: sync_service_pb2.VerifyReport, occasion: str) -> Failure:
-    """What a reading back that failed says of the copy."""
-    if not report.expected and occasion != "transfer":
+def failure_of_pass(failed: job_events_pb2.JobVerificationFailed, given_up: Sequence[str]) -> Failure:
+    """What a reading back that failed says of the copy, of which these files aren't put back again."""
+    report = failed.report
+    if not report.expected and failed.occasion != "transfer":
         return Failure(FailureKind.HASH_MISMATCH, f"a pass could not check: {report.note}")
     if report.expected and not report.missing and not report.differing:
         return Failure(FailureKind.HASH_MISMATCH, f"a pass could not check every file: {report.note}")
@@ -46,8 +49,18 @@ def failure_of_pass(report: sync_service_pb2.VerifyReport, occasion: str) -> Fai
     return Failure(
         FailureKind.HASH_MISMATCH,
         f"read back from the destination: {len(report.missing)} of {report.expected} files missing,"
-        f" {len(report.differing)} differing{unreadable}",
+        f" {len(report.differing)} differing{unreadable}{_not_put_back(given_up)}",
         (*report.missing, *report.differing),
+    )
+
+
+def _not_put_back(paths: Sequence[str]) -> str:
+    if not paths:
+        return ""
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return (
+        f"; not put back again, because it was wrong after that already: {paths[0]}{more}; look at the storage, then"
+        " trust the destination again to have it tried anew"
     )
 
 

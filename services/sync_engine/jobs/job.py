@@ -57,6 +57,12 @@ COPY_IS_ELSEWHERE = "copy_is_elsewhere"
 SCRUB = "scrub"
 """Occasion of the reading back of a portion of a proven copy."""
 
+AUDIT = "audit"
+"""Occasion of a repeated pass over a proven copy."""
+
+REPAIRING = frozenset({AUDIT, SCRUB})
+"""Occasions after which what was wrong is put back."""
+
 
 class Wait(msgspec.Struct, frozen=True):
     """A condition that holds the job back, since when, and when it is looked at again (None: only by an event).
@@ -78,7 +84,8 @@ class Job(msgspec.Struct, frozen=True):
     `passes`: when the first hundred of the present row of passes matched. `deletion_begun`: cleanup deleted, or was
     about to delete, local files that this job proved, so that one which is missing here is no change.
     `max_stream_bytes`: the largest file of this copy that an operator let be downloaded to be checked; 0: none.
-    `cleanup_interlocks` are those that `cleanup_hold` tells of.
+    `cleanup_interlocks` are those that `cleanup_hold` tells of. `given_up`: files that the last reading found wrong and
+    that aren't put back, because they were wrong after that already; the first hundred.
     """
 
     job_id: str
@@ -117,6 +124,7 @@ class Job(msgspec.Struct, frozen=True):
     deletion_begun: bool = False
     max_stream_bytes: int = 0
     cleanup_interlocks: tuple[str, ...] = ()
+    given_up: tuple[str, ...] = ()
 
     @property
     def sealed(self) -> bool:

@@ -13,6 +13,7 @@ from services.sync_engine.jobs.job import (
     BEFORE_CLEANUP,
     ENDED_STATES,
     PROVEN_STATES,
+    REPAIRING,
     SYNC_STATUSES,
     UNPROVEN_STATES,
     WAIT_CONDITIONS,
@@ -62,6 +63,7 @@ _ALLOWED: dict[type[Message], frozenset[JobState]] = {
     events.JobPriorityChanged: frozenset(JobState) - ENDED_STATES,
     events.JobFilesScrubbed: PROVEN_STATES,
     events.JobCopyRepaired: PROVEN_STATES,
+    events.JobRepairLanded: PROVEN_STATES,
     events.JobCleanupHeld: frozenset({JobState.VERIFIED, JobState.CLEANUP_ELIGIBLE}),
     events.JobCleanupEligible: frozenset({JobState.VERIFIED, JobState.CLEANUP_ELIGIBLE}),
     events.JobCleaned: frozenset({JobState.CLEANUP_ELIGIBLE}),
@@ -102,18 +104,20 @@ def _after(job: Job, event: Message, at: datetime) -> Job:
         case events.JobVerificationFailed():
             mismatches = job.mismatches + (1 if job.state is JobState.AWAITING_VERIFY else 0)
             state = JobState.VERIFIED if job.state is JobState.CLEANUP_ELIGIBLE else job.state
+            given_up = _given_up(job, event)
             return replace(
                 job,
                 state=state,
                 verify_passes=0,
                 passes=(),
                 mismatches=mismatches,
-                failure=failure_of_pass(event.report, event.occasion),
+                failure=failure_of_pass(event, given_up),
+                given_up=given_up,
             )
         case events.JobSealed():
             sealed = SYNC_STATUSES.from_proto(event.sync_status)
             return replace(job, sealed_status=sealed, receipt_blob=event.receipt_blob, wait=None)
-        case events.JobFilesScrubbed() | events.JobCopyRepaired():
+        case events.JobFilesScrubbed() | events.JobCopyRepaired() | events.JobRepairLanded():
             return job
         case events.JobCleanupHeld():
             return _held_from_cleanup(job, event, at)
@@ -162,6 +166,14 @@ def _attempt_failed(job: Job, event: events.JobAttemptFailed, at: datetime) -> J
     )
 
 
+def _given_up(job: Job, event: events.JobVerificationFailed) -> tuple[str, ...]:
+    """Other readings than the engine's own repair nothing: what was given up before stays so."""
+    if event.occasion in REPAIRING:
+        return tuple(event.given_up)
+    wrong = {*event.report.missing, *event.report.differing}
+    return tuple(path for path in job.given_up if path in wrong)
+
+
 def mismatches_with(job: Job, failure: Failure) -> int:
     """How often this job's data arrived as something else, this failure of its present step included. What is found
     by reading back is counted when that is recorded; a tool can also notice it while it copies."""
@@ -181,6 +193,7 @@ def _verified(job: Job, event: events.JobVerified, at: datetime) -> Job:
         max_stream_bytes=max(job.max_stream_bytes, event.max_stream_bytes),
         failure=None,
         wait=None,
+        given_up=(),
     )
 
 

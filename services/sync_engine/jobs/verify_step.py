@@ -15,7 +15,7 @@ from libs.run_tree.run_path import RunPath
 from services.sync_engine.jobs.failed_pass import failed_pass, is_evidence_of
 from services.sync_engine.jobs.failure import failure_of_transfer
 from services.sync_engine.jobs.file_list import evidence_lines, read_copied
-from services.sync_engine.jobs.job import BEFORE_CLEANUP, PROVEN_STATES, SCRUB, Job, JobState, WaitCondition
+from services.sync_engine.jobs.job import AUDIT, BEFORE_CLEANUP, PROVEN_STATES, SCRUB, Job, JobState, WaitCondition
 from services.sync_engine.jobs.job_history import JobHistoryError, evolve
 from services.sync_engine.jobs.progress import JobProgressMeter
 from services.sync_engine.jobs.retry import after_failure
@@ -44,7 +44,7 @@ class Occasion(StrEnum):
 
     TRANSFER = "transfer"
     REQUEST = "request"
-    AUDIT = "audit"
+    AUDIT = AUDIT
     SCRUB = SCRUB
     CLEANUP = BEFORE_CLEANUP
 

@@ -41,7 +41,8 @@ _PERHAPS_AWAY = frozenset({FailureKind.NETWORK, FailureKind.TOOL_FAILED, Failure
 @dataclass(frozen=True, slots=True)
 class Workbench:
     """Shared by all steps. `jobs_of_run` lists a run's jobs in the order they were queued; `jitter` gives -1 … 1;
-    `why_suspected` says why the jobs of (equipment, destination) wait for an operator, empty: they don't;
+    `why_suspected` says why the jobs of (equipment, destination) wait for an operator, empty: they don't; `doubt` notes
+    these files of a job's copy, which were wrong again after they were put back, against its destination;
     `before_seal` brings what else a seal takes along of a run into step with the log; `monotonic` is a clock that
     nobody can set, in seconds."""
 
@@ -58,6 +59,7 @@ class Workbench:
     owned: Ownership
     receipts: ReceiptIssuer
     why_suspected: Callable[[str, str], str]
+    doubt: Callable[[Job, Sequence[str]], Awaitable[None]]
     before_seal: Callable[[str], Awaitable[None]]
     jobs_of_run: Callable[[str], Awaitable[Sequence[Job]]]
     clock: Callable[[], datetime]

@@ -72,6 +72,8 @@ def _of_job(payload: Message | None) -> Said | None:
             return LogLevel.DEBUG, f"{payload.file_count} files of {payload.byte_count} bytes were read back and match"
         case job.JobCopyRepaired():
             return _WARN, f"{payload.file_count} files of {payload.byte_count} bytes that had rotted are put back"
+        case job.JobRepairLanded():
+            return _INFO, "what was put back is in its place"
         case job.JobCleanupHeld():
             return _INFO, f"local files are kept because of {', '.join(payload.interlocks)}: {payload.detail}"
         case job.JobCleanupEligible():

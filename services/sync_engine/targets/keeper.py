@@ -121,19 +121,24 @@ class TargetKeeper:
                 job.equipment_id, job.destination, lambda t: None if t.probe == probed.probe else probed, BY_ITSELF
             )
         if job.failure is not None and job.failure.kind is FailureKind.HASH_MISMATCH and job.state is JobState.FAILED:
-            await self._doubt(job)
+            await self._doubt_attempt(job)
 
-    async def _doubt(self, job: Job) -> None:
+    async def doubt(self, job: Job, paths: Sequence[str]) -> None:
+        """Files of a proven copy, relative to the run, were wrong again after they were put back. Those that are
+        doubted already don't count again."""
+        wrong = [f"{job.run}/{path}" for path in paths]
+
+        def decide(target: Target) -> Message | None:
+            new = [path for path in wrong if path not in target.doubted]
+            return _doubted(job, new) if new else None
+
+        await self._append(job.equipment_id, job.destination, decide, BY_ITSELF)
+
+    async def _doubt_attempt(self, job: Job) -> None:
         attempt = (job.job_id, job.attempt)
         if attempt in self.target(job.equipment_id, job.destination).attempts or job.failure is None:
             return
-        event = equipment_events_pb2.DestinationDoubted(
-            equipment_id=job.equipment_id,
-            destination=job.destination,
-            job_id=job.job_id,
-            attempt=job.attempt,
-            paths=[f"{job.run}/{path}" for path in job.failure.paths],
-        )
+        event = _doubted(job, [f"{job.run}/{path}" for path in job.failure.paths])
         await self._append(
             job.equipment_id, job.destination, lambda t: None if attempt in t.attempts else event, BY_ITSELF
         )
@@ -160,6 +165,16 @@ class TargetKeeper:
             if payload is not None:
                 target = evolve(target, payload, recorded_at(event))
         return target
+
+
+def _doubted(job: Job, paths: Sequence[str]) -> equipment_events_pb2.DestinationDoubted:
+    return equipment_events_pb2.DestinationDoubted(
+        equipment_id=job.equipment_id,
+        destination=job.destination,
+        job_id=job.job_id,
+        attempt=job.attempt,
+        paths=paths,
+    )
 
 
 def probe_message(traits: TargetTraits, tools: Mapping[str, str]) -> equipment_service_pb2.DestinationProbe:

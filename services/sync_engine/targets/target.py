@@ -17,7 +17,7 @@ SUSPICIOUS_FILES = 3
 @dataclass(frozen=True, slots=True)
 class Target:
     """`doubted` are files that were read back wrong twice since the destination was last trusted, relative to
-    local_root; `attempts` the attempts that found them, as (job, attempt). `revision` -1: the log says nothing."""
+    local_root; `attempts` those that ever found one, as (job, attempt). `revision` -1: the log says nothing."""
 
     equipment_id: str
     destination: str
@@ -42,7 +42,7 @@ def evolve(target: Target, event: Message, at: datetime) -> Target:
             files = tuple(dict.fromkeys((*target.doubted, *event.paths)))
             return replace(target, doubted=files, attempts=(*target.attempts, (event.job_id, event.attempt)))
         case events.DestinationTrusted():
-            return replace(target, doubted=(), attempts=())
+            return replace(target, doubted=())
         case _:
             return target
 

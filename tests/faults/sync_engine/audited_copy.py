@@ -63,6 +63,7 @@ class Audited:
     reading: CopyReading
     auditor: Auditor
     projections: ProjectionRunner
+    in_hand: WorkInHand
 
     async def job(self) -> Job:
         """The first one."""
@@ -98,8 +99,10 @@ class Audited:
 
 
 @asynccontextmanager
-async def audited(folder: Path) -> AsyncIterator[Audited]:
-    async with engine_parts(folder) as parts, _read_again(parts) as copy:
+async def audited(
+    folder: Path, stall_seconds: float = STALL_SECONDS, rules: PassRules = ALWAYS
+) -> AsyncIterator[Audited]:
+    async with engine_parts(folder) as parts, _read_again(parts, stall_seconds, rules) as copy:
         yield copy
 
 
@@ -113,7 +116,9 @@ async def audited_on_failing_disk(folder: Path) -> AsyncIterator[tuple[Audited, 
 
 
 @asynccontextmanager
-async def _read_again(parts: Parts) -> AsyncIterator[Audited]:
+async def _read_again(
+    parts: Parts, stall_seconds: float = STALL_SECONDS, rules: PassRules = ALWAYS
+) -> AsyncIterator[Audited]:
     for name in ("a.tif", "b.tif", "c.tif"):
         (parts.here / name).write_bytes(name.encode())
     await parts.bring()
@@ -121,15 +126,16 @@ async def _read_again(parts: Parts) -> AsyncIterator[Audited]:
     storage = Unreadable(place.transport)
     place = replace(place, transport=storage)
     bench = replace(parts.bench, destinations={EQUIPMENT: [place]})
+    in_hand = WorkInHand(parts.threads, stall_seconds)
     brakes = {(EQUIPMENT, place.name): BandwidthBrake(UNLIMITED)}
-    reading = CopyReading(bench, WorkInHand(parts.threads, STALL_SECONDS), brakes)
+    reading = CopyReading(bench, in_hand, brakes)
     models = (JobsProjection(), RunsProjection(), CopiesProjection())
     projections = ProjectionRunner(bench.log.store, EVENT_TYPES, parts.folder / "read_models.sqlite3", models)
     await projections.start()
-    auditor = Auditor(bench, projections, reading, ALWAYS, lambda equipment_id: True)
+    auditor = Auditor(bench, projections, reading, rules, lambda equipment_id: True)
     projections.on_applied(auditor.applied)
     try:
-        yield Audited(parts, place, storage, reading, auditor, projections)
+        yield Audited(parts, place, storage, reading, auditor, projections, in_hand)
     finally:
         await auditor.close()
         await projections.close()

@@ -86,6 +86,19 @@ async def test_three_files_that_are_wrong_twice_put_the_target_under_suspicion(p
         await parts.targets.trust(EQUIPMENT, "moon", TEST)
 
 
+async def test_a_trusted_target_is_not_doubted_for_what_failed_before(parts: Parts) -> None:
+    (parts.here / "a").write_bytes(b"pixels")
+    _corrupting(parts, lambda: _flip(parts.there / "a"))
+    await parts.bring()
+    job = await _job(parts)
+    await parts.targets.look(job.job_id)
+    assert parts.targets.target(EQUIPMENT, NAME).doubted == (f"{RUN}/a",)
+    await parts.targets.trust(EQUIPMENT, NAME, TEST)
+    assert job.state is JobState.FAILED
+    await parts.targets.look(job.job_id)
+    assert parts.targets.target(EQUIPMENT, NAME).doubted == (), "an engine looks at failed jobs when it starts"
+
+
 async def test_a_file_that_is_wrong_once_is_sent_again_and_casts_no_doubt(parts: Parts) -> None:
     (parts.here / "a").write_bytes(b"pixels")
     wrong = [1]

@@ -311,6 +311,31 @@ READ_AGAIN = Scenario(
         *_carried(_attempt(1), _landing(1), _copied(1), _RAISED, _MOVED_ON, _verified("audit")),
     ),
 )
+_GIVEN_UP = job.JobVerificationFailed(
+    report=sync_service_pb2.VerifyReport(
+        run=_RUN, destination="nas", expected=2, hashed=2, matched=1, differing=["a.tif"]
+    ),
+    occasion="audit",
+    evidence_blob=_FILES,
+    unproven_blob=_BATCH,
+    given_up=["a.tif"],
+)
+REPAIRED = Scenario(
+    "repaired",
+    (
+        Fact(job_stream(_CARRIED), job.JobQueued(job_id=_CARRIED, destination="nas", **_PLACE)),
+        *_carried(
+            _attempt(1),
+            _landing(1),
+            _copied(1),
+            _verified("transfer"),
+            _MOVED_ON,
+            job.JobCopyRepaired(batch_blob=_BATCH, file_count=1, byte_count=96),
+            job.JobRepairLanded(batch_count=1),
+            _GIVEN_UP,
+        ),
+    ),
+)
 FIRST_RELEASE = Scenario("first-release", (*_RUN_BEFORE, *_JOBS, *_HELD, *LOG_COPIES))
 
 
@@ -400,6 +425,6 @@ STAGING = Scenario(
 )
 REFUSED = Scenario("refused-calls", REFUSED_CALLS)
 
-SCENARIOS = (FIRST_RELEASE, PROOF_KEPT, TARGETS, STAGING, REFUSED, READ_AGAIN)
+SCENARIOS = (FIRST_RELEASE, PROOF_KEPT, TARGETS, STAGING, REFUSED, READ_AGAIN, REPAIRED)
 
 SYNC_ENGINE = GoldenService("sync_engine", EVENT_TYPES, SCENARIOS, _state_after, _read_models)
