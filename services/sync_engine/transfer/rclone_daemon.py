@@ -7,12 +7,11 @@ import json
 import os
 import re
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -134,18 +133,12 @@ class RcloneDaemon:
             connection.close()
             self._own.connection = None
             words = self._log.read_text(errors="replace") or str(error)
-            raise tool_failure(RCLONE_FAILURES, "rclone ended", self._end(), words) from error
+            raise tool_failure(RCLONE_FAILURES, "rclone ended", self._process.code(), words) from error
         self._own.used = time.monotonic()
         answer: dict[str, Any] = json.loads(content)
         if response.status != http.client.OK:
             raise RcloneError(response.status, str(answer.get("error", answer)))
         return answer
-
-    def _end(self) -> int | None:
-        """How rclone ended; None when it only didn't answer."""
-        with suppress(subprocess.TimeoutExpired):
-            return self._process.process.wait(LOOK_SECONDS)
-        return None
 
     def must(self, doing: str, command: str, paths: Sequence[bytes] = (), **parameters: object) -> dict[str, Any]:
         """As `call`, from the thread that opened it, and a refusal is a TransferError."""

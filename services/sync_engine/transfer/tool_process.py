@@ -72,6 +72,12 @@ class ToolProcess:
     ) -> None:
         self.end()
 
+    def code(self) -> int | None:
+        """How the child ended; None when it is still there after a moment."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.process.wait(LOOK_SECONDS)
+        return None
+
     def end_children(self) -> None:
         """Returns when the child is gone: asked first, killed then. What it said can still be read."""
         if self.process.poll() is None:
