@@ -4,6 +4,7 @@ it, and noticed before a deletion where it can't.
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import pytest
 
 from labferry.sync.v1 import finding_pb2, job_pb2, problem_service_pb2
 from tests.integration.secrets.running_service import ServiceEndedError
-from tests.integration.sync_engine.running_engine import Engine, Site, new_site, running_engine, start_engine
+from tests.integration.sync_engine.running_engine import PATIENCE, Engine, Site, new_site, running_engine, start_engine
 from tests.integration.sync_engine.test_cleanup import ALLOWED, clean, data_files, lacking, verify
 from tests.integration.sync_engine.test_far_transports import rsync_ssh
 from tests.integration.transfer.far_servers import Sshd, running_sshd
@@ -140,6 +141,28 @@ async def test_a_remote_that_is_the_source_is_noticed_before_a_deletion(
         assert [w.condition for w in (await engine.job(job.job_id)).waiting_on] == [
             job_pb2.WAIT_CONDITION_CLEANUP_INTERLOCK
         ]
+
+
+async def test_one_place_by_two_transports_is_no_second_copy(bare: Site) -> None:
+    bare.lab.settings["nas_cleanup"].update(min_verify_passes=1)
+    config = bare.lab.folder / "rclone.conf"
+    config.write_text("[here]\ntype = local\n")
+    remote = {"rclone_remote": "here", "rclone_remote_path": str(bare.nas()), "rclone_config": str(config)}
+    places = [{"name": "share", "transport": {"type": "mounted", "path": str(bare.nas())}}]
+    bare.equip(destinations=[*places, {"name": "cloud", "transport": {"type": "rclone", **remote}}])
+    async with running_engine(bare) as engine:
+        run = bare.make_run()
+        for job in (await engine.enqueue(run)).jobs:
+            await engine.until_sealed(job.job_id)
+        async with asyncio.timeout(PATIENCE):
+            # The first copy is sealed again once the other is verified.
+            while "sealed" in lacking(held := await clean(engine, run)):
+                await asyncio.sleep(0.1)
+        assert (held.cleaned, held.file_count, lacking(held)) == (False, 0, {"copy_is_elsewhere"})
+        assert "the copies at share and cloud are one" in held.interlocks[-1].detail
+        assert data_files(bare.local(run)) == DATA
+        assert not list(bare.nas().rglob("copy-mark.*"))
+        assert "are one" in (await not_elsewhere(engine))[0].rule_detail
 
 
 async def test_a_project_that_is_mounted_over_its_own_copy_is_noticed_too(bare: Site) -> None:
