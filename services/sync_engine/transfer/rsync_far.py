@@ -20,7 +20,7 @@ from services.sync_engine.transfer.private_folder import private_folder, write_p
 from services.sync_engine.transfer.rsync_failures import RSYNC_FAILURES
 from services.sync_engine.transfer.rsync_send import RsyncSend
 from services.sync_engine.transfer.sealed_file import SealedFile
-from services.sync_engine.transfer.spilled_list import ListSorter, separated, spill_file
+from services.sync_engine.transfer.spilled_list import ListSorter, in_portions, separated, spill_file
 from services.sync_engine.transfer.ssh_session import SshAccess, SshSession, open_ssh
 from services.sync_engine.transfer.tool_failures import tool_failure
 from services.sync_engine.transfer.tool_process import find_tool
@@ -44,6 +44,8 @@ _HASH_FILES = 1000
 _HASH_NAME_BYTES = 400_000
 _HASHING = 2
 """Calls at once: a sha256sum fills one core."""
+_FOLDERS = 5000
+"""So many are made, or dated, by one call."""
 
 
 class RsyncPlace:
@@ -223,12 +225,14 @@ class RsyncFar:
     def settle_folders(self, source: bytes, target: bytes, folders: Sequence[SourceEntry]) -> None:
         """As `FarSide.settle_folders`."""
         self._ssh.must("making the run's folder", scripts.MAKE_FOLDER, [self._root, target])
-        if folders:
+        for portion in in_portions(folders, _FOLDERS):
             with opened_folder(source) as run:
-                self._sending(("-d",)).send(run, target, folders, lambda nbytes, path: None, self._bandwidth)
-            # rsync would fail for each folder that is another user's.
-            dated = [part for folder in folders for part in (_seconds(folder.mtime_ns), folder.path)]
+                self._sending(("-d",)).send(run, target, portion, lambda nbytes, path: None, self._bandwidth)
+        # When all are there: what is made in a folder changes its time. rsync would fail for another user's.
+        for portion in in_portions(folders, _FOLDERS):
+            dated = [part for folder in portion for part in (_seconds(folder.mtime_ns), folder.path)]
             self._ssh.must("dating folders", scripts.DATE_FOLDERS, [self._root, target], dated)
+            self._ssh.control.look()
         self._ssh.must("syncing", scripts.SYNC, [self._root, target])
 
     def move(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
