@@ -25,6 +25,8 @@ from services.sync_engine.transfer.tools import RCLONE, RSYNC, SSH, Toolbox
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import ProgressPhase, Transport
 
+RUN = "Run_2026-04-17T14-32"
+"""What the run is called at the destination, in `project/Runs`."""
 _MAX_STREAM_BYTES = 1 << 40
 
 
@@ -79,7 +81,7 @@ def _open(spec: CarrySpec) -> Transport:
 def carry(spec: CarrySpec) -> Carried:
     """Scan, name plan, copy, landing and verification, as the engine calls them; no event log behind it."""
     transport, source = _open(spec), Path(spec.source)
-    target, control, progress = PurePosixPath("project/Runs/Run_2026-04-17T14-32"), TransferControl(), NoProgress()
+    target, control, progress = PurePosixPath("project/Runs", RUN), TransferControl(), NoProgress()
     began = time.perf_counter()
     copied = transport.copy(
         source,

@@ -1,4 +1,4 @@
-"""Many small files and a large one through every transport, in a process of its own whose memory is looked at.
+"""Many small files, many folders and a large file, in processes of their own whose memory is looked at.
 
 `LABFERRY_FULL_SIZES=1` makes it 100,000 files and 4 GiB each.
 """
@@ -14,18 +14,24 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.carry import Carried, CarrySpec, peak_mib
+from bench.carry import RUN, Carried, CarrySpec, peak_mib
 from labferry.sync.v1 import sync_service_pb2
 from tests.integration.sync_engine.running_engine import new_site, running_engine
 from tests.integration.transfer.far_servers import Sshd, running_sshd
 
 FULL = bool(os.environ.get("LABFERRY_FULL_SIZES"))
-MANY = {"rclone": 1_200, "rsync_ssh": 3_000}
+TRANSPORTS = ["mounted", "rsync_ssh", "rclone"]
 LARGE_BYTES = (4 << 30) if FULL else (5 << 28)
-FEW, MORE = 2_000, 100_000 if FULL else 20_000
-# Beside what a process needs at all. A list of the files' names, sizes and hashes alone would be 20 MiB and more.
+# The fewer are several batches too, so that only what grows without end is seen.
+FEW, FEW_FOLDERS = 5_000, 3_000
+MORE = dict.fromkeys(TRANSPORTS, 100_000) if FULL else {"mounted": 100_000, "rsync_ssh": 15_000, "rclone": 15_000}
+MORE_FOLDERS = 100_000 if FULL else 20_000
+# Beside what a process needs at all. A list of the files' names, sizes and hashes alone would be more than the growth.
 MOST_MIB = 150
-MOST_GROWTH_MIB = 10
+MOST_GROWTH_MIB = 3
+# Of a whole engine, whose memory moves by itself: less than a list of the 18,000 files more would take.
+FEW_OF_ENGINE, MORE_OF_ENGINE = 2_000, 20_000
+MOST_GROWTH_OF_ENGINE_MIB = 10
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +64,17 @@ def carried(folder: Path, transport: str, sshd: Sshd) -> Carried:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("transport", MANY)
-def test_many_small_files(tmp_path: Path, sshd: Sshd, transport: str) -> None:
-    count = 100_000 if FULL else MANY[transport]
-    fill(tmp_path / "run", count)
-    cost = carried(tmp_path, transport, sshd)
-    assert cost.files == count
-    assert max(cost.peak_mib, cost.tool_peak_mib) < MOST_MIB
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_more_files_need_no_more_memory(tmp_path: Path, sshd: Sshd, transport: str) -> None:
+    peaks: list[float] = []
+    for count in (FEW, MORE[transport]):
+        place = tmp_path / str(count)
+        fill(place / "run", count)
+        cost = carried(place, transport, sshd)
+        assert cost.files == count
+        assert max(cost.peak_mib, cost.tool_peak_mib) < MOST_MIB
+        peaks.append(cost.peak_mib)
+    assert peaks[1] - peaks[0] < MOST_GROWTH_MIB
 
 
 @pytest.mark.slow
@@ -72,8 +82,8 @@ async def test_an_engine_needs_no_more_memory_for_a_run_of_more_files() -> None:
     async with new_site() as site:
         site.equip()
         async with running_engine(site) as engine:
-            peaks = []
-            for count in (FEW, MORE):
+            peaks: list[float] = []
+            for count in (FEW_OF_ENGINE, MORE_OF_ENGINE):
                 run = site.make_run({}, leaf=f"Run_2026-04-17T14-{len(peaks):02}")
                 fill(site.local(run), count)
                 job = await engine.bring(run, patience=600)
@@ -81,7 +91,32 @@ async def test_an_engine_needs_no_more_memory_for_a_run_of_more_files() -> None:
                 peaks.append(peak_mib(engine.service.process.pid))
                 evidence = engine.sync.ListEvidence(sync_service_pb2.ListEvidenceRequest(run=run))
                 assert len([file async for file in evidence]) == count
-            assert peak_mib(engine.service.process.pid) - peaks[0] < MOST_GROWTH_MIB
+            assert peak_mib(engine.service.process.pid) - peaks[0] < MOST_GROWTH_OF_ENGINE_MIB
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transport", TRANSPORTS if FULL else ["mounted"])
+def test_more_folders_need_no_more_memory(tmp_path: Path, sshd: Sshd, transport: str) -> None:
+    peaks: list[float] = []
+    for count in (FEW_FOLDERS, MORE_FOLDERS):
+        place = tmp_path / str(count)
+        make_folders(place / "run", count)
+        cost = carried(place, transport, sshd)
+        there = sum(len(folders) for _, folders, _ in os.walk(place / "nas" / "project" / "Runs" / RUN))
+        assert there == sum(len(folders) for _, folders, _ in os.walk(place / "run"))
+        peaks.append(cost.peak_mib)
+    assert peaks[1] - peaks[0] < MOST_GROWTH_MIB
+
+
+def make_folders(run: Path, count: int) -> None:
+    """One file, and folders: half of them empty ones side by side, the others deep in each other."""
+    run.mkdir(parents=True)
+    (run / "file").write_bytes(b"x")
+    for number in range(0, count, 10):
+        above = run / "nested" / f"position{number // 1000:03}" / f"{number:06}"
+        (above / "channel00/time00/z00").mkdir(parents=True)
+        for empty in range(6):
+            (above.parent / f"empty position {number + empty:06}").mkdir()
 
 
 def fill(run: Path, count: int) -> None:
@@ -94,7 +129,7 @@ def fill(run: Path, count: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("transport", MANY if FULL else ["mounted"])
+@pytest.mark.parametrize("transport", TRANSPORTS if FULL else ["mounted"])
 def test_a_large_file(tmp_path: Path, sshd: Sshd, transport: str) -> None:
     (tmp_path / "run").mkdir()
     with open(tmp_path / "run" / "large.ome.tif", "wb") as large:
