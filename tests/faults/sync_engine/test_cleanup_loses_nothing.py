@@ -287,7 +287,7 @@ async def _live_through(folder: Path, steps: list[Step], *, retain_cache: bool =
 
 
 @pytest.mark.slow
-@settings(max_examples=80, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, suppress_health_check=list(HealthCheck))
 @given(st.lists(_STEPS, max_size=1), st.lists(_STEPS, max_size=2), st.lists(_MEANWHILE, max_size=7), st.booleans())
 def test_no_history_loses_a_file(
     early: list[Step], late: list[Step], meanwhile: list[Step], retain_cache: bool

@@ -293,6 +293,7 @@ ELSEWHERE = (
     "sync.run.clean",
     "sync.job.files_scrubbed",
     "sync.job.copy_repaired",
+    "sync.job.repair_landed",
     "sync.job.receipt",
     "sync.destination.",
     "sync.staging.",

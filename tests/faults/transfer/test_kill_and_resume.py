@@ -104,7 +104,7 @@ def way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Way, C
         case "rclone":
             config = tmp_path / "rclone.conf"
             config.write_text(f"[far]\ntype = alias\nremote = {tmp_path}/nas\n")
-            yield Way(str(config), files=300, kills=6, longest=0.6, begins=b""), lambda: None
+            yield Way(str(config), files=300, kills=4, longest=0.6, begins=b""), lambda: None
         case _:
             with running_sshd(tmp_path / "sshd") as sshd:
                 access = sshd.access
@@ -117,7 +117,7 @@ def way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Way, C
                         assert time.monotonic() < end
                         threading.Event().wait(0.05)
 
-                yield Way(ssh=ssh, files=300, kills=6, longest=0.8), until_over
+                yield Way(ssh=ssh, files=300, kills=4, longest=0.8), until_over
 
 
 @pytest.mark.slow
