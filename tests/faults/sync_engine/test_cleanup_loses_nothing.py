@@ -23,6 +23,7 @@ from libs.service_kit.errors import LabferryError
 from services.sync_engine.cleanup.interlocks import CleanupRules
 from services.sync_engine.cleanup.ticket import Limits
 from services.sync_engine.jobs.job import JobState
+from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.transfer.incoming import INCOMING
 from services.sync_engine.transfer.transport import TransferError
 from tests.faults.sync_engine.engine_parts import FOLDERS, RUN, Parts, engine_parts
@@ -144,7 +145,8 @@ async def _clean(history: _History) -> None:
     if answer.cleaned:
         left = [p for p in parts.here.rglob("*") if CACHE not in p.parts and not p.is_dir()]
         assert left == []
-        assert {job.state for job in await parts.bench.jobs_of_run(RUN)} == {JobState.CLEANED}
+        jobs = latest_by_destination(await parts.bench.jobs_of_run(RUN))
+        assert {job.state for job in jobs.values()} == {JobState.CLEANED}
     else:
         assert (await parts.bench.log.run(RUN)).sync_status is not SyncStatus.CLEANED
 
