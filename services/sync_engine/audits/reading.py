@@ -9,18 +9,16 @@ from datetime import datetime, timedelta
 from google.protobuf.message import Message
 
 from labferry.events.v1 import job_events_pb2 as events
-from libs.run_tree.run_path import RunPath
-from services.sync_engine.audits.braked_progress import BrakedProgress
 from services.sync_engine.audits.given_up import given_up
+from services.sync_engine.audits.portion_reading import files_scrubbed, portion_reading
 from services.sync_engine.audits.portions import PortionedPass, oldest_first
 from services.sync_engine.audits.repair import Repair, Rot
 from services.sync_engine.audits.turns import turns
 from services.sync_engine.engine_log import BY_ITSELF, decided_anew, job_change
 from services.sync_engine.jobs.failed_pass import failed_pass
-from services.sync_engine.jobs.file_list import encode_copied, evidence_lines, read_copied
+from services.sync_engine.jobs.file_list import encode_copied, read_copied
 from services.sync_engine.jobs.job import PROVEN_STATES, Job
 from services.sync_engine.jobs.job_history import JobHistoryError
-from services.sync_engine.jobs.progress import JobProgressMeter
 from services.sync_engine.jobs.superseded_files import without_superseded
 from services.sync_engine.jobs.verify_step import (
     Occasion,
@@ -115,17 +113,9 @@ class CopyReading:
             failed.oldest_evidence_time.FromDatetime(portion.oldest_then)
             await self._conclude(job, place, files, Verification(outcome, report, failed), control)
             return True
-        scrubbed = events.JobFilesScrubbed(
-            evidence_blob=await bench.blobs.put(b"".join(evidence_lines(outcome.evidence))),
-            file_count=len(outcome.evidence),
-            byte_count=sum(e.size for e in outcome.evidence),
-            method=outcome.method,
-            grade=outcome.grade.value,
-            host=outcome.host,
-            note=outcome.note,
+        await self._record(
+            job, await bench.threads.run(lambda: files_scrubbed(bench.blobs, outcome, portion.oldest_then))
         )
-        scrubbed.oldest_evidence_time.FromDatetime(portion.oldest_then)
-        await self._record(job, scrubbed)
         return True
 
     async def broke_off(self, job: Job, occasion: Occasion, why: str) -> None:
@@ -144,22 +134,9 @@ class CopyReading:
         whole: Sequence[CopiedFile],
         control: TransferControl,
     ) -> VerifyOutcome:
-        meter = JobProgressMeter(lambda: None)
-        progress = BrakedProgress(meter, self._brakes[job.equipment_id, place.name], control)
-        target = RunPath.parse(job.run).below_equipment
-        return await self._in_hand.do(
-            f"audit {job.job_id}",
-            control,
-            meter,
-            lambda: place.transport.verify(
-                target,
-                files,
-                control=control,
-                progress=progress,
-                max_stream_bytes=job.max_stream_bytes,
-                whole=whole,
-            ),
-        )
+        brake = self._brakes[job.equipment_id, place.name]
+        reading = portion_reading(job, place, files, whole, brake, control)
+        return await self._in_hand.do(f"audit {job.job_id}", control, reading.meter, reading.work)
 
     async def _conclude(
         self,

@@ -7,12 +7,10 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from libs.run_tree.run_path import RunPath
-from services.sync_engine.audits.braked_progress import BrakedProgress
+from services.sync_engine.audits.portion_reading import portion_reading
 from services.sync_engine.audits.portions import PortionedPass
 from services.sync_engine.cleanup.work import CleanupWork
 from services.sync_engine.jobs.job import Job
-from services.sync_engine.jobs.progress import JobProgressMeter
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.bandwidth import BandwidthBrake
 from services.sync_engine.transfer.destination import Destination
@@ -114,21 +112,9 @@ class CopyReading:
         whole: Sequence[CopiedFile],
         control: TransferControl,
     ) -> VerifyOutcome:
-        meter = JobProgressMeter(lambda: None)
-        progress = BrakedProgress(meter, self._brakes[job.equipment_id, place.name], control)
-        target = RunPath.parse(job.run).below_equipment
-        return await self._work.do(
-            control,
-            meter,
-            lambda: place.transport.verify(
-                target,
-                files,
-                control=control,
-                progress=progress,
-                max_stream_bytes=job.max_stream_bytes,
-                whole=whole,
-            ),
-        )
+        brake = self._brakes[job.equipment_id, place.name]
+        reading = portion_reading(job, place, files, whole, brake, control)
+        return await self._work.do(control, reading.meter, reading.work)
 
     async def _until_idle(self, equipment_id: str) -> None:
         while not self._is_idle(equipment_id):

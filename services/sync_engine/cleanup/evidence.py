@@ -13,15 +13,16 @@ from datetime import datetime
 
 from google.protobuf.message import Message
 
-from labferry.events.v1 import job_events_pb2, run_events_pb2
+from labferry.events.v1 import run_events_pb2
 from libs.event_log.blob_store import BlobError
+from services.sync_engine.audits.portion_reading import files_scrubbed
 from services.sync_engine.audits.portions import next_portion
 from services.sync_engine.cleanup.copy_reading import CopyReading, in_parallel
 from services.sync_engine.cleanup.interlocks import Interlock, InterlockName
 from services.sync_engine.cleanup.ticket import TICKET_SECONDS
 from services.sync_engine.engine_log import BY_ITSELF, decided_anew, job_change
 from services.sync_engine.jobs.failed_pass import failed_pass
-from services.sync_engine.jobs.file_list import evidence_lines, read_copied
+from services.sync_engine.jobs.file_list import read_copied
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.job_history import JobHistoryError
 from services.sync_engine.jobs.verify_step import (
@@ -173,7 +174,7 @@ class FreshEvidence:
         ):
             await self._record(copy, await bench.threads.run(lambda: self._failed(copy, portion, outcome)))
             return False
-        await self._record(copy, await bench.threads.run(lambda: self._matched(outcome)))
+        await self._record(copy, await bench.threads.run(lambda: files_scrubbed(bench.blobs, outcome, self._began)))
         copy.times.note_again(portion, read.since)
         return True
 
@@ -181,19 +182,6 @@ class FreshEvidence:
         report = verify_report(copy.job, outcome, self._bench.clock())
         report.passed = False
         event = failed_pass(self._bench.blobs, portion, outcome, report, Occasion.CLEANUP)
-        event.oldest_evidence_time.FromDatetime(self._began)
-        return event
-
-    def _matched(self, outcome: VerifyOutcome) -> Message:
-        event = job_events_pb2.JobFilesScrubbed(
-            evidence_blob=self._bench.blobs.put_pieces_sync(evidence_lines(outcome.evidence)),
-            file_count=len(outcome.evidence),
-            byte_count=sum(read.size for read in outcome.evidence),
-            method=outcome.method,
-            grade=outcome.grade.value,
-            host=outcome.host,
-            note=outcome.note,
-        )
         event.oldest_evidence_time.FromDatetime(self._began)
         return event
 
