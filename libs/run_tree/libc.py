@@ -12,6 +12,8 @@ _SYNC_FILE_RANGE_WRITE = 2
 _SYNC_FILE_RANGE_WRITE_AND_WAIT = 7
 # EPERM: a container's filter that doesn't know the call.
 _NO_SYNC_FILE_RANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ESPIPE, errno.EPERM})
+_FALLOC_KEEP_SIZE = 1
+_NO_FALLOCATE = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM})
 # struct statfs is 120 bytes on 64-bit Linux; its first long is the type.
 _STATFS_BYTES = 256
 
@@ -58,6 +60,17 @@ def _sync_file_range(descriptor: int, offset: int, nbytes: int, how: int) -> int
         return errno.ENOSYS
     failed = call(descriptor, ctypes.c_int64(offset), ctypes.c_int64(nbytes), how) != 0
     return ctypes.get_errno() if failed else 0
+
+
+def reserve_space(descriptor: int, nbytes: int) -> None:
+    """Finds room on the disk for a file's first bytes, which stays without content and beyond its end; nothing where
+    the file system can't. OSError for a full disk."""
+    call = getattr(_libc, "fallocate", None)
+    if call is None or call(descriptor, _FALLOC_KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(nbytes)) == 0:
+        return
+    number = ctypes.get_errno()
+    if number not in _NO_FALLOCATE:
+        raise OSError(number, os.strerror(number))
 
 
 def filesystem_type(descriptor: int) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+
+from services.sync_engine.transfer.direct_io import read_into
 
 BLOCK_BYTES = 4 << 20
 _BUFFERS = 3
@@ -38,7 +39,7 @@ def stream_blocks(
             last = hashing[turn]
             if last is not None:
                 last.result()
-            count = os.readv(descriptor, [buffers[turn][: portion(BLOCK_BYTES)]])
+            count = read_into(descriptor, buffers[turn][: portion(BLOCK_BYTES)])
             if count == 0:
                 break
             block = buffers[turn][:count]

@@ -13,9 +13,10 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from libs.run_tree.libc import await_writeback, start_writeback
+from libs.run_tree.libc import await_writeback, reserve_space, start_writeback
 from services.sync_engine.transfer.bandwidth import BandwidthBrake
 from services.sync_engine.transfer.block_stream import BLOCK_BYTES, stream_blocks
+from services.sync_engine.transfer.direct_io import go_direct, write_block
 from services.sync_engine.transfer.incoming import IncomingFolder
 from services.sync_engine.transfer.source_file import SourceFiles, copied_from
 from services.sync_engine.transfer.system_error import destination_error, source_changed, source_error
@@ -32,6 +33,7 @@ from services.sync_engine.transfer.transport import (
 LARGE_BYTES = BLOCK_BYTES
 WRITEBACK_LAG_BYTES = 64 << 20
 """Of a large file no more than this and a block are in this machine's memory alone."""
+_READ_AHEAD_BYTES = 2 * BLOCK_BYTES
 # Failures of one local file, which end nothing but its own way.
 LOCAL_FAILURES = frozenset(
     {FailureKind.LOCAL_FILE_VANISHED, FailureKind.LOCAL_FILE_UNREADABLE, FailureKind.SOURCE_CHANGED}
@@ -153,7 +155,7 @@ class FileCopier:
         try:
             target = self._incoming.open(name, _CREATE, _NEW_FILE_MODE)
             written.add(entry, target)
-            _write(target, content)
+            write_block(target, memoryview(content))
             _date(target, entry)
         except OSError as error:
             raise destination_error(error, "writing", entry.path) from error
@@ -169,6 +171,9 @@ class FileCopier:
         except OSError as error:
             raise destination_error(error, "writing", entry.path) from error
         try:
+            if go_direct(target):
+                # Its blocks would be found one by one.
+                reserve_space(target, entry.size)
             sha256 = self._stream(entry, source, target)
             self._source.refuse_if_changed(entry, source)
             self._source.refuse_if_renamed(entry)
@@ -186,8 +191,10 @@ class FileCopier:
         def consume(block: memoryview, offset: int) -> None:
             self._refuse_if_ended()
             self._brake.take(len(block), self._control)
+            # The disk reads the next blocks while this one is written.
+            os.posix_fadvise(source, offset + len(block), _READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
             try:
-                _write(target, block)
+                write_block(target, block)
                 start_writeback(target, offset, len(block))
                 if offset >= WRITEBACK_LAG_BYTES:
                     # Else the last sync of a large file would be silent for as long as a slow server takes to get
@@ -216,14 +223,6 @@ class FileCopier:
             raise destination_error(error, "making the symlink", entry.path) from error
         self._progress.advance(1, entry.size, entry.path)
         return WholeFile(copied_from(entry, hashlib.sha256(target).hexdigest()), name)
-
-
-def _write(descriptor: int, content: bytes | memoryview) -> None:
-    written = os.write(descriptor, content)
-    if written < len(content):
-        remaining = memoryview(content)[written:]
-        while remaining:
-            remaining = remaining[os.write(descriptor, remaining) :]
 
 
 def _date(descriptor: int, entry: SourceEntry) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from libs.run_tree.beneath import open_to_read, status_beneath
 from services.sync_engine.transfer.block_stream import BLOCK_BYTES, Streamed, stream_blocks
+from services.sync_engine.transfer.direct_io import go_direct
 
 
 class NotAFileError(Exception):
@@ -55,6 +56,7 @@ def hash_opened(
         if expected_size >= BLOCK_BYTES:
             # Opening may be long ago: its neighbours may be large too.
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            go_direct(descriptor)
             return stream_blocks(
                 descriptor,
                 portion=lambda most: min(most, block_bytes),
