@@ -9,6 +9,7 @@ what people run.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import secrets
@@ -41,15 +42,21 @@ class TransferSmall:
 
     @asynccontextmanager
     async def tree(self) -> AsyncIterator[None]:
-        """Makes the source beside the benchmark, on the disk that people's checkouts lie on, and removes everything."""
-        with tempfile.TemporaryDirectory(prefix="transfer-small-", dir=Path(__file__).parent) as base:
-            self._base = Path(base)
+        """Makes the source beside the benchmark, on the disk that people's checkouts lie on.
+
+        Everything is removed when all rows are done: where thousands of files were deleted, ext4 makes new ones slowly
+        for minutes, and the next row would measure that.
+        """
+        if self._base == Path():
+            base = tempfile.TemporaryDirectory(prefix="transfer-small-", dir=Path(__file__).parent)
+            atexit.register(base.cleanup)
+            self._base = Path(base.name)
             for number in range(FOLDERS):
                 (self._source / f"position{number:02}").mkdir(parents=True)
             for number in range(FILES):
                 (self._source / _name(number)).write_bytes(secrets.token_bytes(FILE_BYTES))
             os.sync()
-            yield
+        yield
 
     @property
     def _source(self) -> Path:

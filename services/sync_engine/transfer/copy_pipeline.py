@@ -22,7 +22,7 @@ from services.sync_engine.transfer.transport import (
 
 _BATCH_FILES = 256
 _BATCH_BYTES = 64 << 20
-_CHUNK_FILES = 32
+_CHUNK_FILES = 64
 _BATCHES_IN_WORK = 4
 # What is told of an attempt in which local files failed for several reasons; the first that occurs.
 _GRAVEST_FIRST = (FailureKind.LOCAL_FILE_VANISHED, FailureKind.LOCAL_FILE_UNREADABLE, FailureKind.SOURCE_CHANGED)

@@ -1,8 +1,7 @@
 """Copying files of a run into the incoming folder: each source byte read once, hashed on the way, made durable.
 
 A file is whole when its chunk is: names come later (landing.py). Small files are written one after the other and made
-durable together, for a file system that syncs one mostly has synced its neighbours then. A local file that can't be
-copied is that file's failure; the others go on.
+durable together. A local file that can't be copied is that file's failure; the others go on.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from libs.run_tree.libc import await_writeback, reserve_space, start_writeback
 from services.sync_engine.transfer.bandwidth import BandwidthBrake
 from services.sync_engine.transfer.block_stream import BLOCK_BYTES, stream_blocks
 from services.sync_engine.transfer.direct_io import go_direct, write_block
+from services.sync_engine.transfer.fsync_together import fsync_together
 from services.sync_engine.transfer.incoming import IncomingFolder
 from services.sync_engine.transfer.source_file import SourceFiles, copied_from
 from services.sync_engine.transfer.system_error import destination_error, source_changed, source_error
@@ -59,7 +59,7 @@ class ChunkOutcome:
     cut_short: bool = False
 
 
-class _Written:
+class _Unsynced:
     """Small files of a chunk that are written and not known to be durable. Their descriptors are this object's."""
 
     def __init__(self) -> None:
@@ -72,10 +72,9 @@ class _Written:
 
     def sync(self, progress: Progress) -> None:
         """Makes all of them durable. TransferError."""
-        for entry, descriptor in self._files:
-            try:
-                os.fsync(descriptor)
-            except OSError as error:
+        said = fsync_together([descriptor for _, descriptor in self._files])
+        for (entry, _), error in zip(self._files, said, strict=True):
+            if error is not None:
                 raise destination_error(error, "writing", entry.path) from error
             progress.advance(1, 0, entry.path)
 
@@ -118,7 +117,7 @@ class FileCopier:
 
     def copy_chunk(self, entries: Sequence[SourceEntry]) -> ChunkOutcome:
         """Raises TransferError for failures of the destination, TransferStoppedError; local ones are in the outcome."""
-        outcome, written = ChunkOutcome(), _Written()
+        outcome, unsynced = ChunkOutcome(), _Unsynced()
         try:
             for entry in entries:
                 self._refuse_if_ended()
@@ -126,36 +125,38 @@ class FileCopier:
                     outcome.cut_short = True
                     break
                 try:
-                    outcome.whole.append(self._copy(entry, written))
+                    outcome.whole.append(self._copy(entry, unsynced))
                 except TransferError as failure:
                     if failure.kind not in LOCAL_FAILURES:
                         raise
                     outcome.failures.append(failure)
-            with self._control.quiet(written.nbytes):
-                written.sync(self._progress)
+            with self._control.quiet(unsynced.nbytes):
+                unsynced.sync(self._progress)
         finally:
-            written.close()
+            unsynced.close()
         return outcome
 
-    def _copy(self, entry: SourceEntry, written: _Written) -> WholeFile:
+    def _copy(self, entry: SourceEntry, unsynced: _Unsynced) -> WholeFile:
         if entry.kind is EntryKind.SYMLINK:
             return self._copy_link(entry)
         source = self._source.open(entry)
         try:
             if entry.size >= LARGE_BYTES:
                 return self._copy_large(entry, source)
-            return self._copy_small(entry, source, written)
+            return self._copy_small(entry, source, unsynced)
         finally:
             os.close(source)
 
-    def _copy_small(self, entry: SourceEntry, source: int, written: _Written) -> WholeFile:
+    def _copy_small(self, entry: SourceEntry, source: int, unsynced: _Unsynced) -> WholeFile:
         content = self._source.read_whole(entry, source)
         self._brake.take(entry.size, self._control)
         name = self._incoming.new_name()
         try:
             target = self._incoming.open(name, _CREATE, _NEW_FILE_MODE)
-            written.add(entry, target)
-            write_block(target, memoryview(content))
+            unsynced.add(entry, target)
+            written = os.write(target, content)
+            if written < len(content):
+                write_block(target, memoryview(content)[written:])
             _date(target, entry)
         except OSError as error:
             raise destination_error(error, "writing", entry.path) from error

@@ -18,7 +18,7 @@ _FUSE = 0x65735546
 _HONEST_PROGRAMS = frozenset(
     {"fuseblk", "fuse.ceph", "fuse.glusterfs", "fuse.lizardfs", "fuse.moosefs", "fuse.saunafs", "fuse.sshfs"}
 )
-_LOCAL_WORKERS = 4
+_LOCAL_WORKERS = 3
 _NETWORK_WORKERS = 8
 
 

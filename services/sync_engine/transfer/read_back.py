@@ -36,7 +36,7 @@ from services.sync_engine.transfer.transport import (
 from services.sync_engine.transfer.uncached_read import NotAFileError, hash_opened, open_uncached
 
 METHOD = "uncached_read"
-_CHUNK_FILES = 32
+_CHUNK_FILES = 64
 _CHUNK_BYTES = 8 << 20
 _CHUNKS_IN_WORK = 64
 _MOST_IN_A_ROW = 20
@@ -211,7 +211,7 @@ def read_back(
 
 
 def _chunks(files: Iterable[_Expected]) -> Iterator[list[_Expected]]:
-    """Cut at 32 files or 8 MiB: of large files each is a thread's own, for hashing is what takes its time."""
+    """Cut at 64 files or 8 MiB: of large files each is a thread's own, for hashing is what takes its time."""
     chunk: list[_Expected] = []
     nbytes = 0
     for one in files:

@@ -150,13 +150,19 @@ class ListWriter(Generic[R]):
     def append(self, record: R) -> None:
         self._tail.append(record)
         if len(self._tail) == _KEPT:
-            self._chunks = self._chunks or _ChunkFile(self._record)
-            self._chunks.append(self._tail)
-            self._tail = []
+            self._spill()
+
+    def _spill(self) -> None:
+        self._chunks = self._chunks or _ChunkFile(self._record)
+        self._chunks.append(self._tail)
+        self._tail = []
 
     def extend(self, records: Iterable[R]) -> None:
-        for record in records:
-            self.append(record)
+        coming = iter(records)
+        while part := list(islice(coming, _KEPT - len(self._tail))):
+            self._tail += part
+            if len(self._tail) == _KEPT:
+                self._spill()
 
     def finish(self) -> SpilledList[R]:
         return SpilledList(self._chunks, self._tail)
