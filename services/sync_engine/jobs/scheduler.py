@@ -143,8 +143,9 @@ class Scheduler:
         queue.paused = paused
         self._busy(equipment_id, paused or bool(queue.in_work))
         for entry in self._entries.values():
-            # Their steps were cut short by the pause, and no event of their own makes them go on.
-            if not paused and entry.work.equipment_id == equipment_id and entry.not_before == _NEVER:
+            # Their steps were cut short by the pause, or are about to end of it: no event of theirs makes them go on.
+            cut_short = entry.task is not None or entry.not_before == _NEVER
+            if not paused and entry.work.equipment_id == equipment_id and cut_short:
                 self._look_again(entry)
         self._wake.set()
 
@@ -268,15 +269,15 @@ class Scheduler:
         behind = work.revision < end.revision
         if behind:
             entry.work = replace(work, revision=end.revision)
-        if entry.woken:
+        if work.over and not behind and end.again is None:
+            self._forget(work)
+        elif entry.woken:
             entry.woken = False
             self._ready(entry)
         elif end.again is not None:
             self._hold_until(entry, now + max(0.001, (end.again - self._clock()).total_seconds()))
         elif behind:
             entry.not_before = _NEVER
-        elif work.over:
-            self._forget(work)
         elif moved:
             self._hold_until(entry, now + work.pause if work.pause > 0 else 0.0)
         else:

@@ -244,6 +244,33 @@ async def test_what_happens_while_a_step_looks_makes_it_look_again() -> None:
     await scheduler.stop()
 
 
+async def test_a_step_that_ends_of_a_pause_after_its_end_is_followed_by_another() -> None:
+    looks = 0
+    looking, looked_again = asyncio.Event(), asyncio.Event()
+    ended = asyncio.Event()
+
+    async def step(job_id: str) -> StepEnd:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            looked_again.set()
+        looking.set()
+        await ended.wait()
+        # Cut short: nothing was recorded, so no event will come.
+        return StepEnd(0)
+
+    scheduler = Scheduler(step, {"E": 1, "F": 1}, _now, structlog.get_logger(), in_all=1)
+    scheduler.start([_work("a", 1)])
+    async with asyncio.timeout(10):
+        await looking.wait()
+        scheduler.pause_equipment("E", True)
+        scheduler.pause_equipment("E", False)
+        ended.set()
+        await looked_again.wait()
+    await scheduler.stop()
+    assert looks == 2
+
+
 async def test_news_that_is_older_than_what_the_step_did_does_not_begin_it_anew() -> None:
     """A step records that the job began and then that it waits; the news of the first comes late."""
     begun: list[str] = []
