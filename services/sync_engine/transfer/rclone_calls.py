@@ -4,12 +4,13 @@ time goes into asking than into the files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from services.sync_engine.transfer.rclone_daemon import ONE_GROUP, RcloneDaemon
+from services.sync_engine.transfer.rclone_daemon import LOCKED, ONE_GROUP, RcloneDaemon
 
 T = TypeVar("T")
 
@@ -31,6 +32,7 @@ class FileCall(Generic[T]):
     parameters: Callable[[T, ExitStack], Mapping[str, object]]
     path: Callable[[T], bytes]
     size: Callable[[T], int]
+    passing: re.Pattern[str] = LOCKED
 
 
 def call_for_each(
@@ -69,7 +71,7 @@ def _call(daemon: RcloneDaemon, about: FileCall[T], files: Sequence[T]) -> None:
         for (file, parameters), well in zip(calls, done, strict=True):
             if not well:
                 # Asked for alone, it is tried again where that helps, and what is wrong is said of this file.
-                daemon.told(about.doing, about.command, [about.path(file)], **parameters)
+                daemon.told(about.doing, about.command, [about.path(file)], about.passing, **parameters)
 
 
 def _portions(files: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:

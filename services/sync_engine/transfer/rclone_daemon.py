@@ -37,9 +37,9 @@ ONE_GROUP = {"_group": "labferry"}
 _ENCRYPTED = b"\nRCLONE_ENCRYPT_V0:\n"
 _COUNTED = ("bytes", "checks", "deletes", "listed", "renames", "transfers")
 # WebDAV servers refuse a folder while another call makes it, and rclone makes it again for each file.
-_LOCKED = re.compile(r"\b423 Locked\b", re.IGNORECASE)
-_LOCKED_SECONDS = 0.05
-_TRIES_WHILE_LOCKED = 40
+LOCKED = re.compile(r"\b423 Locked\b", re.IGNORECASE)
+_PASSING_SECONDS = 0.05
+_TRIES_WHILE_PASSING = 40
 _OPTIONS = (
     *("--use-json-log", "--ask-password=false", "--log-level", "ERROR", "--retries", "1"),
     # What arrived is read back and hashed by the verification: a weaker look at it beforehand costs time only.
@@ -144,17 +144,26 @@ class RcloneDaemon:
         """As `call`, from the thread that opened it, and a refusal is a TransferError."""
         return self.attend([()], lambda _: self.told(doing, command, paths, **parameters))[0]
 
-    def told(self, doing: str, command: str, paths: Sequence[bytes] = (), **parameters: object) -> dict[str, Any]:
-        """As `must`, from any thread: it returns only when rclone answers or ends."""
-        for _ in range(_TRIES_WHILE_LOCKED):
+    def told(
+        self,
+        doing: str,
+        command: str,
+        paths: Sequence[bytes] = (),
+        passing: re.Pattern[str] = LOCKED,
+        /,
+        **parameters: object,
+    ) -> dict[str, Any]:
+        """As `must`, from any thread: it returns only when rclone answers or ends. What a server says in words that are
+        found by `passing` is asked again for two seconds."""
+        for _ in range(_TRIES_WHILE_PASSING):
             try:
                 return self.call(command, **parameters)
             except RcloneError as refusal:
                 failure = tool_failure(RCLONE_FAILURES, doing, None, refusal.words, paths)
                 failure.__cause__ = refusal
-                if _LOCKED.search(without_names(refusal.words, paths)) is None:
+                if passing.search(without_names(refusal.words, paths)) is None:
                     break
-                self.control.wait(_LOCKED_SECONDS)
+                self.control.wait(_PASSING_SECONDS)
         raise failure
 
     def tell(self, doing: str, out: IO[bytes], *arguments: str) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from operator import itemgetter
 
 from services.sync_engine.transfer.rclone_calls import FileCall, call_for_each
-from services.sync_engine.transfer.rclone_daemon import RcloneDaemon
+from services.sync_engine.transfer.rclone_daemon import LOCKED, RcloneDaemon
 
 _NEVER_OVER = {"IgnoreExisting": True}
+# Every file was sent before: a server that is busy with a folder's names was seen to miss one of them for a moment.
+_PASSING = re.compile(rf"{LOCKED.pattern}|\bobject not found\b", re.IGNORECASE)
 
 
 def move_files(daemon: RcloneDaemon, fs: str, files: Sequence[tuple[bytes, bytes, int]]) -> None:
@@ -28,6 +31,6 @@ def move_files(daemon: RcloneDaemon, fs: str, files: Sequence[tuple[bytes, bytes
         }
 
     moving: FileCall[tuple[bytes, bytes, int]] = FileCall(
-        "moving", "operations/movefile", move, itemgetter(0), itemgetter(2)
+        "moving", "operations/movefile", move, itemgetter(0), itemgetter(2), _PASSING
     )
     call_for_each(daemon, moving, files)

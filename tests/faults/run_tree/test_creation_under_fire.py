@@ -23,7 +23,7 @@ from libs.run_tree.creation_json import mutate_creation, read_creation
 from libs.run_tree.creation_record import SyncStatus
 
 PROCESSES = 8
-UPDATES = 500
+UPDATES = 250
 KILLS = 40
 
 OUR_WRITER = """

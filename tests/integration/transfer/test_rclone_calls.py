@@ -13,8 +13,9 @@ import pytest
 
 from services.sync_engine.transfer.bandwidth import UNLIMITED, SharedBandwidth
 from services.sync_engine.transfer.rclone_calls import FileCall, call_for_each
-from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, open_rclone
+from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError, open_rclone
 from services.sync_engine.transfer.rclone_hashing import RcloneHashing
+from services.sync_engine.transfer.rclone_move import move_files
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import TransferError
 
@@ -88,3 +89,26 @@ def test_every_file_is_hashed_whatever_it_is_called(
     assert read.found == {name: hashlib.sha256(b"content of " + name).hexdigest() for name in names}
     assert sorted(heard) == sorted((name, asked[name]) for name in names)
     assert sorted(alone) == ["run/gone", "run/returned\rcarriage", "run/two\nlines"]
+
+
+def test_a_server_that_misses_a_file_for_a_moment_is_asked_again_before_a_move_fails(
+    tmp_path: Path, daemon: RcloneDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("here", "too"):
+        (tmp_path / name).write_bytes(b"x")
+    call, missed = daemon.call, 0
+
+    def missing(command: str, **parameters: object) -> dict[str, object]:
+        nonlocal missed
+        if command == "operations/movefile" and parameters["srcRemote"] == "here" and missed < 3:
+            missed += 1
+            raise RcloneError(404, "object not found")
+        return call(command, **parameters)
+
+    monkeypatch.setattr(daemon, "call", missing)
+    move_files(daemon, "far:", [(b"here", b"there", 1)])
+    assert missed == 3
+    assert (tmp_path / "there").read_bytes() == b"x"
+    with pytest.raises(TransferError, match="object not found") as refused:
+        move_files(daemon, "far:", [(b"gone", b"elsewhere", 1), (b"too", b"there too", 1)])
+    assert refused.value.paths == (b"gone",)

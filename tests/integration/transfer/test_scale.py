@@ -24,7 +24,7 @@ TRANSPORTS = ["mounted", "rsync_ssh", "rclone"]
 LARGE_BYTES = (4 << 30) if FULL else (5 << 28)
 # The fewer are several batches too, so that only what grows without end is seen.
 FEW, FEW_FOLDERS = 5_000, 3_000
-MORE = dict.fromkeys(TRANSPORTS, 100_000) if FULL else {"mounted": 100_000, "rsync_ssh": 15_000, "rclone": 15_000}
+MORE = dict.fromkeys(TRANSPORTS, 100_000) if FULL else {"mounted": 100_000, "rsync_ssh": 10_000, "rclone": 10_000}
 MORE_FOLDERS = 100_000 if FULL else 10_000
 # Beside what a process needs at all. A list of the files' names, sizes and hashes alone would be more than the growth.
 MOST_MIB = 150
