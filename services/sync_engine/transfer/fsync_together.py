@@ -116,7 +116,7 @@ class _Queue:
         return max(0, got)
 
 
-# Kept for the next one, whatever thread that is: the kernel takes long to end one.
+# Kept for the next one, whatever thread that is.
 _idle: deque[_Queue] = deque()
 
 
