@@ -25,7 +25,7 @@ up: setup ## start the three services in the foreground (CONFIG=labferry.yaml)
 
 test: setup ## every test
 	@./tests/parts.sh
-	@$(PY) -m pytest -n 4 --dist worksteal
+	@$(PY) -m pytest -n 5 --dist worksteal
 
 lint: setup ## formatting, lint, types, protos
 	@$(VENV)/bin/ruff format --check $(SOURCES)

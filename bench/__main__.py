@@ -43,8 +43,7 @@ ROWS: Sequence[Row] = (
     problems.REPEATED,
     *transfer_small.ROWS,
     *transfer_large.ROWS,
-    transfer_tools.RCLONE,
-    transfer_tools.RSYNC,
+    *transfer_tools.ROWS,
     creation_json.ROW,
 )
 

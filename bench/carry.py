@@ -67,13 +67,13 @@ def _open(spec: CarrySpec) -> Transport:
     if spec.rclone is not None:
         name, path, config = spec.rclone
         remote = RcloneRemote(name, path, Path(config))
-        rclone = RclonePlace(remote, tools=Toolbox((RCLONE,)), bandwidth=UNLIMITED, used_before=False)
+        rclone = RclonePlace(remote, tools=Toolbox((RCLONE,)), bandwidth=UNLIMITED)
         return RemoteTransport(rclone, max_stream_bytes=_MAX_STREAM_BYTES)
     if spec.ssh is not None:
         target, key, port, known_hosts = spec.ssh
         access = SshAccess(target, Path(key), port, Path(known_hosts))
         tools = Toolbox((RSYNC, SSH))
-        rsync = RsyncPlace(access, spec.destination, tools=tools, bandwidth=UNLIMITED, used_before=False)
+        rsync = RsyncPlace(access, spec.destination, tools=tools, bandwidth=UNLIMITED)
         return RemoteTransport(rsync, max_stream_bytes=_MAX_STREAM_BYTES)
     return MountedTransport(Path(spec.destination))
 

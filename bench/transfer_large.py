@@ -63,6 +63,12 @@ class TransferLarge:
     def rsync(self) -> Sample:
         return transfer_peers.by_rsync(self._base / "run", self._empty_destination(), 1)
 
+    def rclone_durable(self) -> Sample:
+        return transfer_peers.by_rclone(self._base / "run", self._empty_destination(), durable=True)
+
+    def rsync_durable(self) -> Sample:
+        return transfer_peers.by_rsync(self._base / "run", self._empty_destination(), 1, durable=True)
+
     def peer(self) -> Sample:
         destination = self._empty_destination()
         pairs = [(self._base / "run" / f"{n}.tif", destination / f"{n}.tif") for n in range(FILES)]
@@ -121,4 +127,6 @@ ROWS = (
     _row("bare copy+hash+fsync+uncached read-back loop, 2 threads", _TARGET_RATIO, _tree.peer),
     _row(transfer_peers.RCLONE, transfer_peers.TARGET_RATIO, _tree.rclone),
     _row(transfer_peers.RSYNC, transfer_peers.TARGET_RATIO, _tree.rsync),
+    _row(transfer_peers.RCLONE_DURABLE, transfer_peers.DURABLE_TARGET_RATIO, _tree.rclone_durable),
+    _row(transfer_peers.RSYNC_DURABLE, transfer_peers.DURABLE_TARGET_RATIO, _tree.rsync_durable),
 )

@@ -80,6 +80,12 @@ class TransferSmall:
     def rsync(self) -> Sample:
         return transfer_peers.by_rsync(self._source, self._empty_destination(), _PEER_CHUNK)
 
+    def rclone_durable(self) -> Sample:
+        return transfer_peers.by_rclone(self._source, self._empty_destination(), durable=True)
+
+    def rsync_durable(self) -> Sample:
+        return transfer_peers.by_rsync(self._source, self._empty_destination(), _PEER_CHUNK, durable=True)
+
     def peer(self) -> Sample:
         """The bare loop. Its folders are made before the clock starts."""
         destination = self._empty_destination()
@@ -147,4 +153,6 @@ ROWS = (
     _row("bare copy+hash+fsync+uncached read-back loop, 8 threads", _TARGET_RATIO, _tree.peer),
     _row(transfer_peers.RCLONE, transfer_peers.TARGET_RATIO, _tree.rclone),
     _row(transfer_peers.RSYNC, transfer_peers.TARGET_RATIO, _tree.rsync),
+    _row(transfer_peers.RCLONE_DURABLE, transfer_peers.DURABLE_TARGET_RATIO, _tree.rclone_durable),
+    _row(transfer_peers.RSYNC_DURABLE, transfer_peers.DURABLE_TARGET_RATIO, _tree.rsync_durable),
 )

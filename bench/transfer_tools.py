@@ -1,4 +1,5 @@
-"""[rclone], [rsync] 5,000 files of 20 KiB to an sshd on this machine, copied, landed and verified.
+"""[rclone], [rsync] 5,000 files of 20 KiB to an sshd on this machine, copied, landed and verified; [rclone-large],
+[rsync-large] 4 files of 512 MiB likewise.
 
 The peers are the tools as people run them for the same: copy, then hash both sides at once and compare. They land files
 under their final names, survive nothing, and never look whether a file changes under them.
@@ -21,9 +22,7 @@ from bench.table import Better, Row, Sample
 from services.sync_engine.transfer.tool_process import find_tool
 from tests.integration.transfer.far_servers import Sshd, running_sshd
 
-FILES = 5_000
-FILE_BYTES = 20 * 1024
-FOLDERS = 50
+_BLOCK = 4 << 20
 # Ours syncs, looks at the source again and lands without replacing, which the peers don't; nobody requires a figure.
 _TARGET_RATIO = 2.0
 
@@ -31,7 +30,8 @@ _TARGET_RATIO = 2.0
 class TransferTools:
     """The run to carry and an sshd to carry it to, to an empty folder each time."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: int, file_bytes: int, folders: int) -> None:
+        self._files, self._file_bytes, self._folders = files, file_bytes, folders
         self._base = Path()
         self._sshd: Sshd | None = None
 
@@ -40,12 +40,17 @@ class TransferTools:
         """Makes the source beside the benchmark, on the disk that people's checkouts lie on, and removes everything."""
         with tempfile.TemporaryDirectory(prefix="transfer-tools-", dir=Path(__file__).parent) as base:
             self._base = Path(base)
-            for number in range(FILES):
-                folder = self._run / f"position{number % FOLDERS:02}"
-                folder.mkdir(parents=True, exist_ok=True)
-                (folder / f"image{number:05}.tif").write_bytes(secrets.token_bytes(FILE_BYTES))
+            self._make_run()
             with running_sshd(self._base / "sshd") as self._sshd:
                 yield
+
+    def _make_run(self) -> None:
+        for number in range(self._files):
+            folder = self._run / f"position{number % self._folders:02}"
+            folder.mkdir(parents=True, exist_ok=True)
+            with open(folder / f"image{number:05}.tif", "wb") as image:
+                for start in range(0, self._file_bytes, _BLOCK):
+                    image.write(secrets.token_bytes(min(_BLOCK, self._file_bytes - start)))
 
     @property
     def _run(self) -> Path:
@@ -98,24 +103,28 @@ class TransferTools:
         return run_tools([[copy], [["sh", "-c", here], [*ssh, access.target, there]]])
 
 
-_tools = TransferTools()
-RCLONE = Row(
-    name="rclone",
-    unit="s",
-    better=Better.LOWER,
-    target=_TARGET_RATIO,
-    peer="rclone copy, then rclone hashsum of both sides",
-    run_ours=_tools.ours_by_rclone,
-    run_peer=_tools.raw_rclone,
-    around=_tools.site,
-)
-RSYNC = Row(
-    name="rsync",
-    unit="s",
-    better=Better.LOWER,
-    target=_TARGET_RATIO,
-    peer="rsync, then sha256sum of both sides",
-    run_ours=_tools.ours_by_rsync,
-    run_peer=_tools.raw_rsync,
-    around=_tools.site,
-)
+def _rows(suffix: str, tools: TransferTools) -> tuple[Row, Row]:
+    rclone = Row(
+        name="rclone" + suffix,
+        unit="s",
+        better=Better.LOWER,
+        target=_TARGET_RATIO,
+        peer="rclone copy, then rclone hashsum of both sides",
+        run_ours=tools.ours_by_rclone,
+        run_peer=tools.raw_rclone,
+        around=tools.site,
+    )
+    rsync = Row(
+        name="rsync" + suffix,
+        unit="s",
+        better=Better.LOWER,
+        target=_TARGET_RATIO,
+        peer="rsync, then sha256sum of both sides",
+        run_ours=tools.ours_by_rsync,
+        run_peer=tools.raw_rsync,
+        around=tools.site,
+    )
+    return rclone, rsync
+
+
+ROWS = (*_rows("", TransferTools(5_000, 20 << 10, 50)), *_rows("-large", TransferTools(4, 512 << 20, 1)))

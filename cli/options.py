@@ -31,7 +31,16 @@ EndpointOption = Annotated[
     str | None,
     typer.Option(help="Address of a configured LIMS; the default one when left out.", show_default=False),
 ]
-RunArgument = Annotated[str, typer.Argument(help="EQUIPMENT/project/Runs/Run_…", show_default=False)]
+
+
+def _as_completed(run: str) -> str:
+    # Shells end a folder's name with a slash.
+    return run.removesuffix("/")
+
+
+RunArgument = Annotated[
+    str, typer.Argument(help="EQUIPMENT/project/Runs/Run_…", show_default=False, callback=_as_completed)
+]
 
 
 def connect(config: Path | None, token_file: Path | None) -> Connection:

@@ -12,8 +12,10 @@ from cli.json_form import short_name
 from labferry.sync.v1 import finding_pb2, job_pb2, run_pb2, staging_service_pb2
 
 _GOING = {job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING, job_pb2.JOB_STATE_AWAITING_VERIFY}
+_PROVEN = {job_pb2.JOB_STATE_VERIFIED, job_pb2.JOB_STATE_CLEANUP_ELIGIBLE, job_pb2.JOB_STATE_CLEANED}
 _BY = '--operator NAME --reason "WHY"'
 _MOST_FILES = 10
+_SKIPPED_OVERSIZE = "verify_skipped_oversize"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,14 @@ def answers(
         return [_staged(staged)]
     if not latest:
         return [_without_job(run.run, closed)]
-    return [_of_job(job, closed) for job in latest.values()]
+    cleaned = run.sync_status == run_pb2.SYNC_STATUS_CLEANED
+    return [_of_job(job, closed, cleaned=cleaned) for job in latest.values()]
+
+
+def is_copy_wrong(job: job_pb2.Job) -> bool:
+    """Whether the last reading of a copy that was proven once found it wrong, or couldn't check. That comes before what
+    a cleanup waits for, which was asked earlier."""
+    return job.state in _PROVEN and job.HasField("failure") and not job.verify_passes
 
 
 def _without_job(run: str, closed: Sequence[finding_pb2.Finding]) -> Answer:
@@ -71,13 +80,16 @@ def _staged(staged: staging_service_pb2.StagedRun) -> Answer:
     return Answer("staging", detail, to_do=("nothing; it goes on by itself", "labferry staging list"))
 
 
-def _of_job(job: job_pb2.Job, closed: Sequence[finding_pb2.Finding]) -> Answer:
+def _of_job(job: job_pb2.Job, closed: Sequence[finding_pb2.Finding], *, cleaned: bool) -> Answer:
     state = short_name(job_pb2.JobState.DESCRIPTOR, job.state)
 
     def answer(condition: str, detail: str, who: str = "", *to_do: str) -> Answer:
         return Answer(condition, detail, who, job.destination, job.job_id, state, to_do=to_do)
 
     watch = f"labferry job watch {job.job_id}"
+    if is_copy_wrong(job):
+        verify = f"labferry run verify {shlex.quote(job.run)}"
+        return answer("verification_failed", _failure(job), "it", "look at the storage", verify)
     if job.waiting_on:
         return _waiting(job, state, closed)
     if job.state == job_pb2.JOB_STATE_FAILED:
@@ -87,13 +99,12 @@ def _of_job(job: job_pb2.Job, closed: Sequence[finding_pb2.Finding]) -> Answer:
         return answer("cancelled", "an operator cancelled it; queueing the run makes a new job", "operator", queue)
     if job.state in _GOING:
         return answer("moving", f"attempt {job.attempt} is in work" if job.attempt else "it begins now", "", watch)
-    if job.HasField("failure") and not job.verify_passes:
-        verify = f"labferry run verify {shlex.quote(job.run)}"
-        return answer("verification_failed", _failure(job), "it", "look at the storage", verify)
     if not job.sealed:
         return answer("moving", "the data is verified and is being sealed", "", watch)
+    if job.state == job_pb2.JOB_STATE_CLEANUP_ELIGIBLE:
+        return answer("moving", "the local data is being deleted", "", watch)
     files = f"{job.file_count} files are" if job.file_count != 1 else "1 file is"
-    return answer("done", f"{files} verified and sealed")
+    return answer("done", f"{files} verified and sealed{'; the local data was deleted' if cleaned else ''}")
 
 
 def _waiting(job: job_pb2.Job, state: str, closed: Sequence[finding_pb2.Finding]) -> Answer:
@@ -142,6 +153,9 @@ def _make_room(job: job_pb2.Job) -> Sequence[str]:
 def _let_go_on(job: job_pb2.Job) -> Sequence[str]:
     if job.state == job_pb2.JOB_STATE_PAUSED:
         return (f'labferry job resume {job.job_id} --reason "WHY"',)
+    if job.waiting_on[0].detail.startswith(_SKIPPED_OVERSIZE):
+        # No file of the copy is larger than all of them, and the bound holds for this copy alone.
+        return (f"labferry run verify {shlex.quote(job.run)} --max-stream-bytes {job.byte_count}",)
     return ("put right what the detail names",)
 
 
@@ -157,6 +171,10 @@ def _open_secrets(_: job_pb2.Job) -> Sequence[str]:
     return ("labferry secret unseal", "see how the secrets service is: labferry doctor")
 
 
+def _make_room_here(_: job_pb2.Job) -> Sequence[str]:
+    return ("make room on the disk of state_dir, where the engine runs; see how much there is: labferry doctor",)
+
+
 TO_DO: Mapping[job_pb2.WaitCondition.ValueType, Callable[[job_pb2.Job], Sequence[str]]] = {
     job_pb2.WAIT_CONDITION_SLOT: _overtake,
     job_pb2.WAIT_CONDITION_BACKOFF: _nothing,
@@ -168,6 +186,7 @@ TO_DO: Mapping[job_pb2.WaitCondition.ValueType, Callable[[job_pb2.Job], Sequence
     job_pb2.WAIT_CONDITION_EQUIPMENT_NOT_CONFIGURED: _configure,
     job_pb2.WAIT_CONDITION_EQUIPMENT_PAUSED: _resume_equipment,
     job_pb2.WAIT_CONDITION_SECRETS_UNAVAILABLE: _open_secrets,
+    job_pb2.WAIT_CONDITION_STATE_DISK_FULL: _make_room_here,
 }
 """What can be done about each condition. A job at the gate without a finding waits for changes to be accepted."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from cli.json_form import short_name
 from cli.output import moment, size
+from cli.why import is_copy_wrong
 from labferry.sync.v1 import finding_pb2, job_pb2
 
 Rows = tuple[Sequence[str], list[Sequence[str]]]
@@ -33,7 +34,7 @@ def job_rows(jobs: Iterable[job_pb2.Job]) -> Rows:
 
 def _why(job: job_pb2.Job) -> str:
     """What holds it back, or why it failed."""
-    if job.waiting_on:
+    if job.waiting_on and not is_copy_wrong(job):
         waiting = job.waiting_on[0]
         condition = short_name(job_pb2.WaitCondition.DESCRIPTOR, waiting.condition)
         return f"waits on {condition}: {waiting.detail}"

@@ -8,15 +8,18 @@ import io
 import os
 import re
 import tempfile
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
+from libs.event_log.own_disk import on_own_disk
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TEMPORARY_PREFIX = ".new-"
 _CHUNK_BYTES = 1 << 20
+_ROOM_BYTES = 1 << 20
 
 
 class BlobError(Exception):
@@ -42,6 +45,13 @@ class BlobChangedError(BlobError):
         self.actual = actual
 
 
+class BlobUnreadableError(BlobError):
+    """The system refuses to read the blob."""
+
+    def __init__(self, digest: str, words: str) -> None:
+        super().__init__(digest, f"the blob {digest} can't be read: {words}")
+
+
 class BlobStore:
     """Blobs under a folder, each as `ab/abcd…` by the lower-case hex of its SHA-256. Nothing is ever replaced."""
 
@@ -49,33 +59,44 @@ class BlobStore:
         self._folder = folder
 
     async def put(self, content: bytes) -> str:
-        """Keeps the bytes; their digest. Durable when it returns. OSError when the disk refuses."""
+        """Keeps the bytes; their digest. Durable when it returns. LogDiskFullError, LogUnavailableError when
+        the disk refuses."""
         return await asyncio.to_thread(self.put_sync, content)
 
     def put_sync(self, content: bytes) -> str:
         """`put` for worker threads."""
         digest = hashlib.sha256(content).hexdigest()
-        self._put(digest, io.BytesIO(content))
+        with on_own_disk():
+            self._put(digest, io.BytesIO(content))
         return digest
 
     def put_pieces_sync(self, pieces: Iterable[bytes]) -> str:
         """As `put_sync`, for content that comes piece by piece, in bounded memory."""
-        self._make_folder(self._folder)
-        with tempfile.TemporaryFile(prefix=_TEMPORARY_PREFIX, dir=self._folder) as gathered:
-            digest = hashlib.sha256()
-            for piece in pieces:
-                digest.update(piece)
-                gathered.write(piece)
-            gathered.seek(0)
-            self._put(digest.hexdigest(), gathered)
+        digest = hashlib.sha256()
+        with on_own_disk():
+            self._make_folder(self._folder)
+            with tempfile.TemporaryFile(prefix=_TEMPORARY_PREFIX, dir=self._folder) as gathered:
+                for piece in pieces:
+                    digest.update(piece)
+                    gathered.write(piece)
+                gathered.seek(0)
+                self._put(digest.hexdigest(), gathered)
         return digest.hexdigest()
+
+    def require_room_sync(self) -> None:
+        """LogDiskFullError when not even a small blob would find room. For worker threads."""
+        with on_own_disk():
+            self._make_folder(self._folder)
+            with tempfile.TemporaryFile(prefix=_TEMPORARY_PREFIX, dir=self._folder) as trial:
+                os.posix_fallocate(trial.fileno(), 0, _ROOM_BYTES)
 
     def put_file_sync(self, content: BinaryIO, digest: str) -> None:
         """Keeps what a file holds, in bounded memory. For worker threads.
 
         BlobChangedError when its digest is another, ValueError for what is no digest; then nothing is kept.
         """
-        self._put(digest, content)
+        with on_own_disk():
+            self._put(digest, content)
 
     def _put(self, digest: str, content: BinaryIO) -> None:
         target = self._path(digest)
@@ -104,15 +125,14 @@ class BlobStore:
         _sync_folder(target.parent)
 
     async def read(self, digest: str) -> bytes:
-        """The bytes, checked. BlobMissingError, BlobChangedError; ValueError for what is no digest."""
+        """The bytes, checked. BlobMissingError, BlobChangedError, BlobUnreadableError; ValueError for what is no
+        digest."""
         return await asyncio.to_thread(self.read_sync, digest)
 
     def read_sync(self, digest: str) -> bytes:
         """`read` for worker threads."""
-        try:
+        with _as_blob_error(digest):
             content = self._path(digest).read_bytes()
-        except FileNotFoundError:
-            raise BlobMissingError(digest) from None
         actual = hashlib.sha256(content).hexdigest()
         if actual != digest:
             raise BlobChangedError(digest, actual)
@@ -120,7 +140,7 @@ class BlobStore:
 
     def check_sync(self, digest: str) -> int:
         """Reads a blob through without keeping it; its size. Errors as `read`. For worker threads."""
-        with self.open_sync(digest) as file:
+        with self.open_sync(digest) as file, _as_blob_error(digest):
             actual = hashlib.file_digest(file, "sha256").hexdigest()
             if actual != digest:
                 raise BlobChangedError(digest, actual)
@@ -138,11 +158,10 @@ class BlobStore:
         return self.open_sync(digest)
 
     def open_sync(self, digest: str) -> BufferedReader:
-        """The blob's file, unchecked. BlobMissingError; ValueError for what is no digest. For worker threads."""
-        try:
+        """The blob's file, unchecked. BlobMissingError, BlobUnreadableError; ValueError for what is no digest. For
+        worker threads."""
+        with _as_blob_error(digest):
             return self._path(digest).open("rb")
-        except FileNotFoundError:
-            raise BlobMissingError(digest) from None
 
     def sweep(self) -> int:
         """Removes what a killed process left unfinished; how many files. Only before anything is put."""
@@ -162,6 +181,16 @@ class BlobStore:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         _sync_folder(self._folder)
+
+
+@contextmanager
+def _as_blob_error(digest: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise BlobMissingError(digest) from None
+    except OSError as error:
+        raise BlobUnreadableError(digest, error.strerror or str(error)) from error
 
 
 def _sync_folder(folder: Path) -> None:

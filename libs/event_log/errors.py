@@ -8,6 +8,7 @@ from labferry.events.v1 import error_reason_pb2 as reasons
 from libs.event_log.blob_store import BlobError
 from libs.event_log.event import UnknownEventTypeError
 from libs.event_log.projection import ProjectionStoppedError
+from libs.event_log.projection_failure import ReadModelsFullError
 from libs.event_log.store import (
     MAX_PAYLOAD_BYTES,
     AppendOutcomeUnknownError,
@@ -94,6 +95,10 @@ def _of_store(error: EventStoreError) -> LabferryError:
             return EventTooLargeRefusal(message, metadata=limits)
         case InvalidEventError():
             return InvalidRequestError(FieldViolation(error.field, error.description))
+        case ReadModelsFullError():
+            return ResourceExhaustedError(
+                "the disk of the read models is full; a repeat with the same request_id is safe"
+            )
         case LogDiskFullError():
             return ResourceExhaustedError("the event log's disk is full; nothing was done")
         case LogDamagedError():

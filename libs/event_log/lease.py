@@ -12,8 +12,8 @@ from libs.event_log.store import LeaseFence
 class Lease:
     """A piece of work, lent to one holder.
 
-    `token` is greater than that of every earlier lease of this name. `believed_until` is on this process's monotonic
-    clock, in seconds, and never later than the end by the leases' own clock: whoever couldn't renew until then stops.
+    `token` is greater than that of every earlier lease of this name. `believed_until` is by this machine's
+    `boot_seconds`, and never later than the end by the leases' own clock: whoever couldn't renew until then stops.
     """
 
     name: str

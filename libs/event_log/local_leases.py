@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from libs.event_log.lease import Lease
 from libs.event_log.store import LeaseFence, LeaseLostError
+from libs.service_kit.boot_clock import boot_seconds
 
 
 @dataclass(slots=True)
@@ -21,7 +21,7 @@ class _Grant:
 class LocalLeases:
     """Leases of one process, on its own clock in seconds. Used on one event loop."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = boot_seconds) -> None:
         self._clock = clock
         self._grants: dict[str, _Grant] = {}
         self._tokens = itertools.count(1)

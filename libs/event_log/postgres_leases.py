@@ -12,6 +12,7 @@ from libs.event_log.lease import Lease
 from libs.event_log.postgres_connection import PATIENCE_SECONDS, LastingConnection
 from libs.event_log.postgres_errors import CONNECTION_LOST, store_error
 from libs.event_log.store import LeaseLostError
+from libs.service_kit.boot_clock import boot_seconds
 
 
 class PostgresLeases:
@@ -43,13 +44,13 @@ class PostgresLeases:
         await self._connection.close()
 
     async def _ask(self, source: str, *arguments: object, column: str = "*") -> tuple[Any, float]:
-        """The one value found, and the monotonic time just before it was asked for."""
+        """The one value found, and `boot_seconds` just before it was asked for."""
         sql = f"SELECT {column} FROM {self._schema}.{source}"
         give_up = time.monotonic() + PATIENCE_SECONDS
         async with self._turn:
             while True:
                 connection = await self._connection.get(give_up - time.monotonic())
-                asked = time.monotonic()
+                asked = boot_seconds()
                 try:
                     return await connection.fetchval(sql, *arguments), asked
                 except CONNECTION_LOST:

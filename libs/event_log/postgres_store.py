@@ -85,9 +85,12 @@ class PostgresEventStore:
         try:
             await store._reader.open()
             if store.head == 0:
-                if (highest := await store._reader.highest_ever_recorded()) > 0:
+                highest = await store._reader.highest_ever_recorded()
+                # Another replica may have begun the log since the head was looked at.
+                if highest > 0 and await store._latest() == 0:
                     raise LogDamagedError(1, f"the log held {highest} events, and all of them are gone")
-                await store._begin(service, version)
+                if store.head == 0:
+                    await store._begin(service, version)
             store._damage = await store._contradiction_at_head()
             ready = True
         finally:

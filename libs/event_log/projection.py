@@ -11,7 +11,13 @@ from typing import TypeVar
 
 from libs.event_log.event import EventTypes, RecordedEvent
 from libs.event_log.head_watch import HeadWatch
-from libs.event_log.projection_failure import ProjectionFailure, ProjectionStoppedError, failure_of
+from libs.event_log.projection_failure import (
+    ProjectionFailure,
+    ProjectionStoppedError,
+    ReadModelsFullError,
+    failure_of,
+    without_room,
+)
 from libs.event_log.read_model import AppliedEvent, Projection, ReadModelWriter, put_in_place, remove_database
 from libs.event_log.read_model_readers import ReadModelReaders
 from libs.event_log.rebuild import ProjectionReport, Rebuild, shadow_path
@@ -78,7 +84,7 @@ class ProjectionRunner:
         """Opens the read models, replays what they lack, and follows the log from then on.
 
         A projection that fails is told by `failure`, not by an exception. LogUnavailableError for a log that can't be
-        read at the moment.
+        read at the moment, ReadModelsFullError without room for them.
         """
         # A process that was killed in the middle of a rebuild left it there.
         await self._on_thread(remove_database, shadow_path(self._database))
@@ -88,7 +94,8 @@ class ProjectionRunner:
         self._following = asyncio.create_task(self._follow(), name="projections-follow")
 
     async def reached(self, position: int) -> None:
-        """Waits until the event at `position` is in the read models. ProjectionStoppedError if that won't happen."""
+        """Waits until the event at `position` is in the read models. ProjectionStoppedError if that won't happen,
+        ReadModelsFullError while they have no room."""
         await self._watch.wait_beyond(position - 1)
 
     async def query(self, read: Callable[[sqlite3.Connection], T]) -> T:
@@ -153,12 +160,17 @@ class ProjectionRunner:
             self._watch.end(lambda: LogClosedError("the event log is closed"))
 
     async def _try_apply_upto(self, head: int) -> bool:
-        """Whether the log could be read. What can't be read for the moment stops nothing: a database may restart."""
+        """Whether the log could be read, and the read models written. What can't be for the moment stops nothing: a
+        database may restart, somebody makes room."""
         try:
             await self._apply_upto(head, announce=True)
         except LogClosedError:
             raise
         except LogUnavailableError:
+            return False
+        except ReadModelsFullError as full:
+            words = str(full)
+            self._watch.end(lambda: ReadModelsFullError(words))
             return False
         return True
 
@@ -168,7 +180,7 @@ class ProjectionRunner:
                 await self._apply_page(page, announce)
                 if self.failure is not None:
                     return
-        except LogUnavailableError:
+        except (LogUnavailableError, ReadModelsFullError):
             raise
         except EventStoreError as error:
             self._stop(ProjectionFailure("event log", self.position + 1, "", str(error)))
@@ -179,10 +191,12 @@ class ProjectionRunner:
         await asyncio.wait({applying})
         error = applying.exception()
         if error is None:
-            self._watch.advance(page[-1].position)
+            self._watch.resume(page[-1].position)
             if announce:
                 self._announce(applying.result())
             return
+        if (full := without_room(error)) is not None:
+            raise full from error
         failure = failure_of(self._writer, page, error)
         good = [event for event in page if event.position < failure.position]
         if good:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from libs.event_log.event import RecordedEvent
 from libs.event_log.read_model import ReadModelWriter
-from libs.event_log.store import EventStoreError
+from libs.event_log.store import EventStoreError, LogDiskFullError
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,20 @@ class ProjectionStoppedError(EventStoreError):
             f" {failure.detail}"
         )
         self.failure = failure
+
+
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+
+class ReadModelsFullError(LogDiskFullError):
+    """The disk of the read models is full. Nothing is wrong with them: they go on as soon as there is room."""
+
+
+def without_room(error: BaseException) -> ReadModelsFullError | None:
+    """What a refusal of SQLite's is when the disk is full; None for any other error."""
+    if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) in _NO_ROOM:
+        return ReadModelsFullError("the disk of the read models is full")
+    return None
 
 
 def failure_of(writer: ReadModelWriter, page: Sequence[RecordedEvent], error: BaseException) -> ProjectionFailure:

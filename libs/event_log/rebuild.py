@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from libs.event_log.event import EventTypes
-from libs.event_log.projection_failure import ProjectionStoppedError, failure_of
+from libs.event_log.projection_failure import ProjectionStoppedError, failure_of, without_room
 from libs.event_log.read_model import Projection, ReadModelWriter
 from libs.event_log.store import EventStore, LogUnavailableError
 
@@ -61,16 +61,24 @@ class Rebuild:
         self._applied = 0
 
     async def replay(self, upto: int) -> None:
-        """Goes on with the replay to a position. ProjectionStoppedError when a projection fails at an event."""
+        """Goes on with the replay to a position. ProjectionStoppedError when a projection fails at an event,
+        ReadModelsFullError without room."""
         if self._position is None:
             await self._on_thread(self.shadow.drop)
-            self._position = await self._on_thread(self.shadow.open, self._store.store_id, upto)
+            try:
+                self._position = await self._on_thread(self.shadow.open, self._store.store_id, upto)
+            except sqlite3.Error as refusal:
+                if (full := without_room(refusal)) is not None:
+                    raise full from refusal
+                raise
         async for page in self._store.read(self._position, upto=upto):
             if self.abandoned:
                 raise LogUnavailableError("the rebuild of the read models was given up")
             applying = self._on_thread(self.shadow.apply, page)
             await asyncio.wait({applying})
             if (error := applying.exception()) is not None:
+                if (full := without_room(error)) is not None:
+                    raise full from error
                 raise ProjectionStoppedError(failure_of(self.shadow, page, error)) from error
             self._position = page[-1].position
             self._applied += len(page)

@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from io import BufferedWriter, FileIO
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,14 @@ class BagError(Exception):
     """The bag can't be made; the message names the file and says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class BaggedFile:
+    """`source` is the folder that the bytes came from."""
+
+    size: int
+    source: Path
+
+
 class BagWriter:
     """Fills a new bag. Leaving the block by an error leaves nothing."""
 
@@ -48,7 +57,8 @@ class BagWriter:
 
     def __enter__(self) -> Self:
         try:
-            (self._folder / "data").mkdir(parents=True)
+            self._folder.mkdir()
+            (self._folder / "data").mkdir()
         except FileExistsError as error:
             raise BagError(f"{self._folder} is left of an export that was cut off; remove it") from error
         self._manifest = (self._folder / _MANIFEST).open("wb")
@@ -62,9 +72,9 @@ class BagWriter:
         if error is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def copy(self, path: bytes, sha256: str, sources: Sequence[Path]) -> int:
-        """Copies one file from the first of these folders in which it holds exactly that content; its size. BagError
-        when none does, or its name is not UTF-8: a bag can't list it then."""
+    def copy(self, path: bytes, sha256: str, sources: Sequence[Path]) -> BaggedFile:
+        """Copies one file from the first of these folders in which it holds exactly that content. BagError when none
+        does, or its name is not UTF-8: a bag can't list it then."""
         name = _text(path)
         target = self._folder / "data" / name
         try:
@@ -80,7 +90,7 @@ class BagWriter:
                 size = self._copy(os.fsencode(source) + b"/" + path, copy, sha256)
                 if size is not None:
                     self._note(name, sha256, size)
-                    return size
+                    return BaggedFile(size, source)
         raise BagError(f"{name}: nowhere with the content that was verified")
 
     def _copy(self, source: bytes, copy: BufferedWriter, sha256: str) -> int | None:
@@ -122,6 +132,7 @@ class BagWriter:
         place = self._folder / "data" / name
         if os.path.lexists(place):
             raise BagError(f"{name}: the run has a file of this name itself")
+        place.parent.mkdir(exist_ok=True)
         with place.open("w+b") as file:
             file.writelines(pieces)
             size = file.tell()

@@ -24,6 +24,8 @@ Place = Path | str | bytes
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+# Of a symlink with O_NOFOLLOW, the kernel says ENOTDIR to the one and opens the link itself for the other.
+_ASKS_OTHERWISE = os.O_DIRECTORY | os.O_PATH
 
 # From linux/openat2.h and the system call table that all architectures share since 5.6.
 _OPENAT2 = 437
@@ -52,13 +54,16 @@ def open_beneath(place: Place, flags: int, mode: int = 0, *, dir_fd: int | None 
 
     With `dir_fd`, `place` is relative to that open folder and stays below it.
     """
-    path = os.fsencode(place)
+    path = place if isinstance(place, bytes) else os.fsencode(place)
     path = path.rstrip(b"/") or path[:1]
     if b"\0" in path:
         raise ValueError("a path holds a NUL character")
     if b".." in path and b".." in path.split(b"/"):
         raise OSError(errno.EXDEV, "'..' on the way", os.fsdecode(path))
     try:
+        if dir_fd is not None and not flags & _ASKS_OTHERWISE and b"/" not in path:
+            # A name in the folder itself: nothing is on the way to it.
+            return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=dir_fd)
         return _open(path, flags | os.O_CLOEXEC, mode, dir_fd)
     except OSError as error:
         error.filename = os.fsdecode(path)

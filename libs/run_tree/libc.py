@@ -7,6 +7,7 @@ import errno
 import os
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_renameat2 = getattr(_libc, "renameat2", None)
 _RENAME_NOREPLACE = 1
 _SYNC_FILE_RANGE_WRITE = 2
 _SYNC_FILE_RANGE_WRITE_AND_WAIT = 7
@@ -23,10 +24,9 @@ def rename_noreplace(source_folder: int, source: bytes, target_folder: int, targ
 
     EINVAL or ENOSYS: the file system or the C library can't do it.
     """
-    call = getattr(_libc, "renameat2", None)
-    if call is None:
+    if _renameat2 is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    if call(source_folder, source, target_folder, target, _RENAME_NOREPLACE) != 0:
+    if _renameat2(source_folder, source, target_folder, target, _RENAME_NOREPLACE) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), os.fsdecode(target))
 

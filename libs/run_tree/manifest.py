@@ -16,6 +16,7 @@ _CHANGING = re.compile(
 )
 _LINE = re.compile(rb"(?s)(?P<escaped>\\?)(?P<digest>[0-9a-f]{64})  (?P<name>.+)")
 _ESCAPES = {b"\\\\": b"\\", b"\\n": b"\n", b"\\r": b"\r"}
+_NO_NAMES = frozenset({b"", b".", b".."})
 _UNESCAPE = re.compile(rb"\\.?")
 
 
@@ -82,7 +83,10 @@ def read_manifest(lines: Iterable[bytes]) -> Iterator[ManifestEntry]:
         name = shape["name"]
         if shape["escaped"]:
             name = _unescaped(name, number)
-        yield ManifestEntry(b"-" if name == b"./-" else name, shape["digest"].decode("ascii"))
+        name = b"-" if name == b"./-" else name
+        if not _NO_NAMES.isdisjoint(name.split(b"/")):
+            raise ManifestError(f"Line {number} of the manifest names a path in a way that no manifest does.")
+        yield ManifestEntry(name, shape["digest"].decode("ascii"))
 
 
 def _unescaped(name: bytes, number: int) -> bytes:

@@ -46,7 +46,7 @@ def check_run(receipt: Receipt, run_folder: Path) -> RunCheck:
 
 def _wrong_copies(receipt: Receipt) -> Sequence[Mismatch]:
     copies = (c for c in receipt.copies if c.destination == receipt.destination and c.grade in _GRADES)
-    if any(copy.expected == copy.hashed == copy.matched > 0 for copy in copies):
+    if any(receipt.file_count == copy.expected == copy.hashed == copy.matched > 0 for copy in copies):
         return ()
     return [Mismatch("copies", f"none at {receipt.destination} was read back whole")]
 
@@ -93,6 +93,8 @@ def _look_at(root: int, entry: ManifestEntry) -> tuple[int, str]:
         return 0, "is a symlink, or lies behind one"
     except OSError as error:
         return 0, f"can't be read: {error.strerror}"
+    except ValueError:
+        return 0, "is no name of a file: it holds a NUL character"
     return status.st_size, "" if same else "has another content"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from libs.service_kit.renewed_channel import RenewedChannel
 from libs.service_kit.tls_settings import TlsSettings
 from libs.service_kit.transport_security import TlsFilesWatch, ca_credentials, certificate_credentials
 
+# What a header may hold, without spaces.
+_TOKEN = re.compile(rb"[\x21-\x7e]+")
 _LOGGER = logging.getLogger(__name__)
 _OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
@@ -26,8 +30,11 @@ _OPTIONS = (
 
 
 def read_token(path: Path) -> str:
-    """A token from its file. OSError when it can't be read."""
-    return path.read_text(encoding="ascii").strip()
+    """A token from its file. OSError when it can't be read, or holds something else than one word."""
+    token = path.read_bytes().strip()
+    if _TOKEN.fullmatch(token) is None:
+        raise OSError(errno.EINVAL, "it doesn't hold one token", str(path))
+    return token.decode("ascii")
 
 
 class TokenFile:

@@ -139,16 +139,25 @@ class DestinationSettings(SettingsBlock):
     transport: TransportSettings
 
 
-def _overlap(one: Path, other: Path) -> bool:
+def _overlap(one: Path | str, other: Path | str) -> bool:
     """Whether one is the other, or lies in it."""
     first, second = (Path(os.path.normpath(path)) for path in (one, other))
     return first.is_relative_to(second) or second.is_relative_to(first)
 
 
-def _are_one_place(one: SettingsBlock, other: SettingsBlock) -> bool:
-    if isinstance(one, MountedTransportSettings) and isinstance(other, MountedTransportSettings):
-        return _overlap(one.path, other.path)
-    return one.model_dump(exclude={"bandwidth"}) == other.model_dump(exclude={"bandwidth"})
+def are_one_place(one: SettingsBlock, other: SettingsBlock) -> bool:
+    """Whether two transports lead to one folder, or to one that lies in the other, as they are written."""
+    match one, other:
+        case MountedTransportSettings(), MountedTransportSettings():
+            return _overlap(one.path, other.path)
+        case RcloneTransportSettings(), RcloneTransportSettings():
+            same = (one.rclone_remote, one.rclone_config) == (other.rclone_remote, other.rclone_config)
+            # A relative path and an absolute one are told apart by few remotes alone.
+            return same and _overlap(f"/{one.rclone_remote_path}", f"/{other.rclone_remote_path}")
+        case RsyncSshTransportSettings(), RsyncSshTransportSettings():
+            same = (one.ssh_target, one.ssh_port) == (other.ssh_target, other.ssh_port)
+            return same and _overlap(one.remote_path, other.remote_path)
+    return False
 
 
 class CompletenessSignal(StrEnum):
@@ -225,7 +234,7 @@ class EquipmentSettings(SettingsBlock):
                     " in each other: a copy there would be the run itself"
                 )
         for one, other in combinations(places, 2):
-            if _are_one_place(one.transport, other.transport):
+            if are_one_place(one.transport, other.transport):
                 raise ValueError(f"destinations {one.name} and {other.name} are one place: one copy would count as two")
         return self
 

@@ -55,6 +55,17 @@ class FieldViolation:
     description: str
 
 
+def bad_request(violations: Sequence[FieldViolation]) -> error_details_pb2.BadRequest:
+    """The detail that names wrong fields, as many as fit."""
+    bad = error_details_pb2.BadRequest()
+    for violation in violations:
+        field, description = _cut(violation.field, _MOST_NAME_BYTES), _cut(violation.description, _MOST_VALUE_BYTES)
+        bad.field_violations.add(field=field, description=description)
+        if bad.ByteSize() > _MOST_DETAIL_BYTES:
+            break
+    return bad
+
+
 class InvalidRequestError(LabferryError):
     """The request is wrong whatever the state; every wrong field is named."""
 
@@ -66,13 +77,7 @@ class InvalidRequestError(LabferryError):
         self.violations = violations
 
     def details(self) -> Sequence[error_details_pb2.BadRequest]:
-        bad = error_details_pb2.BadRequest()
-        for violation in self.violations:
-            field, description = _cut(violation.field, _MOST_NAME_BYTES), _cut(violation.description, _MOST_VALUE_BYTES)
-            bad.field_violations.add(field=field, description=description)
-            if bad.ByteSize() > _MOST_DETAIL_BYTES:
-                break
-        return (bad,)
+        return (bad_request(self.violations),)
 
 
 class UnauthenticatedError(LabferryError):

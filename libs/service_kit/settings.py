@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from libs.service_kit.equipment_settings import EquipmentSettings
+from libs.service_kit.equipment_settings import EquipmentSettings, are_one_place
 from libs.service_kit.lims_settings import LimsSettings
 from libs.service_kit.listen_settings import ConnectSettings, HealthSettings, ListenSettings, MetricsSettings, is_local
 from libs.service_kit.openbao_settings import OpenBaoSettings
@@ -78,7 +79,8 @@ class SecretsSettings(SettingsBlock):
 
 
 class CleanupSettings(SettingsBlock):
-    """When local data is deleted. `max_files` and `max_bytes`: a run with more is not cleaned."""
+    """When local data is deleted. `max_files` and `max_bytes`: a run with more is not cleaned. `delete_without_lease`:
+    also files of which nobody can tell whether another program has them open for writing."""
 
     enabled: bool = False
     min_verify_passes: int = Field(default=2, ge=1, le=100)
@@ -86,6 +88,7 @@ class CleanupSettings(SettingsBlock):
     retain_cache: bool = True
     max_files: int = Field(default=1_000_000, ge=1)
     max_bytes: int = Field(default=16 << 40, ge=1)
+    delete_without_lease: bool = False
 
 
 class VerifySettings(SettingsBlock):
@@ -218,6 +221,18 @@ class Settings(SettingsBlock):
         """The address at which a service listens."""
         listen: str = getattr(self.listen, service)
         return listen or f"unix:{self.state_dir / service / f'{service}.sock'}"
+
+    @model_validator(mode="after")
+    def _keeps_equipment_apart(self) -> Self:
+        """As the places are written; where mounted ones really lead is looked at by whoever opens them."""
+        places = [(e.id, d) for e in self.equipment for d in e.all_destinations()]
+        for (one, here), (other, there) in combinations(places, 2):
+            if one != other and are_one_place(here.transport, there.transport):
+                raise ValueError(
+                    f"destination {here.name} of {one} and destination {there.name} of {other} are one place, or one"
+                    " lies in the other: their runs would meet there, and one be written over the other"
+                )
+        return self
 
     @model_validator(mode="after")
     def _never_in_plaintext_beyond_this_machine(self) -> Self:

@@ -38,6 +38,7 @@ def cleanup_rules(settings: CleanupSettings) -> CleanupRules:
         min_age=timedelta(hours=settings.min_age_hours),
         retain_cache=settings.retain_cache,
         limits=Limits(settings.max_files, settings.max_bytes),
+        delete_without_lease=settings.delete_without_lease,
     )
 
 

@@ -1,10 +1,11 @@
-"""Sees to it that no destination is a folder that runs lie in, nor another destination of the same equipment: what lies
-there twice by name lies there once, and deleting it deletes the copy too.
+"""Sees to it that no destination is a folder that runs lie in, nor another destination: what lies there twice by name
+lies there once, and deleting it deletes the copy too; and of two equipment the runs of one name would meet there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -24,8 +25,8 @@ _LOOK_SECONDS = 2.0
 class CopiesApart:
     """Remembers which folders sources and mounted destinations were when they were last looked at. Any thread may ask.
 
-    Only the folder in question and the sources of its own equipment are touched, so nobody waits for another's dead
-    mount.
+    Only the folder in question, the sources of its own equipment, and what it was found to overlap are touched, so
+    nobody waits for another's dead mount.
     """
 
     def __init__(self, equipment: Sequence[EquipmentSettings], staging_root: Path | None) -> None:
@@ -34,6 +35,7 @@ class CopiesApart:
         self._places = {e.id: dict(_mounted(e)) for e in equipment}
         self._sources: dict[str, Mapping[str, FolderIdentity]] = {}
         self._copies: dict[tuple[str, str], FolderIdentity] = {}
+        self._lock = threading.Lock()
 
     def refuse_overlap(self, equipment_id: str, name: str, path: Path, descriptor: int) -> None:
         """TransferError CONFIGURATION says what else the destination's open folder is."""
@@ -55,12 +57,26 @@ class CopiesApart:
             source = self._source_in(of, here)
             if source:
                 return f"{path} and {source} are one folder, or one lies in the other: a copy there would be the run"
-        for other, there in self._places[equipment_id].items():
-            known = self._copies.get((equipment_id, other))
-            if other != name and known is not None and known.overlaps(here) and _is_still(known, there):
-                return f"{path} is where destination {other} keeps its copies: one copy would count as two"
-        self._copies[equipment_id, name] = here
+        looked_at: dict[tuple[str, str], FolderIdentity] = {}
+        while unseen := self._remember(equipment_id, name, here, looked_at):
+            for (of, other), known in unseen.items():
+                if known.overlaps(here) and _is_still(known, self._places[of][other]):
+                    if of == equipment_id:
+                        return f"{path} is where destination {other} keeps its copies: one copy would count as two"
+                    return f"{path} is where destination {other} of {of} keeps copies: their runs would meet there"
+            looked_at |= unseen
         return ""
+
+    def _remember(
+        self, equipment_id: str, name: str, here: FolderIdentity, looked_at: Mapping[tuple[str, str], FolderIdentity]
+    ) -> dict[tuple[str, str], FolderIdentity]:
+        """The other places that weren't looked at yet; only when there are none is this one remembered."""
+        own = (equipment_id, name)
+        with self._lock:
+            unseen = {key: known for key, known in self._copies.items() if key != own and looked_at.get(key) != known}
+            if not unseen:
+                self._copies[own] = here
+        return unseen
 
     def _source_in(self, equipment_id: str, here: FolderIdentity) -> str:
         """What people call the source that overlaps; empty: none."""

@@ -90,12 +90,12 @@ def _open(
         case RcloneTransportSettings():
             remote = RcloneRemote(settings.rclone_remote, settings.rclone_remote_path, settings.rclone_config, password)
             tools = boxes[settings.type]
-            place: FarPlace = RclonePlace(remote, tools=tools, bandwidth=bandwidth, used_before=used_before)
+            place: FarPlace = RclonePlace(remote, tools=tools, bandwidth=bandwidth)
         case RsyncSshTransportSettings():
             access = SshAccess(settings.ssh_target, settings.ssh_key_path, settings.ssh_port, settings.known_hosts)
             tools = boxes[settings.type]
-            place = RsyncPlace(access, settings.remote_path, tools=tools, bandwidth=bandwidth, used_before=used_before)
-    return RemoteTransport(place, max_stream_bytes=max_stream_bytes)
+            place = RsyncPlace(access, settings.remote_path, tools=tools, bandwidth=bandwidth)
+    return RemoteTransport(place, max_stream_bytes=max_stream_bytes, used_before=used_before)
 
 
 async def report_missing_tools(

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
+from labferry.events.v1.job_events_pb2 import JobQueued
 from libs.event_log.event import NewEvent, RecordedEvent
 from libs.event_log.store import (
     AppendResult,
@@ -19,12 +20,15 @@ from libs.event_log.store import (
     RevisionConflictError,
     StreamAppend,
 )
-from services.sync_engine.event_types import ENGINE, EVENT_TYPES, job_stream, run_stream
+from services.sync_engine.event_types import ENGINE, EVENT_TYPES, job_stream, run_stream, staged_stream
 from services.sync_engine.folded_streams import FoldedStreams
 from services.sync_engine.jobs.job import Job
+from services.sync_engine.jobs.job_history import JobHistoryError
 from services.sync_engine.jobs.job_history import evolve as evolve_job
 from services.sync_engine.runs.run import RunRecord
 from services.sync_engine.runs.run import evolve as evolve_run
+from services.sync_engine.staging.staged_run import StagedRun
+from services.sync_engine.staging.staged_run import evolve as evolve_staged
 
 T = TypeVar("T")
 
@@ -46,20 +50,36 @@ BY_ITSELF = Cause(actor=ENGINE)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is to be appended to one stream, and the revision it is based on."""
+    """What is to be appended to one stream, and the revision it is based on.
+
+    `decided_on`: the job, run or staged run as it was at that revision; None: the stream tells of nothing yet, or of
+    nothing that later events could contradict.
+    """
 
     stream: str
     expected: int | Expected
     payloads: Sequence[Message]
+    decided_on: Job | RunRecord | StagedRun | None = None
 
 
 def job_change(job: Job, *payloads: Message) -> Change:
-    return Change(job_stream(job.job_id), job.revision, payloads)
+    return Change(job_stream(job.job_id), job.revision, payloads, job)
+
+
+def new_job_change(queued: JobQueued) -> Change:
+    return Change(job_stream(queued.job_id), Expected.NONE, (queued,))
 
 
 def run_change(record: RunRecord, *payloads: Message) -> Change:
-    expected = record.revision if record.revision >= 0 else Expected.NONE
-    return Change(run_stream(record.run), expected, payloads)
+    return Change(run_stream(record.run), _expected(record.revision), payloads, record)
+
+
+def staged_change(record: StagedRun, *payloads: Message) -> Change:
+    return Change(staged_stream(record.run), _expected(record.revision), payloads, record)
+
+
+def _expected(revision: int) -> int | Expected:
+    return revision if revision >= 0 else Expected.NONE
 
 
 def recorded_at(event: RecordedEvent) -> datetime:
@@ -124,7 +144,10 @@ class EngineLog:
     async def append(
         self, cause: Cause, *changes: Change, request: RequestKey | None = None, fence: LeaseFence | None = None
     ) -> AppendResult:
-        """Appends all changes or none. Errors: libs.event_log.store."""
+        """Appends all changes or none. Errors: libs.event_log.store; ContradictionError, and the log isn't asked, when
+        one of them can't follow on what it was decided on."""
+        for change in changes:
+            refuse_contradiction(change)
         appends = [
             StreamAppend(c.stream, c.expected, [_new_event(p, cause) for p in c.payloads])
             for c in changes
@@ -144,6 +167,49 @@ class EngineLog:
         for event, payload in zip(result.events, payloads, strict=True):
             job = evolve_job(job, payload, recorded_at(event))
         return job
+
+
+class ContradictionError(Exception):
+    """What was to be recorded can't follow on what was recorded before. A defect, and of one call: a log that holds
+    such an event could never be replayed."""
+
+
+_WHENEVER = datetime(1970, 1, 1, tzinfo=UTC)
+"""Whether an event can follow doesn't depend on when it is recorded."""
+
+_OF_JOBS, _OF_RUNS, _OF_STAGED = job_stream(""), run_stream(""), staged_stream("")
+_ORDERED = (_OF_JOBS, _OF_STAGED)
+"""Streams in which it depends on the events before. Those of a run may come in any order."""
+
+
+def refuse_contradiction(change: Change) -> None:
+    """Replays a change on what it was decided on; whether that is still so, the store looks by the expected revision.
+    ContradictionError."""
+    known = change.decided_on or _nothing_yet(change.stream)
+    revision = -1 if known is None else known.revision
+    if change.stream.startswith(_ORDERED) and change.expected != _expected(revision):
+        raise ContradictionError(f"{change.stream}: decided on revision {revision}, to follow on {change.expected}")
+    try:
+        for payload in change.payloads:
+            match known:
+                case RunRecord():
+                    known = evolve_run(known, payload)
+                case StagedRun():
+                    known = evolve_staged(known, payload, _WHENEVER)
+                case _ if change.stream.startswith(_OF_JOBS):
+                    known = evolve_job(known, payload, _WHENEVER)
+    except (JobHistoryError, ValueError, KeyError, OverflowError) as error:
+        raise ContradictionError(f"{change.stream}: {error}") from error
+    if isinstance(known, Job) and job_stream(known.job_id) != change.stream:
+        raise ContradictionError(f"{change.stream} can't tell of job {known.job_id}")
+
+
+def _nothing_yet(stream: str) -> RunRecord | StagedRun | None:
+    if stream.startswith(_OF_RUNS):
+        return RunRecord(stream.removeprefix(_OF_RUNS))
+    if stream.startswith(_OF_STAGED):
+        return StagedRun(stream.removeprefix(_OF_STAGED))
+    return None
 
 
 def fold_job(events: Sequence[RecordedEvent]) -> Job | None:

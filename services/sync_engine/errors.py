@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import grpc
+from google.rpc import error_details_pb2
 
 from labferry.sync.v1 import error_reason_pb2 as reasons
 from libs.event_log.errors import as_labferry_error as log_error
@@ -14,7 +17,7 @@ from libs.run_tree.creation_errors import (
     CreationNotWritableError,
     SchemaMajorMismatchError,
 )
-from libs.service_kit.errors import LabferryError, Reason, UnavailableError
+from libs.service_kit.errors import FieldViolation, LabferryError, Reason, UnavailableError, bad_request
 from services.sync_engine.jobs.job import JobStateError
 from services.sync_engine.runs.run import OverrideNotFoundError, OverrideNotRevocableError
 from services.sync_engine.transfer.transport import TransferError
@@ -38,8 +41,17 @@ class EquipmentNotConfiguredError(LabferryError):
 
 
 class PathOutsideRootsError(LabferryError):
+    """`field` is where the request names the path."""
+
     code = grpc.StatusCode.INVALID_ARGUMENT
     reason = _reason(reasons.ERROR_REASON_PATH_OUTSIDE_ROOTS)
+
+    def __init__(self, message: str, path: str, field: str = "run") -> None:
+        super().__init__(message, metadata={"path": path})
+        self.field = field
+
+    def details(self) -> Sequence[error_details_pb2.BadRequest]:
+        return (bad_request([FieldViolation(self.field, self.message)]),)
 
 
 class CreationFileMissingError(LabferryError):

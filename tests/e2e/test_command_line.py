@@ -115,8 +115,8 @@ async def test_secrets_go_in_and_never_come_out(operator: Operator) -> None:
         assert value not in said.out + said.err
 
 
-async def test_every_error_is_one_clear_one_with_its_status(operator: Operator) -> None:
-    unknown = await operator("run", "show", "CONFOCAL_01/P/Runs/Run_2030-01-01T00-00")
+async def test_every_error_is_one_clear_one_with_its_status(operator: Operator, tmp_path: Path) -> None:
+    unknown = await operator("run", "show", "CONFOCAL_01/P/Runs/Run_2030-01-01T00-00/")
     assert unknown.status == NOT_FOUND
     assert "reason: RUN_NOT_FOUND (sync.labferry)" in unknown.err
     assert unknown.out == ""
@@ -132,6 +132,12 @@ async def test_every_error_is_one_clear_one_with_its_status(operator: Operator) 
     assert missing.status == 3
     token = await operator("run", "show", "x", "--token-file", "/nowhere/token")
     assert token.status == 3
+    for content in (b"", b"two words", b"two\nlines", "größe".encode()):
+        (tmp_path / "token").write_bytes(content)
+        token = await operator("run", "show", "x", "--token-file", str(tmp_path / "token"))
+        assert (token.status, "it doesn't hold one token" in token.err) == (3, True)
+    misspelt = await operator("job", "cancel", "--equipment", "CONFOCAL_1", "--reason", "emergency")
+    assert misspelt.status == NOT_FOUND
     helped = await operator("run", "queue", "--help")
     assert "Example: labferry run queue" in helped.out
     assert "64 + the gRPC status" in (await operator("--help")).out

@@ -28,7 +28,10 @@ class Terminal:
     ahead: str = ""
 
     async def until(self, text: str) -> None:
-        """Waits for what has not been seen yet, and forgets what came before it."""
+        """Waits for what has not been seen yet, and forgets what came before it.
+
+        The space after a prompt is written by itself: a service's log line may come between them.
+        """
         async with asyncio.timeout(60):
             while text not in self.ahead:
                 more = (await asyncio.to_thread(os.read, self.master, 4096)).decode()
@@ -76,18 +79,18 @@ async def test_the_passphrase_is_asked_for_on_a_terminal_and_never_shown() -> No
     async with new_site() as site:
         site.equip()
         async with up_on_a_terminal(site) as terminal:
-            await terminal.until("New passphrase for the secrets file: ")
+            await terminal.until("New passphrase for the secrets file:")
             await terminal.type("short")
             await terminal.until("at least 8 characters")
-            await terminal.until("New passphrase for the secrets file: ")
+            await terminal.until("New passphrase for the secrets file:")
             await terminal.type(PASSPHRASE)
             await terminal.until("the secrets are open")
         assert site.lab.secrets_file.exists()
         async with up_on_a_terminal(site) as terminal:
-            await terminal.until("Passphrase of the secrets file: ")
+            await terminal.until("Passphrase of the secrets file:")
             await terminal.type("a wrong passphrase")
             await terminal.until("does not open the encrypted file")
-            await terminal.until("Passphrase of the secrets file: ")
+            await terminal.until("Passphrase of the secrets file:")
             await terminal.type(PASSPHRASE)
             await terminal.until("the secrets are open")
             assert PASSPHRASE not in terminal.shown

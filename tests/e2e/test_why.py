@@ -154,8 +154,8 @@ CONDITIONS: dict[str, Callable[[Site], Awaitable[None]]] = {
 }
 
 
-ELSEWHERE = {"cleanup_interlock", "secrets_unavailable"}
-"""Conditions that the tests of cleanup, and of encrypted rclone configurations, bring about."""
+ELSEWHERE = {"cleanup_interlock", "secrets_unavailable", "state_disk_full"}
+"""Conditions that the tests of cleanup, of encrypted rclone configurations, and of full disks bring about."""
 
 
 def test_every_condition_has_a_test_and_something_to_do() -> None:
@@ -203,11 +203,15 @@ async def test_runs_without_a_job_and_jobs_that_have_ended(slow_site: Site) -> N
         assert (await why(blocked))[1] == "not_queued"
         done = await engine.bring(run)
         assert await why(run) == (0, "done", "", "[]")
+        # Refused, and the job says why: until a reading says worse.
+        await engine.sync.CleanRun(sync_service_pb2.CleanRunRequest(run=run, reason="disk is full"))
+        assert (await why(run))[1] == "cleanup_interlock"
         shutil.rmtree(site.at_nas(run))
         await engine.sync.VerifyRun(sync_service_pb2.VerifyRunRequest(run=run)).read()
         async for _ in engine.sync.VerifyRun(sync_service_pb2.VerifyRunRequest(run=run)):
             pass
         assert (await why(run))[:3] == (NO, "verification_failed", "it")
+        assert "hash_mismatch: read back" in (await operator("job", "list", "--run", run)).out
         assert (await engine.job(done.job_id)).state == job_pb2.JOB_STATE_VERIFIED
         # Longer in work than any command takes.
         big = site.make_run({"big": bytes(200_000_000)}, leaf="Run_2026-04-17T16-00")

@@ -273,6 +273,8 @@ class JobVerificationFailed(_message.Message):
     UNPROVEN_BLOB_FIELD_NUMBER: _builtins.int
     OLDEST_EVIDENCE_TIME_FIELD_NUMBER: _builtins.int
     GIVEN_UP_FIELD_NUMBER: _builtins.int
+    DIFFERING_BLOB_FIELD_NUMBER: _builtins.int
+    MAX_STREAM_BYTES_FIELD_NUMBER: _builtins.int
     occasion: _builtins.str
     """As in JobVerified; "scrub" for a portion of the scrub."""
     evidence_blob: _builtins.str
@@ -281,6 +283,12 @@ class JobVerificationFailed(_message.Message):
     """Blob: JSON Lines, as in JobFilesLanding: the files of a proven copy that this reading was to check and did not find to be as
     they should, whatever the reason. Empty: the reading never came to a file, or the copy was not proven yet.
     """
+    differing_blob: _builtins.str
+    """Blob: JSON Lines, as in JobFilesLanding: of a copy that was not proven yet the files that differ or are missing. Those that
+    differ are set aside before they are sent again. Empty: none, or the copy was proven.
+    """
+    max_stream_bytes: _builtins.int
+    """As in JobVerified."""
     @_builtins.property
     def report(self) -> _sync_service_pb2.VerifyReport:
         """What was found. Of a pass that could not check, expected is 0 and note says why."""
@@ -304,10 +312,12 @@ class JobVerificationFailed(_message.Message):
         unproven_blob: _builtins.str = ...,
         oldest_evidence_time: _timestamp_pb2.Timestamp | None = ...,
         given_up: _abc.Iterable[_builtins.str] | None = ...,
+        differing_blob: _builtins.str = ...,
+        max_stream_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_evidence_time", b"oldest_evidence_time", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence_blob", b"evidence_blob", "given_up", b"given_up", "occasion", b"occasion", "oldest_evidence_time", b"oldest_evidence_time", "report", b"report", "unproven_blob", b"unproven_blob"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differing_blob", b"differing_blob", "evidence_blob", b"evidence_blob", "given_up", b"given_up", "max_stream_bytes", b"max_stream_bytes", "occasion", b"occasion", "oldest_evidence_time", b"oldest_evidence_time", "report", b"report", "unproven_blob", b"unproven_blob"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -396,6 +396,8 @@ class RunCleanupEnded(_message.Message):
     REMAINING_COUNT_FIELD_NUMBER: _builtins.int
     INTERRUPTED_FIELD_NUMBER: _builtins.int
     CACHE_DELETED_FIELD_NUMBER: _builtins.int
+    GONE_COUNT_FIELD_NUMBER: _builtins.int
+    GONE_BYTE_COUNT_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """The run."""
     cleaned: _builtins.bool
@@ -410,6 +412,13 @@ class RunCleanupEnded(_message.Message):
     """The engine ended in the middle; a later one looked what was left."""
     cache_deleted: _builtins.bool
     """The cache folder was deleted too."""
+    gone_count: _builtins.int
+    """Of an interrupted one: files of the ticket that were not there any more when a later engine looked. Whether they were
+    deleted by the one that was cut off, or by somebody else since, nobody knows; they are not among file_count. Events of
+    engines that didn't tell them apart have 0 here, and count them there.
+    """
+    gone_byte_count: _builtins.int
+    """Their bytes."""
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___CleanupEvidence]:
         """What allowed it: one a destination, and one more for each portion of files of which that was too old when their turn came, so
@@ -432,10 +441,12 @@ class RunCleanupEnded(_message.Message):
         remaining_count: _builtins.int = ...,
         interrupted: _builtins.bool = ...,
         cache_deleted: _builtins.bool = ...,
+        gone_count: _builtins.int = ...,
+        gone_byte_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_count", b"byte_count", "cache_deleted", b"cache_deleted", "cleaned", b"cleaned", "evidence", b"evidence", "file_count", b"file_count", "interrupted", b"interrupted", "remaining", b"remaining", "remaining_count", b"remaining_count", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_count", b"byte_count", "cache_deleted", b"cache_deleted", "cleaned", b"cleaned", "evidence", b"evidence", "file_count", b"file_count", "gone_byte_count", b"gone_byte_count", "gone_count", b"gone_count", "interrupted", b"interrupted", "remaining", b"remaining", "remaining_count", b"remaining_count", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

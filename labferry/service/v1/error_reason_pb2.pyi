@@ -37,7 +37,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DEPENDENCY_UNAVAILABLE: _ErrorReason.ValueType  # 6
     """UNAVAILABLE: the service is draining or a part it needs does not answer. Metadata: dependency. RetryInfo says when."""
     ERROR_REASON_LOG_DISK_FULL: _ErrorReason.ValueType  # 7
-    """RESOURCE_EXHAUSTED: the event log cannot be written because its disk is full; nothing was done."""
+    """RESOURCE_EXHAUSTED: the disk of the event log, its evidence or its read models is full; nothing was done, or a repeat with the same request_id finds it done."""
     ERROR_REASON_LOG_DAMAGED: _ErrorReason.ValueType  # 8
     """DATA_LOSS: the event log or one of its blobs is damaged. Metadata: position, or blob."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 9
@@ -74,7 +74,7 @@ ERROR_REASON_REVISION_CONFLICT: ErrorReason.ValueType  # 5
 ERROR_REASON_DEPENDENCY_UNAVAILABLE: ErrorReason.ValueType  # 6
 """UNAVAILABLE: the service is draining or a part it needs does not answer. Metadata: dependency. RetryInfo says when."""
 ERROR_REASON_LOG_DISK_FULL: ErrorReason.ValueType  # 7
-"""RESOURCE_EXHAUSTED: the event log cannot be written because its disk is full; nothing was done."""
+"""RESOURCE_EXHAUSTED: the disk of the event log, its evidence or its read models is full; nothing was done, or a repeat with the same request_id finds it done."""
 ERROR_REASON_LOG_DAMAGED: ErrorReason.ValueType  # 8
 """DATA_LOSS: the event log or one of its blobs is damaged. Metadata: position, or blob."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 9

@@ -45,6 +45,10 @@ class _RuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rule.ValueType],
     """Soft: a cleanup stopped because a copy is the run's own folder by another name, or that couldn't be ruled out. Never
     overridden.
     """
+    RULE_COPIES_DIFFER: _Rule.ValueType  # 10
+    """Soft: the manifests of a run's proven copies are not the same: files came or went here between two destinations. Told
+    until the local data is cleaned. Never overridden.
+    """
     RULE_ORPHAN: _Rule.ValueType  # 11
     """Soft: a project or run folder without .exlab-wizard/creation.json."""
     RULE_MISSING_REQUIRED_FIELD: _Rule.ValueType  # 12
@@ -100,6 +104,10 @@ RULE_COPY_ROTTED: Rule.ValueType  # 8
 RULE_COPY_NOT_ELSEWHERE: Rule.ValueType  # 9
 """Soft: a cleanup stopped because a copy is the run's own folder by another name, or that couldn't be ruled out. Never
 overridden.
+"""
+RULE_COPIES_DIFFER: Rule.ValueType  # 10
+"""Soft: the manifests of a run's proven copies are not the same: files came or went here between two destinations. Told
+until the local data is cleaned. Never overridden.
 """
 RULE_ORPHAN: Rule.ValueType  # 11
 """Soft: a project or run folder without .exlab-wizard/creation.json."""

@@ -191,6 +191,8 @@ class _WaitConditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitCon
     """The data is proven; cleanup of the local data is held back by the interlocks that detail names."""
     WAIT_CONDITION_SECRETS_UNAVAILABLE: _WaitCondition.ValueType  # 11
     """The secrets service is sealed, or doesn't answer, and the transport needs a password. It is asked again as soon as it is open. Cleared by an operator."""
+    WAIT_CONDITION_STATE_DISK_FULL: _WaitCondition.ValueType  # 12
+    """The disk with the engine's own files, its log and evidence, has no room. The job goes on by itself when there is some."""
 
 class WaitCondition(_WaitCondition, metaclass=_WaitConditionEnumTypeWrapper):
     """What a job waits for."""
@@ -219,6 +221,8 @@ WAIT_CONDITION_CLEANUP_INTERLOCK: WaitCondition.ValueType  # 10
 """The data is proven; cleanup of the local data is held back by the interlocks that detail names."""
 WAIT_CONDITION_SECRETS_UNAVAILABLE: WaitCondition.ValueType  # 11
 """The secrets service is sealed, or doesn't answer, and the transport needs a password. It is asked again as soon as it is open. Cleared by an operator."""
+WAIT_CONDITION_STATE_DISK_FULL: WaitCondition.ValueType  # 12
+"""The disk with the engine's own files, its log and evidence, has no room. The job goes on by itself when there is some."""
 Global___WaitCondition: _TypeAlias = WaitCondition  # noqa: Y015
 
 class _ProgressPhase:

@@ -357,6 +357,8 @@ class ClearedRun(_message.Message):
     BYTE_COUNT_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    GONE_COUNT_FIELD_NUMBER: _builtins.int
+    GONE_BYTE_COUNT_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """The run."""
     cleared: _builtins.bool
@@ -367,6 +369,10 @@ class ClearedRun(_message.Message):
     """Their bytes."""
     problem: _builtins.str
     """Why it could not be looked at, one plain sentence. Empty: it was."""
+    gone_count: _builtins.int
+    """As in CleanRunResponse: files that went, nobody knows by whom."""
+    gone_byte_count: _builtins.int
+    """Their bytes."""
     @_builtins.property
     def interlocks(self) -> _containers.RepeatedCompositeFieldContainer[_sync_service_pb2.Interlock]:
         """Every condition as it was found; staging_state before those of CleanRun."""
@@ -385,10 +391,12 @@ class ClearedRun(_message.Message):
         byte_count: _builtins.int = ...,
         remaining: _abc.Iterable[_run_pb2.RemainingFile] | None = ...,
         problem: _builtins.str = ...,
+        gone_count: _builtins.int = ...,
+        gone_byte_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_count", b"byte_count", "cleared", b"cleared", "file_count", b"file_count", "interlocks", b"interlocks", "problem", b"problem", "remaining", b"remaining", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_count", b"byte_count", "cleared", b"cleared", "file_count", b"file_count", "gone_byte_count", b"gone_byte_count", "gone_count", b"gone_count", "interlocks", b"interlocks", "problem", b"problem", "remaining", b"remaining", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

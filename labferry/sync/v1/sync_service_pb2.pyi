@@ -769,8 +769,8 @@ class VerifyRunRequest(_message.Message):
     """Why. Kept in the log."""
     max_stream_bytes: _builtins.int
     """For destinations that can only be read back by download: the largest file to read, in bytes, where that is more than
-    verify.max_stream_bytes. When the verification passes, later readings of this copy (audits, the scrub, before a cleanup)
-    may read as much. Absent: as configured, or as was allowed for this copy before. Mounted destinations are read in place,
+    verify.max_stream_bytes. When the verification was recorded, passed or not, later readings of this copy (after it was sent
+    again, audits, the scrub, before a cleanup) may read as much. Absent: as configured, or as was allowed for this copy before. Mounted destinations are read in place,
     whatever the size.
     """
     def __init__(
@@ -965,24 +965,28 @@ class Interlock(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     SATISFIED_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    NOT_ASKED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name: "enabled", "copies_verified", "verify_passes", "age", "sealed", "destinations_answer", "no_recent_tombstone",
-    "gate_open", "local_files_unchanged", "within_limits", "fresh_read_back", "copy_is_elsewhere".
+    "gate_open", "local_files_unchanged", "writers_visible", "within_limits", "fresh_read_back", "copy_is_elsewhere".
     """
     satisfied: _builtins.bool
     """It holds."""
     detail: _builtins.str
     """What was found, one plain sentence."""
+    not_asked: _builtins.bool
+    """It was not looked at, and `satisfied` says nothing: it is looked at only when all before it hold; of a dry run, never."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         satisfied: _builtins.bool = ...,
         detail: _builtins.str = ...,
+        not_asked: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "name", b"name", "satisfied", b"satisfied"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "name", b"name", "not_asked", b"not_asked", "satisfied", b"satisfied"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -999,15 +1003,25 @@ class CleanRunResponse(_message.Message):
     FILE_COUNT_FIELD_NUMBER: _builtins.int
     BYTE_COUNT_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
+    GONE_COUNT_FIELD_NUMBER: _builtins.int
+    GONE_BYTE_COUNT_FIELD_NUMBER: _builtins.int
     cleaned: _builtins.bool
     """The run's local data is gone, now or since an earlier cleanup."""
     file_count: _builtins.int
     """Files deleted; with dry_run, files that would be."""
     byte_count: _builtins.int
     """Their bytes."""
+    gone_count: _builtins.int
+    """Files of a deletion that was cut off, and of which the end was recorded now, that are not there any more: whether that
+    deletion or somebody else removed them is not known. They are not among file_count.
+    """
+    gone_byte_count: _builtins.int
+    """Their bytes."""
     @_builtins.property
     def interlocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Interlock]:
-        """Every interlock, in the order in which they are looked at. Empty when the run was cleaned before."""
+        """Every interlock, in the order in which they are looked at. Empty when the run was cleaned before, or by a deletion that
+        was cut off and of which only the end was recorded now.
+        """
 
     @_builtins.property
     def remaining(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.RemainingFile]:
@@ -1021,10 +1035,12 @@ class CleanRunResponse(_message.Message):
         file_count: _builtins.int = ...,
         byte_count: _builtins.int = ...,
         remaining: _abc.Iterable[_run_pb2.RemainingFile] | None = ...,
+        gone_count: _builtins.int = ...,
+        gone_byte_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_count", b"byte_count", "cleaned", b"cleaned", "file_count", b"file_count", "interlocks", b"interlocks", "remaining", b"remaining"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_count", b"byte_count", "cleaned", b"cleaned", "file_count", b"file_count", "gone_byte_count", b"gone_byte_count", "gone_count", b"gone_count", "interlocks", b"interlocks", "remaining", b"remaining"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +13,7 @@ from labferry.events.v1 import equipment_events_pb2
 from labferry.events.v1 import job_events_pb2 as events
 from libs.event_log.event import RecordedEvent
 from services.sync_engine.engine_log import recorded_at
-from services.sync_engine.jobs.job import BEFORE_CLEANUP, SCRUB
+from services.sync_engine.jobs.job import BEFORE_CLEANUP, SCRUB, Job
 from services.sync_engine.jobs.read_model import JobFilter, PlacedJob, jobs_where
 
 _MOST_FAILED = 5
@@ -22,7 +22,8 @@ _MOST_FAILED = 5
 
 class CopiesProjection:
     """One row a proven copy: how many passes in a row matched, or failed, when the last pass was, and when the file
-    that was not read for longest was read, whether or not it matched then. It needs the rows of `jobs`."""
+    that was not read for longest was read, whether or not it matched then; and whether another copy of the run has
+    another manifest. It needs the rows of `jobs`."""
 
     name = "copies"
     tables: Sequence[str] = ("copies",)
@@ -31,12 +32,13 @@ class CopiesProjection:
         connection.execute(
             "CREATE TABLE copies (job_id TEXT PRIMARY KEY, run TEXT NOT NULL, equipment_id TEXT NOT NULL,"
             " destination TEXT NOT NULL, passes INTEGER NOT NULL, failed INTEGER NOT NULL, looked REAL NOT NULL,"
-            " oldest REAL NOT NULL) WITHOUT ROWID"
+            " oldest REAL NOT NULL, manifest TEXT NOT NULL, differs INTEGER NOT NULL) WITHOUT ROWID"
         )
         connection.execute("CREATE INDEX copies_by_pass ON copies (equipment_id, destination, passes, failed, looked)")
         connection.execute("CREATE INDEX copies_by_age ON copies (equipment_id, destination, oldest)")
         connection.execute("CREATE INDEX copies_that_rotted ON copies (job_id) WHERE passes = 0")
         connection.execute("CREATE INDEX copies_by_run ON copies (run, destination)")
+        connection.execute("CREATE INDEX copies_that_differ ON copies (run) WHERE differs = 1")
 
     def apply(self, connection: sqlite3.Connection, event: RecordedEvent, payload: Message | None) -> None:
         if isinstance(payload, equipment_events_pb2.DestinationTrusted):
@@ -52,7 +54,7 @@ class CopiesProjection:
             case events.JobVerified() if payload.occasion == BEFORE_CLEANUP:
                 connection.execute("UPDATE copies SET oldest = ? WHERE job_id = ?", (at, job_id))
             case events.JobVerified():
-                self._passed(connection, job_id, at)
+                self._passed(connection, job_id, at, payload.manifest_sha256)
             case events.JobVerificationFailed():
                 self._failed(connection, job_id, payload, at)
             case events.JobFilesScrubbed():
@@ -81,7 +83,13 @@ class CopiesProjection:
             (_MOST_FAILED, at, oldest, job_id),
         )
 
-    def _passed(self, connection: sqlite3.Connection, job_id: str, at: float) -> None:
+    def _passed(self, connection: sqlite3.Connection, job_id: str, at: float, manifest: str) -> None:
+        again = connection.execute(
+            "UPDATE copies SET passes = passes + 1, failed = 0, looked = ?, oldest = ? WHERE job_id = ?",
+            (at, at, job_id),
+        )
+        if again.rowcount:
+            return
         # A later job speaks for the destination: its manifest is the one that belongs there.
         connection.execute(
             "DELETE FROM copies WHERE job_id != ? AND (run, destination) ="
@@ -89,10 +97,14 @@ class CopiesProjection:
             (job_id, job_id),
         )
         connection.execute(
-            "INSERT INTO copies SELECT job_id, run, equipment_id, destination, 1, 0, ?, ? FROM jobs WHERE job_id = ?"
-            " ON CONFLICT (job_id) DO UPDATE SET passes = passes + 1, failed = 0, looked = excluded.looked,"
-            " oldest = excluded.oldest",
-            (at, at, job_id),
+            "INSERT INTO copies SELECT job_id, run, equipment_id, destination, 1, 0, ?, ?, ?, 0 FROM jobs"
+            " WHERE job_id = ?",
+            (at, at, manifest, job_id),
+        )
+        connection.execute(
+            "UPDATE copies SET differs = (SELECT MIN(manifest) != MAX(manifest) FROM copies AS each"
+            " WHERE each.run = copies.run) WHERE run = (SELECT run FROM jobs WHERE job_id = ?)",
+            (job_id,),
         )
 
 
@@ -140,6 +152,12 @@ def jobs_that_rotted(connection: sqlite3.Connection) -> list[PlacedJob]:
     """Jobs whose last pass over their proven copy failed."""
     ids = [row[0] for row in connection.execute("SELECT job_id FROM copies WHERE passes = 0").fetchall()]
     return jobs_where(connection, JobFilter(job_ids=ids)) if ids else []
+
+
+def jobs_of_runs_that_differ(connection: sqlite3.Connection) -> Mapping[str, Sequence[Job]]:
+    """The jobs of each run whose proven copies don't all have the same manifest, in the order they were queued."""
+    runs = connection.execute("SELECT DISTINCT run FROM copies WHERE differs = 1").fetchall()
+    return {run: [placed.job for placed in jobs_where(connection, JobFilter(run=run))] for (run,) in runs}
 
 
 def _first(

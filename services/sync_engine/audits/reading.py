@@ -95,7 +95,7 @@ class CopyReading:
         bench = self._bench
         expected = await self._files(job)
         had, now = await turns(bench, job, len(expected)), bench.clock()
-        portion = await bench.threads.run(lambda: oldest_first(had.of(expected), now))
+        portion = await bench.threads.run(lambda: oldest_first(had.of(expected), len(expected), now))
         try:
             outcome = await self._read(job, place, portion.files, expected, control)
         except TransferError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Hashable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +16,7 @@ from libs.service_kit.errors import UnavailableError
 from services.sync_engine.cleanup.copy_elsewhere import look_whether_copies_are_elsewhere
 from services.sync_engine.cleanup.copy_reading import CopyReading
 from services.sync_engine.cleanup.deletion import Remaining
+from services.sync_engine.cleanup.deletion_end import DeletionEnd, EndNotRecordedError, Outcome
 from services.sync_engine.cleanup.evidence import FreshEvidence
 from services.sync_engine.cleanup.execution import Execution
 from services.sync_engine.cleanup.facts import CleanupLook
@@ -36,24 +38,30 @@ from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.transfer.transfer_control import TransferStoppedError
 
 _TRIES = 3
-_COSTLY = frozenset(
-    {InterlockName.LOCAL_FILES_UNCHANGED, InterlockName.FRESH_READ_BACK, InterlockName.COPY_IS_ELSEWHERE}
+_OF_FILES = frozenset({InterlockName.LOCAL_FILES_UNCHANGED, InterlockName.WRITERS_VISIBLE})
+_COSTLY = _OF_FILES | {InterlockName.FRESH_READ_BACK, InterlockName.COPY_IS_ELSEWHERE}
+_NOT_READ = Interlock(
+    InterlockName.FRESH_READ_BACK, False, "every copy is read back once all the others hold", asked=False
 )
-_NOT_READ = Interlock(InterlockName.FRESH_READ_BACK, False, "every copy is read back once all the others hold")
 _NOT_MARKED = Interlock(
-    InterlockName.COPY_IS_ELSEWHERE, False, "every copy is marked, and looked for here, last of all"
+    InterlockName.COPY_IS_ELSEWHERE, False, "every copy is marked, and looked for here, last of all", asked=False
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """What became of the wish. Counts are of files deleted; of a dry run, of files that would be."""
+    """What became of the wish. Counts are of files deleted; of a dry run, of files that would be. `before`: the run
+    was cleaned when the wish came, and what has appeared since stays. `gone` are files of an earlier deletion that was
+    cut off: who removed them is not known."""
 
     cleaned: bool
     interlocks: Sequence[Interlock] = ()
     file_count: int = 0
     byte_count: int = 0
     remaining: Sequence[Remaining] = ()
+    before: bool = False
+    gone_count: int = 0
+    gone_byte_count: int = 0
 
     @property
     def read_data(self) -> bool:
@@ -67,9 +75,17 @@ class Cleaned:
         return self.cleaned, self.file_count, lacking, frozenset((left.path, left.why) for left in self.remaining)
 
 
+@dataclass(slots=True)
+class _Wish:
+    """`begun`: the run is this wish's now; others wait for it."""
+
+    cause: Cause
+    begun: bool = False
+
+
 class CleanRun:
     """The command, for operators and for the reaper. Owns the deletions that it began: a caller that goes away ends
-    none of them."""
+    none of them, but takes back a wish whose turn hasn't come."""
 
     def __init__(
         self, bench: Workbench, rules: CleanupRules, execution: Execution, reading: CopyReading, work: CleanupWork
@@ -100,11 +116,16 @@ class CleanRun:
     async def clean(self, run: str, cause: Cause) -> Cleaned:
         """Errors as `look`; UnavailableError while another engine works on the run, and when this one ends. What the
         engine does by itself gives way to transfers; what somebody asks for doesn't wait for them."""
-        located = await self._bench.locate(run)
-        task = asyncio.create_task(self._in_turn(located, cause), name=f"cleanup of {run}")
+        located, wish = await self._bench.locate(run), _Wish(cause)
+        task = asyncio.create_task(self._in_turn(located, wish), name=f"cleanup of {run}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not wish.begun:
+                task.cancel()
+            raise
 
     async def close(self) -> None:
         """Ends readings at once and deletions after the files in work; what these came to is recorded. What hangs is
@@ -119,28 +140,47 @@ class CleanRun:
         if hanging:
             await asyncio.wait(hanging)
 
-    async def _in_turn(self, located: LocatedRun, cause: Cause) -> Cleaned:
-        turn = self._turns.setdefault(located.identity, asyncio.Lock())
-        async with turn:
-            if await self._is_cleaned(located):
-                return await self._bench.threads.run(partial(_cleaned_before, located))
-            lead = await self._lead(located)
-            if lead is None:
-                return await self._held(cause, await self._look.facts(located))
+    async def _in_turn(self, located: LocatedRun, wish: _Wish) -> Cleaned:
+        turn, cause = self._turns.setdefault(located.identity, asyncio.Lock()), wish.cause
+        hurry = nullcontext() if cause == BY_ITSELF else self._reading.asked_for(located.identity)
+        with hurry:
+            async with turn:
+                wish.begun = True
+                return await self._clean_now(located, cause)
+
+    async def _clean_now(self, located: LocatedRun, cause: Cause) -> Cleaned:
+        if await self._is_cleaned(located):
+            return await self._bench.threads.run(partial(_cleaned_before, located))
+        lead = await self._lead(located)
+        if lead is None:
+            return await self._held(cause, await self._look.facts(located))
+        try:
             async with self._bench.owned.over(lead.job_id, lead.equipment_id, in_slot=False) as mine:
                 if not mine:
                     raise UnavailableError(f"another engine works on {located.path.equipment_id} now")
-                try:
-                    return await self._clean(located, lead, cause)
-                except LeaseLostError as lost:
-                    raise UnavailableError(f"another engine cleans {located.identity} now") from lost
-                except TransferStoppedError as stopped:
-                    # A reading that was ended found nothing out.
-                    raise _ends() from stopped
+                return await self._clean(located, lead, cause)
+        except LeaseLostError as lost:
+            raise UnavailableError(f"another engine cleans {located.identity} now") from lost
+        except TransferStoppedError as stopped:
+            # A reading that was ended found nothing out.
+            raise _ends() from stopped
+        except EndNotRecordedError as held:
+            return await self._record_later(held.end)
+
+    async def _record_later(self, end: DeletionEnd) -> Cleaned:
+        try:
+            return _came_to(await self._execution.ends.record_under_new_lease(end))
+        except EndNotRecordedError as held:
+            raise _ends() from held
 
     async def _clean(self, located: LocatedRun, lead: Job, cause: Cause) -> Cleaned:
         bench = self._bench
-        await self._execution.finish_interrupted(located, lead)
+        cut_off = await self._execution.interrupted(located, lead)
+        if cut_off is not None and (ended := await self._execution.ends.record(cut_off)).cleaned:
+            return _came_to(ended)
+        if await self._is_cleaned(located):
+            # Another engine finished it between the first look and the lease.
+            return await bench.threads.run(partial(_cleaned_before, located))
         facts = await self._look.facts(located)
         if not all_hold(_besides_files(standing_interlocks(facts, self._rules))):
             return await self._held(cause, facts)
@@ -168,7 +208,7 @@ class CleanRun:
                 # Something happened to the run or one of its jobs since it was looked at.
                 continue
             done = await self._execution.carry_out(located, begun, facts.local.ticket, evidence, lead, cause)
-            return Cleaned(done.cleaned, interlocks, done.file_count, done.byte_count, done.remaining)
+            return _came_to(done, interlocks)
         raise UnavailableError(f"{located.identity} changes all the time")
 
     def _evidence(self, located: LocatedRun, facts: CleanupFacts, lead: Job, cause: Cause) -> FreshEvidence:
@@ -217,22 +257,33 @@ class CleanRun:
         if record.sync_status is not SyncStatus.CLEANED or record.open_cleanup is not None:
             return False
         latest = latest_by_destination(await self._bench.jobs_of_run(located.identity))
-        return all(job.state is JobState.CLEANED for job in latest.values())
+        # A copy at a destination that wasn't configured when the data here went stays as it was proven: there is
+        # nothing left here that it could be compared with.
+        places = self._bench.destinations[located.path.equipment_id]
+        return any(p.name in latest and latest[p.name].state is JobState.CLEANED for p in places)
 
 
 def _ends() -> UnavailableError:
     return UnavailableError("the engine ends")
 
 
+def _came_to(done: Outcome, interlocks: Sequence[Interlock] = ()) -> Cleaned:
+    return Cleaned(
+        *(done.cleaned, interlocks, done.file_count, done.byte_count, done.remaining),
+        gone_count=done.gone_count,
+        gone_byte_count=done.gone_byte_count,
+    )
+
+
 def _cleaned_before(located: LocatedRun) -> Cleaned:
     """Nothing more of such a run is deleted: what came later is nowhere else, stays, and is told."""
     left = left_over(located, lambda _: "it appeared after the run was cleaned")
-    return Cleaned(not left.count, remaining=left.first)
+    return Cleaned(not left.count, remaining=left.first, before=True)
 
 
 def _besides_files(interlocks: Sequence[Interlock]) -> Sequence[Interlock]:
     """Those that can be told without reading the run's files."""
-    return [i for i in interlocks if i.name is not InterlockName.LOCAL_FILES_UNCHANGED]
+    return [i for i in interlocks if i.name not in _OF_FILES]
 
 
 def _besides_unasked(interlocks: Sequence[Interlock]) -> Sequence[Interlock]:

@@ -1,5 +1,6 @@
 """Whether each copy is really elsewhere: what is put beside it must not appear in the run on this machine, nor beside
-another copy, which would be the same one by another way.
+another copy, which would be the same one by another way. Nor may a part of the run be mounted from elsewhere, which
+could be the copy's.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ import os
 from collections.abc import Sequence
 from functools import partial
 
-from libs.run_tree.beneath import is_taken_beneath
+from libs.run_tree.beneath import folder_beneath, is_taken_beneath
 from libs.run_tree.manifest import CACHE_FOLDER
+from libs.run_tree.mounts_below import mounts_below
 from services.sync_engine.cleanup.interlocks import Interlock, InterlockName
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.mark import new_mark
+from services.sync_engine.transfer.system_error import shown
 from services.sync_engine.transfer.transfer_control import StopReason, TransferControl
 from services.sync_engine.transfer.transport import TransferError
 
@@ -27,7 +30,8 @@ async def look_whether_copies_are_elsewhere(bench: Workbench, located: LocatedRu
     places = bench.destinations[located.path.equipment_id]
     # One after the other: whoever marks a place removes all other marks there, and two of them may be one.
     found = [await _look(bench, located, place, [other for other in places if other is not place]) for place in places]
-    wrong = [text for text in found if text]
+    mounted = await bench.threads.run(partial(_what_is_mounted, located))
+    wrong = [text for text in (mounted, *found) if text]
     return Interlock(
         InterlockName.COPY_IS_ELSEWHERE,
         not wrong,
@@ -47,6 +51,16 @@ async def _look(bench: Workbench, located: LocatedRun, place: Destination, other
         return f"{place.name} can't be marked ({error})"
     finally:
         control.stop(StopReason.STALLED)
+
+
+def _what_is_mounted(located: LocatedRun) -> str:
+    """As `_look`."""
+    try:
+        with folder_beneath(located.folder) as folder:
+            elsewhere = mounts_below(folder)
+    except OSError as error:
+        return f"{located.folder} can't be looked at ({error})"
+    return f"something is mounted in the run, at {shown(elsewhere[0])}: it may lie elsewhere" if elsewhere else ""
 
 
 def _what_is_wrong(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -31,7 +33,7 @@ class PortionRead:
 class CopyReading:
     """`brakes` by (equipment, destination). `is_idle` says whether an equipment's slot is free; `busy` hears when that
     changes. A reading that `gives_way` waits for a free slot, and when a transfer begins it ends, to read that portion
-    again later; one that somebody asked for goes on beside transfers."""
+    again later; one that somebody asked for goes on beside transfers, and so does any other of that run meanwhile."""
 
     def __init__(
         self,
@@ -44,15 +46,28 @@ class CopyReading:
         self._work = work
         self._brakes = brakes
         self._is_idle = is_idle
-        self._giving_way: dict[TransferControl, str] = {}
+        self._giving_way: dict[TransferControl, Job] = {}
+        self._asked_for: Counter[str] = Counter()
         self._news = asyncio.Event()
 
     def busy(self, equipment_id: str, busy: bool) -> None:
         """An equipment's slot was taken, or is free again."""
         self._news.set()
-        for control, equipment in self._giving_way.items():
-            if busy and equipment == equipment_id:
+        for control, job in self._giving_way.items():
+            if busy and job.equipment_id == equipment_id and not self._asked_for[job.run]:
                 control.stop(StopReason.GIVES_WAY)
+
+    @contextmanager
+    def asked_for(self, run: str) -> Iterator[None]:
+        """While somebody waits for this run."""
+        self._asked_for[run] += 1
+        self._news.set()
+        try:
+            yield
+        finally:
+            self._asked_for[run] -= 1
+            if not self._asked_for[run]:
+                del self._asked_for[run]
 
     def stop(self) -> None:
         """The engine ends: nobody waits any more."""
@@ -89,10 +104,10 @@ class CopyReading:
         """Some files of a copy. TransferError; TransferStoppedError: nothing was found out."""
         while True:
             if gives_way:
-                await self._until_idle(job.equipment_id)
+                await self._until_idle(job)
             control, begun = TransferControl(), self._bench.monotonic()
             if gives_way:
-                self._giving_way[control] = job.equipment_id
+                self._giving_way[control] = job
             try:
                 outcome = await self._read(job, place, files, whole, control)
             except TransferStoppedError as stopped:
@@ -116,8 +131,8 @@ class CopyReading:
         reading = portion_reading(job, place, files, whole, brake, control)
         return await self._work.do(control, reading.meter, reading.work)
 
-    async def _until_idle(self, equipment_id: str) -> None:
-        while not self._is_idle(equipment_id):
+    async def _until_idle(self, job: Job) -> None:
+        while not self._is_idle(job.equipment_id) and not self._asked_for[job.run]:
             if self._work.stopping:
                 raise TransferStoppedError(StopReason.ENGINE_STOPPING)
             self._news.clear()

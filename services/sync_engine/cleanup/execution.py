@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
-from google.protobuf.message import Message
-
 from labferry.events.v1 import job_events_pb2, run_events_pb2
+from libs.event_log.blob_store import BlobError
+from libs.event_log.store import EventStoreError
 from libs.run_tree.creation_json import creation_path
-from libs.run_tree.creation_record import SyncStatus
 from libs.run_tree.manifest import CACHE_FOLDER
 from services.sync_engine.audits.portions import MOST_FILES, next_portion
 from services.sync_engine.cleanup.cache_folder import CacheFolder
+from services.sync_engine.cleanup.cut_off import put_back_what_was_cut_off
 from services.sync_engine.cleanup.deletion import Remaining, delete_files
+from services.sync_engine.cleanup.deletion_end import AGAIN_SECONDS, DeletionEnd, DeletionEnds, Outcome, Tally
 from services.sync_engine.cleanup.evidence import FreshEvidence
-from services.sync_engine.cleanup.interlocks import CleanupRules, InterlockName, LocalFacts
+from services.sync_engine.cleanup.interlocks import CleanupRules, LocalFacts
 from services.sync_engine.cleanup.local_files import is_still_there
-from services.sync_engine.cleanup.permission import ENGINE_ENDS, Begun, Permission, evidence_jobs
-from services.sync_engine.cleanup.remaining import RemainingFiles, left_over, remaining_message
+from services.sync_engine.cleanup.permission import ENGINE_ENDS, Begun, Permission, evidence_jobs, log_is_silent
+from services.sync_engine.cleanup.remaining import left_over
 from services.sync_engine.cleanup.ticket import Ticket
-from services.sync_engine.engine_log import BY_ITSELF, Cause, decided_anew, job_change, run_change
+from services.sync_engine.engine_log import BY_ITSELF, Cause, job_change, run_change
 from services.sync_engine.jobs.file_list import copied_lines, read_copied
-from services.sync_engine.jobs.job import Job, JobState
+from services.sync_engine.jobs.job import Job, JobState, JobStateError
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
-from services.sync_engine.runs.run import OpenCleanup, RunRecord, evolve, status_change
+from services.sync_engine.runs.run import RunRecord, evolve
 from services.sync_engine.transfer.path_order import InStep
-from services.sync_engine.transfer.system_error import shown
 from services.sync_engine.transfer.transfer_control import StopReason, TransferControl, TransferStoppedError
 from services.sync_engine.transfer.transport import CopiedFile
 
@@ -37,46 +36,29 @@ _CUT_OFF = "the engine ended before it was deleted"
 _LATER = "it appeared later"
 
 
-@dataclass(slots=True)
-class _Tally:
-    """What a deletion came to so far. `refused` are files that were not what the ticket says."""
-
-    file_count: int = 0
-    byte_count: int = 0
-    refused: set[bytes] = field(default_factory=set)
-    remaining: RemainingFiles = field(default_factory=RemainingFiles)
-    cache_deleted: bool = False
-
-    def refuse(self, files: Sequence[Remaining]) -> None:
-        self.refused.update(file.path for file in files)
-        self.remaining.add(files)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """`cleaned`: nothing of the run's data is left here. `remaining` are the first of the files that are."""
-
-    cleaned: bool
-    file_count: int
-    byte_count: int
-    remaining: Sequence[Remaining]
-
-
 class Execution:
     """One deletion after another for each run; the caller sees to that."""
 
     def __init__(
-        self, bench: Workbench, rules: CleanupRules, cache: CacheFolder, *, portion_files: int = _PORTION
+        self,
+        bench: Workbench,
+        rules: CleanupRules,
+        cache: CacheFolder,
+        *,
+        portion_files: int = _PORTION,
+        again_seconds: float = AGAIN_SECONDS,
     ) -> None:
         self._bench = bench
         self._rules = rules
         self._cache = cache
         self._portion_files = portion_files
         self._control = TransferControl()
+        self.ends = DeletionEnds(bench, again_seconds)
 
     def stop(self) -> None:
         """The engine ends: no further file is deleted."""
         self._control.stop(StopReason.ENGINE_STOPPING)
+        self.ends.stop()
 
     async def begin(
         self,
@@ -88,8 +70,11 @@ class Execution:
         cause: Cause,
     ) -> Begun:
         """Records the ticket, and that every job is eligible. RevisionConflictError when the run or a job is not as it
-        was looked at."""
+        was looked at; JobStateError when a job's copy isn't one that a deletion can rest on."""
         bench = self._bench
+        for job in jobs:
+            if job.state not in (JobState.VERIFIED, JobState.CLEANUP_ELIGIBLE):
+                raise JobStateError(job, "clean")
         event = run_events_pb2.RunCleanupBegun(
             run=record.run,
             ticket_blob=await bench.threads.run(lambda: bench.blobs.put_pieces_sync(copied_lines(local.ticket.files))),
@@ -110,50 +95,60 @@ class Execution:
         self, located: LocatedRun, begun: Begun, ticket: Ticket, evidence: FreshEvidence, lead: Job, cause: Cause
     ) -> Outcome:
         """Deletes what the ticket names, as long as nothing happens to the run, no copy is found not to match, and
-        `lead` is this engine's; evidence that is too old when a file's turn comes is renewed first. LeaseLostError when
-        `lead` isn't this engine's at the end: whoever has it records what was deleted."""
-        tally = _Tally()
+        `lead` is this engine's; evidence that is too old when a file's turn comes is renewed first.
+        EndNotRecordedError."""
+        tally = Tally()
         permission = Permission(self._bench, begun, lead, self._control)
         try:
             await self._portions(located, ticket, evidence, permission, tally)
         except TransferStoppedError:
             permission.ended = permission.ended or ENGINE_ENDS
+        except EventStoreError as error:
+            permission.ended = permission.ended or log_is_silent(error)
         # What refused the last portion's files is why they are still there.
         await permission.stands()
         await self._bench.threads.run(partial(_see_what_is_left, located, ticket.files, permission.ended, tally))
         if not tally.remaining.count and not self._rules.retain_cache:
-            jobs = await evidence_jobs(self._bench, begun.open)
-            of_cache = Permission(self._bench, begun, lead, self._control)
-            tally.remaining.add(await self._cache.delete(located, jobs, of_cache.holds))
+            tally.remaining.add(await self._delete_cache(located, begun, permission.of_cache()))
             tally.cache_deleted = not tally.remaining.count
-        found = evidence.found
-        return await self._conclude(begun.record.run, begun.open, found, tally, lead, cause, interrupted=False)
+        end = DeletionEnd(begun.record.run, begun.open, evidence.found, tally, lead, cause, interrupted=False)
+        return await self.ends.record(end)
+
+    async def _delete_cache(self, located: LocatedRun, begun: Begun, permission: Permission) -> Sequence[Remaining]:
+        try:
+            if not await permission.stands_at_the_gate():
+                return [Remaining(CACHE_FOLDER, permission.ended)]
+            jobs = await evidence_jobs(self._bench, begun.open)
+            without_lease = self._rules.delete_without_lease
+            return await self._cache.delete(located, jobs, permission.holds, without_lease=without_lease)
+        except (EventStoreError, BlobError) as error:
+            return [Remaining(CACHE_FOLDER, f"what belongs there can't be told: {error}")]
 
     async def _portions(
-        self, located: LocatedRun, ticket: Ticket, evidence: FreshEvidence, permission: Permission, tally: _Tally
+        self, located: LocatedRun, ticket: Ticket, evidence: FreshEvidence, permission: Permission, tally: Tally
     ) -> None:
         start = 0
         while start < ticket.file_count:
             files = next_portion(ticket.files[start : start + self._portion_files])
             permission.ended = await evidence.renew(files, partial(_ahead, ticket, start))
             permission.fresh_until = evidence.good_until(files)
-            if not await permission.stands():
+            if not await permission.stands_at_the_gate():
                 return
-            await self._portion(located, files, permission, tally)
+            await self._portion(located, ticket, files, permission, tally)
             start += len(files)
-            if self._rules.limits.too_many_refused(len(tally.refused), ticket):
+            if self._too_many(ticket, tally):
                 permission.ended = "too many files are not what the ticket says"
                 return
 
-    async def finish_interrupted(self, located: LocatedRun, lead: Job) -> None:
-        """A deletion that a crash cut off: nothing more is deleted, and what it left is recorded. A cache
-        folder that was to go too waits for a new ticket, unless it is gone."""
+    async def interrupted(self, located: LocatedRun, lead: Job) -> DeletionEnd | None:
+        """A deletion that a crash cut off, looked at to be recorded: nothing more is deleted. A cache folder that was
+        to go too waits for a new ticket, unless it is gone. None: there is none. BlobError; errors of the log."""
         bench = self._bench
         record = await bench.log.run(located.identity)
         if record.open_cleanup is None:
-            return
+            return None
         ticket_blob = record.open_cleanup.ticket_blob
-        tally = await bench.threads.run(lambda: _what_was_deleted(located, read_copied(bench.blobs, ticket_blob)))
+        tally = await bench.threads.run(lambda: _what_was_left(located, read_copied(bench.blobs, ticket_blob)))
         if not tally.remaining.count and not self._rules.retain_cache:
             tally.cache_deleted = not await bench.threads.run(creation_path(located.folder).exists)
             if not tally.cache_deleted:
@@ -162,14 +157,27 @@ class Execution:
             run_events_pb2.CleanupEvidence(destination=d, job_id=j, position=p)
             for d, j, p in record.open_cleanup.evidence
         ]
-        await self._conclude(record.run, record.open_cleanup, found, tally, lead, BY_ITSELF, interrupted=True)
+        return DeletionEnd(record.run, record.open_cleanup, found, tally, lead, BY_ITSELF, interrupted=True)
+
+    def _too_many(self, ticket: Ticket, tally: Tally, more: int = 0) -> bool:
+        return self._rules.limits.too_many_refused(len(tally.refused) + more, ticket)
 
     async def _portion(
-        self, located: LocatedRun, files: Sequence[CopiedFile], permission: Permission, tally: _Tally
+        self,
+        located: LocatedRun,
+        ticket: Ticket,
+        files: Sequence[CopiedFile],
+        permission: Permission,
+        tally: Tally,
     ) -> None:
+        heard, too_many = self._control.raise_if_stopped, partial(self._too_many, ticket, tally)
         try:
-            heard = self._control.raise_if_stopped
-            done = await self._bench.threads.run(partial(delete_files, located.folder, files, permission.holds, heard))
+            delete = partial(
+                delete_files,
+                *(located.folder, files, permission.holds, heard, too_many),
+                without_lease=self._rules.delete_without_lease,
+            )
+            done = await self._bench.threads.run(delete)
         except OSError as error:
             tally.refuse([Remaining(f.path, error.strerror or str(error)) for f in files])
             return
@@ -177,51 +185,12 @@ class Execution:
         tally.byte_count += sum(file.size for file in done.files)
         tally.refuse(done.remaining)
 
-    async def _conclude(
-        self,
-        run: str,
-        opened: OpenCleanup,
-        found: Sequence[run_events_pb2.CleanupEvidence],
-        tally: _Tally,
-        lead: Job,
-        cause: Cause,
-        *,
-        interrupted: bool,
-    ) -> Outcome:
-        bench = self._bench
-
-        async def attempt() -> bool:
-            record, jobs = await bench.log.run(run), await evidence_jobs(bench, opened)
-            doubted = [job.destination for job in jobs if job.state is not JobState.CLEANUP_ELIGIBLE]
-            # Copies of which one was found not to match are no place to point to for data that is gone here.
-            cleaned = not tally.remaining.count and not doubted
-            ended = run_events_pb2.RunCleanupEnded(
-                run=run,
-                cleaned=cleaned,
-                file_count=tally.file_count,
-                byte_count=tally.byte_count,
-                evidence=found,
-                remaining=[remaining_message(r) for r in tally.remaining.first],
-                remaining_count=tally.remaining.count,
-                interrupted=interrupted,
-                cache_deleted=tally.cache_deleted,
-            )
-            status = status_change(record, SyncStatus.CLEANED) if cleaned else ()
-            of_job: Message = job_events_pb2.JobCleaned() if cleaned else _held(tally, doubted)
-            changes = [job_change(job, of_job) for job in jobs if job.state is JobState.CLEANUP_ELIGIBLE]
-            fence = bench.owned.fence(lead.job_id)
-            await bench.log.append(cause, run_change(record, ended, *status), *changes, fence=fence)
-            return cleaned
-
-        cleaned = await decided_anew(attempt)
-        return Outcome(cleaned, tally.file_count, tally.byte_count, tally.remaining.first)
-
 
 def _ahead(ticket: Ticket, start: int) -> Sequence[CopiedFile]:
     return ticket.files[start : start + MOST_FILES]
 
 
-def _see_what_is_left(located: LocatedRun, ticketed: Sequence[CopiedFile], ended: str, tally: _Tally) -> None:
+def _see_what_is_left(located: LocatedRun, ticketed: Sequence[CopiedFile], ended: str, tally: Tally) -> None:
     known = InStep(ticketed)
 
     def why(path: bytes) -> str:
@@ -232,28 +201,17 @@ def _see_what_is_left(located: LocatedRun, ticketed: Sequence[CopiedFile], ended
     tally.remaining.join(left_over(located, why))
 
 
-def _what_was_deleted(located: LocatedRun, ticketed: Sequence[CopiedFile]) -> _Tally:
-    """Of a deletion that nobody was left to tell of."""
-    tally = _Tally()
+def _what_was_left(located: LocatedRun, ticketed: Sequence[CopiedFile]) -> Tally:
+    """Of a deletion that nobody was left to tell of: what isn't there any more may be its doing or somebody else's."""
+    tally = Tally()
+    aside = {left.path: left for left in put_back_what_was_cut_off(located.folder, ticketed)}
     for file in ticketed:
-        if is_still_there(located.folder, file):
-            tally.remaining.add([Remaining(file.path, _CUT_OFF)])
+        if file.path in aside or is_still_there(located.folder, file):
+            tally.remaining.add([aside.pop(file.path, Remaining(file.path, _CUT_OFF))])
         else:
-            tally.file_count += 1
-            tally.byte_count += file.size
+            tally.gone_count += 1
+            tally.gone_byte_count += file.size
+    tally.remaining.add(aside.values())
     known = InStep(ticketed)
     tally.remaining.join(left_over(located, lambda path: _LATER if known.at(path) is None else ""))
     return tally
-
-
-def _held(tally: _Tally, doubted: Sequence[str]) -> job_events_pb2.JobCleanupHeld:
-    if not tally.remaining.count:
-        return job_events_pb2.JobCleanupHeld(
-            interlocks=[InterlockName.FRESH_READ_BACK.value],
-            detail=f"the copy at {', '.join(doubted)} was found not to match while the local data went",
-        )
-    first = tally.remaining.first[0]
-    more = f" and {tally.remaining.count - 1} more" if tally.remaining.count > 1 else ""
-    return job_events_pb2.JobCleanupHeld(
-        interlocks=["files_left"], detail=f"still here: {shown(first.path)} ({first.why}){more}"
-    )

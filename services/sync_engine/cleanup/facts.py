@@ -8,12 +8,11 @@ from datetime import datetime
 
 from labferry.events.v1 import job_events_pb2, run_events_pb2
 from libs.event_log.blob_store import BlobError
-from libs.run_tree.creation_errors import CreationError
 from libs.run_tree.json_value import decode_json
 from libs.run_tree.overrides import OverrideEntry
-from libs.service_kit.errors import LabferryError
 from services.sync_engine.cleanup.interlocks import CleanupFacts, CopyFacts, LocalFacts
 from services.sync_engine.cleanup.local_files import look_at_local_files
+from services.sync_engine.cleanup.standing_gate import StandingGate
 from services.sync_engine.cleanup.ticket import Ticket
 from services.sync_engine.cleanup.work import CleanupWork
 from services.sync_engine.event_types import EVENT_TYPES, job_stream, run_stream
@@ -26,10 +25,8 @@ from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import TransferError
-from services.sync_engine.validation.presync_gate import refusal
-from services.sync_engine.validation.walk import WalkError
 
-_NOT_LOOKED_AT = LocalFacts(Ticket(()), problem="not looked at: other interlocks don't hold")
+_NOT_LOOKED_AT = LocalFacts(Ticket(()), problem="not looked at: other interlocks don't hold", looked_at=False)
 
 
 class CleanupLook:
@@ -53,7 +50,7 @@ class CleanupLook:
             copies=[CopyFacts(p.name, latest.get(p.name), q) for p, q in zip(places, problems, strict=True)],
             elsewhere=[n for n, job in latest.items() if n not in names and job is not None and _may_still_move(job)],
             recent_tombstones=await self._recent_tombstones(located.identity, [latest.get(p.name) for p in places]),
-            gate=await self._gate(located),
+            gate=await StandingGate(self._bench, located.identity).refusal(),
             local=local or _NOT_LOOKED_AT,
             sync_status=(await bench.log.run(located.identity)).sync_status,
             of_project=located.path.is_project,
@@ -82,13 +79,6 @@ class CleanupLook:
         except TransferError as error:
             return error.message
         return "" if failure is None else failure.message
-
-    async def _gate(self, located: LocatedRun) -> str:
-        try:
-            view = await self._bench.gate.look(located.identity, self._bench.clock())
-        except (LabferryError, CreationError, WalkError) as error:
-            return f"the gate can't look: {error}"
-        return "" if view.is_open else refusal(view)
 
     async def _recent_tombstones(self, run: str, jobs: Sequence[Job | None]) -> Sequence[str]:
         """Ids of tombstones recorded after a copy was last verified: by the log's order, and those of other programs by

@@ -26,6 +26,7 @@ class InterlockName(StrEnum):
     NO_RECENT_TOMBSTONE = "no_recent_tombstone"
     GATE_OPEN = "gate_open"
     LOCAL_FILES_UNCHANGED = "local_files_unchanged"
+    WRITERS_VISIBLE = "writers_visible"
     WITHIN_LIMITS = "within_limits"
     FRESH_READ_BACK = "fresh_read_back"
     COPY_IS_ELSEWHERE = COPY_IS_ELSEWHERE
@@ -33,22 +34,25 @@ class InterlockName(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Interlock:
-    """One condition as it was found. `detail` is one plain sentence."""
+    """One condition as it was found. `detail` is one plain sentence. Not `asked`: it was not looked at."""
 
     name: InterlockName
     satisfied: bool
     detail: str
+    asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class CleanupRules:
-    """`nas_cleanup` of the configuration."""
+    """`nas_cleanup` of the configuration. `delete_without_lease`: also files of which nobody can tell whether another
+    program has them open for writing."""
 
     enabled: bool
     min_verify_passes: int
     min_age: timedelta
     retain_cache: bool
     limits: Limits
+    delete_without_lease: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,9 @@ class CopyFacts:
 class LocalFacts:
     """The run as it lies on this machine, compared with what was proven at every destination.
 
-    `changed` and `added` are for people; `problem` says why the files could not be looked at.
+    `changed` and `added` are for people, and `unreadable` is what the system said of each such file; `problem` says
+    why the files could not be looked at. `unleased` names the first file on which the system gives no lease, and says
+    why; empty: there is none.
     """
 
     ticket: Ticket
@@ -72,6 +78,9 @@ class LocalFacts:
     added: Sequence[str] = ()
     missing: int = 0
     problem: str = ""
+    looked_at: bool = True
+    unleased: str = ""
+    unreadable: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +123,7 @@ def standing_interlocks(facts: CleanupFacts, rules: CleanupRules) -> list[Interl
         ),
         Interlock(InterlockName.GATE_OPEN, not facts.gate, facts.gate or "no hard finding without an active override"),
         _local(facts.local),
+        _writers(facts.local, rules),
         within_limits(facts.local.ticket, rules.limits),
     ]
 
@@ -186,11 +196,21 @@ def _answering(facts: CleanupFacts) -> Interlock:
 def _local(local: LocalFacts) -> Interlock:
     name = InterlockName.LOCAL_FILES_UNCHANGED
     if local.problem:
-        return Interlock(name, False, local.problem)
-    wrong = [f"{path} changed" for path in local.changed] + [f"{path} was never verified" for path in local.added]
+        return Interlock(name, False, local.problem, asked=local.looked_at)
+    wrong = [*local.unreadable, *(f"{path} changed" for path in local.changed)]
+    wrong += [f"{path} was never verified" for path in local.added]
     gone = f"; {local.missing} are not there any more" if local.missing else ""
     files = local.ticket.file_count
     return _none_of(name, wrong, f"{files} files have the size, time and hash that was verified{gone}", "here")
+
+
+def _writers(local: LocalFacts, rules: CleanupRules) -> Interlock:
+    name = InterlockName.WRITERS_VISIBLE
+    if local.problem:
+        return Interlock(name, False, "not looked at: the files couldn't be", asked=False)
+    if local.unleased and rules.delete_without_lease:
+        return Interlock(name, True, "nas_cleanup.delete_without_lease is true; not every file can be guarded")
+    return Interlock(name, not local.unleased, local.unleased or "no file can be written to unseen")
 
 
 def within_limits(ticket: Ticket, limits: Limits) -> Interlock:

@@ -12,6 +12,7 @@ from pathlib import Path
 from libs.run_tree.manifest import CACHE_FOLDER
 from services.sync_engine.cleanup.interlocks import LocalFacts
 from services.sync_engine.cleanup.ticket import Ticket
+from services.sync_engine.cleanup.writer_lease import NoLeaseError, OpenForWritingError, lease_against_writers
 from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.transfer.path_order import InStep, by_path
 from services.sync_engine.transfer.source_file import SourceFiles, copied_from
@@ -19,7 +20,7 @@ from services.sync_engine.transfer.source_tree import scan_run
 from services.sync_engine.transfer.spilled_list import ListWriter
 from services.sync_engine.transfer.system_error import shown
 from services.sync_engine.transfer.transfer_control import TransferControl
-from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SourceEntry, TransferError
+from services.sync_engine.transfer.transport import CopiedFile, EntryKind, FailureKind, SourceEntry, TransferError
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,8 @@ def proven_everywhere(lists: Sequence[Sequence[CopiedFile]]) -> Iterator[Proven]
 def look_at_local_files(
     located: LocatedRun, lists: Sequence[Sequence[CopiedFile]], control: TransferControl
 ) -> LocalFacts:
-    """Hashes every file of the run that is there. Files in the cache folder belong to it and are left out.
-    TransferStoppedError."""
+    """Hashes every file of the run that is there, and asks whether who writes to it would be seen. Files in the cache
+    folder belong to it and are left out. TransferStoppedError."""
     try:
         entries = scan_run(located.folder, of_project=located.path.is_project)
     except TransferError as error:
@@ -51,6 +52,8 @@ def look_at_local_files(
     ticketed = ListWriter(CopiedFile)
     changed: list[str] = []
     added: list[str] = []
+    unreadable: list[str] = []
+    unleased = ""
     proven = InStep(proven_everywhere(lists))
     for entry in entries:
         control.look()
@@ -59,13 +62,20 @@ def look_at_local_files(
         known = proven.at(entry.path)
         if known is None:
             added.append(shown(entry.path))
-        elif (file := _as_proven(source, entry, known.copies, control)) is None:
+            continue
+        try:
+            file = _as_proven(source, entry, known.copies, control)
+        except TransferError as error:
+            unreadable.append(error.message)
+            continue
+        if file is None:
             changed.append(shown(entry.path))
         else:
             ticketed.append(file)
+            unleased = unleased or _without_lease(source, entry)
     here = InStep(entry for entry in entries if entry.kind is not EntryKind.DIRECTORY)
     missing = sum(here.at(one.path) is None for one in proven_everywhere(lists) if not in_cache(one.path))
-    return LocalFacts(Ticket(ticketed.finish()), changed, added, missing)
+    return LocalFacts(Ticket(ticketed.finish()), changed, added, missing, unleased=unleased, unreadable=unreadable)
 
 
 def in_cache(path: bytes) -> bool:
@@ -76,16 +86,38 @@ def in_cache(path: bytes) -> bool:
 def _as_proven(
     source: SourceFiles, entry: SourceEntry, known: Sequence[CopiedFile], control: TransferControl
 ) -> CopiedFile | None:
-    """The file as it lies there, if that is what was proven: size and time of a copy's record, and the hash."""
+    """The file as it lies there, if that is what was proven: size and time of a copy's record, and the hash.
+    TransferError when it can't be read."""
     proven = known[0]
     if entry.kind is not proven.kind or (entry.size, entry.mtime_ns) not in {(f.size, f.mtime_ns) for f in known}:
         return None
     try:
         sha256 = source.sha256(entry, control.look)
-    except TransferError:
-        # It changed, vanished or can't be read: whatever it is, it is not known to be what was proven.
+    except TransferError as error:
+        if error.kind is FailureKind.LOCAL_FILE_UNREADABLE:
+            raise
+        # It changed or vanished.
         return None
     return copied_from(entry, sha256) if sha256 == proven.sha256 else None
+
+
+def _without_lease(source: SourceFiles, entry: SourceEntry) -> str:
+    """Why the system gives no lease on the file; empty: it does, or the file's own turn will tell."""
+    if entry.kind is EntryKind.SYMLINK:
+        return ""
+    try:
+        descriptor = source.open_alone(entry)
+    except TransferError:
+        return ""
+    try:
+        lease_against_writers(descriptor)
+    except OpenForWritingError:
+        return ""
+    except NoLeaseError as error:
+        return f"{shown(entry.path)}: {error}"
+    finally:
+        os.close(descriptor)
+    return ""
 
 
 def files_left(located: LocatedRun) -> Iterator[bytes]:

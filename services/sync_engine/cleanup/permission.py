@@ -1,4 +1,4 @@
-"""Whether a deletion that was begun may go on: asked right before each name goes."""
+"""Whether a deletion that was begun may go on: asked before each portion, and right before each name goes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from libs.event_log.store import EventStoreError
+from services.sync_engine.cleanup.standing_gate import StandingGate
 from services.sync_engine.jobs.job import Job, JobState
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.run import OpenCleanup, RunRecord
@@ -34,14 +36,29 @@ class Permission:
         self._lead = lead
         self._control = control
         self._loop = asyncio.get_running_loop()
+        self._gate = StandingGate(bench, begun.record.run)
         self._stood_at = -1
         self.fresh_until: float | None = None
         self.ended = ""
 
+    def of_cache(self) -> Permission:
+        """For what goes last, whose evidence is made as it goes."""
+        anew = Permission(self._bench, self._begun, self._lead, self._control)
+        anew._gate = self._gate
+        return anew
+
     async def stands(self) -> bool:
-        """Once it doesn't, it never does again. Errors of the log."""
-        self.ended = self.ended or await self._reason_to_end()
+        """Once it doesn't, it never does again. A log that can't be asked allows nothing."""
+        try:
+            self.ended = self.ended or await self._reason_to_end()
+        except EventStoreError as error:
+            self.ended = log_is_silent(error)
         return not self.ended
+
+    async def stands_at_the_gate(self) -> bool:
+        """As `stands`, and the gate is open: a look at the run's creation.json, worth it once a portion."""
+        self.ended = self.ended or await self._gate.refusal()
+        return await self.stands()
 
     def holds(self) -> bool:
         """As `stands`, for the thread that deletes; what no log can tell is asked last."""
@@ -75,6 +92,11 @@ class Permission:
         if self.fresh_until is not None and self._bench.monotonic() > self.fresh_until:
             return "the ticket expired"
         return ""
+
+
+def log_is_silent(error: EventStoreError) -> str:
+    """Why nothing more may go when nobody can say what has happened meanwhile."""
+    return f"the log can't be asked any more: {error}"
 
 
 async def evidence_jobs(bench: Workbench, opened: OpenCleanup) -> Sequence[Job]:

@@ -18,7 +18,7 @@ from services.sync_engine.cleanup.back_off import AGAIN, BackOff
 from services.sync_engine.cleanup.clean_run import CleanRun
 from services.sync_engine.cleanup.interlocks import CleanupRules
 from services.sync_engine.engine_log import BY_ITSELF
-from services.sync_engine.jobs.job import Job, JobState
+from services.sync_engine.jobs.job import Job, JobState, JobStateError
 from services.sync_engine.jobs.retry import ANOTHERS_PAUSE
 from services.sync_engine.jobs.workbench import Workbench
 
@@ -60,6 +60,7 @@ class Reaper:
     def __init__(self, clean: CleanRun, bench: Workbench, rules: CleanupRules, logger: Logger) -> None:
         self._clean = clean
         self._locate = bench.locate
+        self._destination = bench.destination
         self._clock = bench.clock
         self._rules = rules
         self._logger = logger
@@ -73,11 +74,11 @@ class Reaper:
             self.notice(job)
 
     def notice(self, job: Job) -> None:
-        """A job changed. Only what brings a cleanup nearer counts: a pass that matched, or the seal. Does nothing when
-        cleanup isn't enabled."""
+        """A job changed. Only what brings a cleanup nearer counts: a pass that matched, or the seal, at a destination
+        that is configured. Does nothing when cleanup isn't enabled."""
         if not self._rules.enabled or job.state not in (JobState.VERIFIED, JobState.CLEANUP_ELIGIBLE):
             return
-        if RunPath.parse(job.run).is_project:
+        if RunPath.parse(job.run).is_project or self._destination(job) is None:
             return
         stands = (job.verified, job.sealed_status)
         if self._known.get(job.job_id) == stands:
@@ -123,7 +124,7 @@ class Reaper:
         except UnavailableError:
             # Another engine works there. Should it die, what it left is this one's to finish.
             again = ANOTHERS_PAUSE
-        except (LabferryError, EventStoreError, OSError) as error:
+        except (LabferryError, JobStateError, EventStoreError, OSError) as error:
             self._logger.warning("cleanup_failed", run=run, problem=str(error))
             again = self._back_off.after(run, str(error))
         except Exception as error:
@@ -131,8 +132,9 @@ class Reaper:
             self._logger.error("cleanup_defect", run=run, error_id=uuid.uuid4().hex, exc_info=error)
             again = self._back_off.after(run, str(error))
         else:
-            if done.cleaned:
+            if done.cleaned and not done.before:
                 self._logger.info("run_cleaned", run=run, files=done.file_count, bytes=done.byte_count)
+            if done.cleaned or done.before:
                 self._back_off.forget(run)
                 return
             again = self._back_off.after(run, done.outcome) if done.read_data else AGAIN

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from services.sync_engine.transfer.transport import CopiedFile
 
 TICKET_SECONDS = 3600.0
-"""Evidence older than an hour allows nothing (SPEC §4); counted on a clock that nobody can set."""
+"""Evidence older than an hour allows nothing (SPEC §4); counted on a clock that nobody can set and that goes on while
+the machine sleeps."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,12 @@ class AcceptChange:
         bench, change = self._bench, acceptance.change
         all_jobs = await bench.jobs_of_run(acceptance.run)
         jobs = [job for job in all_jobs if change.destination in ("", job.destination)]
+        if not change.new_sha256 and [job for job in all_jobs if job.deletion_begun and await self._lists(job, change)]:
+            raise NoSuchChangeError(
+                f"{change.path.decode(errors='replace')} is missing here because a cleanup deleted it: what the"
+                " destination holds is the run's",
+                metadata={"run": acceptance.run, "path": change.path.decode(errors="replace")},
+            )
         stopped = [job for job in latest_by_destination(jobs).values() if _was_stopped_by(job, change)]
         if not stopped and not [job for job in jobs if await self._proved(job, change)]:
             raise NoSuchChangeError(
@@ -79,7 +85,10 @@ class AcceptChange:
         return await self._armed_by(result.events)
 
     async def _proved(self, job: Job, change: AcceptedChange) -> bool:
-        if job.state not in PROVEN_STATES or job.files_blob is None:
+        return job.state in PROVEN_STATES and await self._lists(job, change)
+
+    async def _lists(self, job: Job, change: AcceptedChange) -> bool:
+        if job.files_blob is None:
             return False
         blobs, files_blob = self._bench.blobs, job.files_blob
         return await self._bench.threads.run(

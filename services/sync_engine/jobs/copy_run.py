@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from heapq import merge
 from itertools import groupby
@@ -57,8 +58,9 @@ def copy_run(
     TransferStoppedError, and what the journal raises."""
     job, located, transport = journal.job, errand.located, errand.transport
     transport.sweep(job.job_id, keep_attempt=job.attempt, control=control)
-    if job.mismatches:
-        _set_aside_what_rotted(errand, journal, control, progress)
+    kept = errand.kept
+    if job.mismatches or job.differing_blob:
+        kept = _without(kept, _set_aside_what_rotted(errand, journal, control, progress))
     progress.begin(ProgressPhase.PLANNING, 0, 0)
     entries = scan_run(located.folder, of_project=located.path.is_project)
     if errand.accepted:
@@ -66,7 +68,7 @@ def copy_run(
     for _ in range(_ROUNDS):
         copied = transport.copy(
             located.folder,
-            _besides(entries, errand.kept),
+            _besides(entries, kept),
             target=errand.target,
             job_id=job.job_id,
             attempt=job.attempt,
@@ -85,7 +87,7 @@ def copy_run(
             raise TransferError(FailureKind.SOURCE_CHANGED, "files changed while the run was copied", found.changed)
         if not found.added:
             transport.sweep(job.job_id, keep_attempt=None, control=control)
-            return spilled(CopiedFile, merge(copied, errand.kept, key=by_path)) if errand.kept else copied
+            return spilled(CopiedFile, merge(copied, kept, key=by_path)) if kept else copied
         entries = now
     raise TransferError(FailureKind.SOURCE_CHANGED, "files are still being added to the run", found.added)
 
@@ -95,6 +97,10 @@ def _besides(entries: Sequence[SourceEntry], kept: Sequence[CopiedFile]) -> Sequ
         return entries
     known = InStep(kept)
     return spilled(SourceEntry, (entry for entry in entries if known.at(entry.path) is None))
+
+
+def _without(kept: Sequence[CopiedFile], paths: AbstractSet[bytes]) -> Sequence[CopiedFile]:
+    return spilled(CopiedFile, (file for file in kept if file.path not in paths)) if paths else kept
 
 
 def _supersede(
@@ -131,25 +137,37 @@ def _supersede(
 
 def _set_aside_what_rotted(
     errand: Errand, journal: LandingJournal, control: TransferControl, progress: Progress
-) -> None:
-    """Moves this job's own files that no longer hold what was sent out of the way, so that they can be sent again."""
-    last = spilled(CopiedFile, (deque(files, 1)[0] for _, files in groupby(journal.landed(), by_path)))
-    outcome = errand.transport.verify(errand.target, last, control=control, progress=progress)
-    _set_aside(errand, journal, outcome.differing, control)
+) -> AbstractSet[bytes]:
+    """Moves files that don't hold what was sent out of the way, so that they can be sent again: this job's own, and
+    those that it keeps of an earlier one. Which those are its verification told; they are read only when it didn't.
+    The paths of kept ones that are to be sent anew: they are lost or wrong there, and whole here."""
+    job, located = journal.job, errand.located
+    own = spilled(CopiedFile, (deque(files, 1)[0] for _, files in groupby(journal.landed(), by_path)))
+    landed = InStep(own)
+    older = spilled(CopiedFile, (file for file in errand.kept if landed.at(file.path) is None))
+    ours = spilled(CopiedFile, merge(own, older, key=by_path))
+    if known := journal.found_wrong():
+        wrong = {file.path for file in known}
+    else:
+        outcome = errand.transport.verify(
+            errand.target, ours, control=control, progress=progress, max_stream_bytes=job.max_stream_bytes
+        )
+        wrong = {*outcome.missing, *outcome.differing}
+    sent = {file.path: file.sha256 for file in ours if file.path in wrong}
+    kept = {file.path for file in older if file.path in wrong}
+    moved = _set_aside(errand, journal, sorted(sent), control)
     # Was it the destination? Not if the source is another by now: then the copy was right, and the run isn't settled.
-    located = errand.located
-    differing = frozenset(outcome.differing)
-    sent = {file.path: file.sha256 for file in last if file.path in differing}
     source = SourceFiles(os.fsencode(located.folder))
-    changed = [
-        entry.path
-        for entry in scan_run(located.folder, of_project=located.path.is_project)
-        if entry.path in differing and source.sha256(entry, control.look) != sent[entry.path]
-    ]
+    looked_at = {*moved, *kept}
+    here = [e for e in scan_run(located.folder, of_project=located.path.is_project) if e.path in looked_at]
+    changed = [entry.path for entry in here if source.sha256(entry, control.look) != sent[entry.path]]
     if changed:
         raise TransferError(FailureKind.SOURCE_CHANGED, "files changed here after they were copied", changed)
+    return kept & {entry.path for entry in here}
 
 
-def _set_aside(errand: Errand, journal: LandingJournal, paths: Sequence[bytes], control: TransferControl) -> None:
+def _set_aside(
+    errand: Errand, journal: LandingJournal, paths: Sequence[bytes], control: TransferControl
+) -> Sequence[bytes]:
     job = journal.job
-    errand.transport.set_aside(errand.target, paths, job_id=job.job_id, attempt=job.attempt, control=control)
+    return errand.transport.set_aside(errand.target, paths, job_id=job.job_id, attempt=job.attempt, control=control)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from libs.event_log.store import LogDiskFullError, LogUnavailableError
 from libs.service_kit.telemetry import Logger
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.jobs.failure import Failure, failure_of_transfer
@@ -123,6 +124,9 @@ class DestinationWatch:
             except TransferError:
                 # It answers, if only to refuse: the jobs find out what it says.
                 failure = None
+            except (LogDiskFullError, LogUnavailableError):
+                # What a tool is to be told couldn't be written down here.
+                continue
             if failure is None:
                 break
             down.failure = failure

@@ -9,13 +9,13 @@ from enum import StrEnum
 
 from labferry.events.v1 import job_events_pb2, run_events_pb2
 from libs.event_log.event import RecordedEvent
-from libs.event_log.store import Expected, RequestKey
+from libs.event_log.store import RequestKey
 from libs.event_log.uuid7 import Uuid7Source
 from libs.run_tree.creation_record import SyncStatus
-from services.sync_engine.engine_log import Cause, Change, decided_anew, job_change, run_change
+from services.sync_engine.engine_log import Cause, Change, decided_anew, job_change, new_job_change, run_change
 from services.sync_engine.errors import SourceUnreadableError
-from services.sync_engine.event_types import EVENT_TYPES, job_stream
-from services.sync_engine.jobs.amendment import proven_bases
+from services.sync_engine.event_types import EVENT_TYPES
+from services.sync_engine.jobs.amendment import lists_of_deletions, proven_bases
 from services.sync_engine.jobs.file_list import read_copied
 from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobState
 from services.sync_engine.jobs.read_model import latest_by_destination
@@ -85,8 +85,12 @@ class Enqueue:
             return await self._refuse(view, view.blocking, cause)
         jobs_so_far = await bench.jobs_of_run(located.identity)
         latest = latest_by_destination(jobs_so_far)
-        bases = proven_bases(jobs_so_far)
-        since = await self._since_proven(located, bases)
+        destinations = bench.destinations[located.path.equipment_id]
+        configured = {d.name for d in destinations}
+        bases = {name: job for name, job in proven_bases(jobs_so_far).items() if name in configured}
+        cleaned = bases.values() if view.run.sync_status is SyncStatus.CLEANED else ()
+        deleted = {*lists_of_deletions(jobs_so_far), *(job.files_blob for job in cleaned if job.files_blob)}
+        since = await self._since_proven(located, bases, sorted(deleted))
         refused = {
             change.path: changed_file_finding(located, change)
             for name, changes in since.items()
@@ -94,7 +98,6 @@ class Enqueue:
         }
         if refused:
             return await self._refuse(view, in_order(refused.values()), cause)
-        destinations = bench.destinations[located.path.equipment_id]
         if any(job.deletion_begun for job in jobs_so_far):
             anew = [d.name for d in destinations if d.name not in bases and _begins_anew(latest.get(d.name))]
             _refuse_whole_copies(located, anew)
@@ -125,8 +128,8 @@ class Enqueue:
                 amendment=0 if amended is None or job is None else job.amendment + 1,
                 amends_job_id="" if amended is None else amended.job_id,
             )
-            change = Change(job_stream(job_id), Expected.NONE, (queued,))
-            return _Plan(EnqueueOutcome.QUEUED, job_id, change, amended is not None and destination.required)
+            unsyncs = amended is not None and destination.required
+            return _Plan(EnqueueOutcome.QUEUED, job_id, new_job_change(queued), unsyncs)
         if job.state is JobState.FAILED:
             rearmed = job_events_pb2.JobRearmed(command="enqueue")
             return _Plan(EnqueueOutcome.REARMED, job.job_id, job_change(job, rearmed))
@@ -143,23 +146,27 @@ class Enqueue:
         changes = [p.change for p in plans if p.change is not None]
         await self._bench.log.append(cause, *changes, run_change(record, *status), request=request)
 
-    async def _since_proven(self, located: LocatedRun, bases: Mapping[str, Job]) -> Mapping[str, ChangesSince]:
-        """By destination: what became of the files that are proven there. TransferError when that can't be read."""
+    async def _since_proven(
+        self, located: LocatedRun, bases: Mapping[str, Job], deleted: Sequence[str]
+    ) -> Mapping[str, ChangesSince]:
+        """By destination: what became of the files that are proven there. `deleted`: blobs that list what a cleanup
+        took, which is missing here for no copy's sake alone. TransferError when that can't be read."""
         since: dict[str, ChangesSince] = {}
-        by_list: dict[tuple[str, bool], ChangesSince] = {}
+        by_list: dict[str, ChangesSince] = {}
         for name, job in bases.items():
             if job.files_blob is None:
                 continue
-            key = (job.files_blob, job.deletion_begun)
-            if key not in by_list:
-                by_list[key] = await self._compare(located, *key)
-            since[name] = by_list[key]
+            if job.files_blob not in by_list:
+                by_list[job.files_blob] = await self._compare(located, job.files_blob, deleted)
+            since[name] = by_list[job.files_blob]
         return since
 
-    async def _compare(self, located: LocatedRun, files_blob: str, cleaned: bool) -> ChangesSince:
+    async def _compare(self, located: LocatedRun, files_blob: str, deleted: Sequence[str]) -> ChangesSince:
         blobs = self._bench.blobs
         return await self._bench.threads.run(
-            lambda: what_changed_since(located, read_copied(blobs, files_blob), cleaned=cleaned)
+            lambda: what_changed_since(
+                located, read_copied(blobs, files_blob), cleaned=[read_copied(blobs, each) for each in deleted]
+            )
         )
 
     async def _refuse(self, view: GateView, blocking: Sequence[Finding], cause: Cause) -> Enqueued:

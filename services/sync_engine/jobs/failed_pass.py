@@ -1,4 +1,5 @@
-"""What a reading of a proven copy that failed leaves: evidence of the files that matched, and a list of the others."""
+"""What a reading that failed leaves: of a proven copy evidence of the files that matched and a list of the others, of
+one that is not proven yet a list of those that are missing or differ."""
 
 from __future__ import annotations
 
@@ -36,6 +37,22 @@ def failed_pass(
         occasion=occasion,
         evidence_blob=_put(blobs, evidence_lines(_matched(expected, outcome))),
         unproven_blob=_put(blobs, copied_lines(unproven)),
+    )
+
+
+def failed_proof(
+    blobs: BlobStore,
+    expected: Sequence[CopiedFile],
+    outcome: VerifyOutcome,
+    report: sync_service_pb2.VerifyReport,
+    occasion: str,
+) -> events.JobVerificationFailed:
+    """The event of a reading of a copy that was not proven yet, and isn't by it. For worker threads."""
+    wrong = frozenset((*outcome.missing, *outcome.differing))
+    return events.JobVerificationFailed(
+        report=report,
+        occasion=occasion,
+        differing_blob=_put(blobs, copied_lines(file for file in expected if file.path in wrong)),
     )
 
 

@@ -37,6 +37,7 @@ class WaitCondition(StrEnum):
     EQUIPMENT_PAUSED = "equipment_paused"
     CLEANUP_INTERLOCK = "cleanup_interlock"
     SECRETS_UNAVAILABLE = "secrets_unavailable"
+    STATE_DISK_FULL = "state_disk_full"
 
 
 JOB_STATES = ProtoNames(JobState, job_pb2.JobState, "JOB_STATE")
@@ -59,6 +60,12 @@ SCRUB = "scrub"
 
 AUDIT = "audit"
 """Occasion of a repeated pass over a proven copy."""
+
+REQUEST = "request"
+"""Occasion of a pass that somebody asked for."""
+
+READ_AGAIN = frozenset({AUDIT, REQUEST})
+"""Occasions of passes that count beside the first."""
 
 REPAIRING = frozenset({AUDIT, SCRUB})
 """Occasions after which what was wrong is put back."""
@@ -84,6 +91,7 @@ class Job(msgspec.Struct, frozen=True):
     `passes`: when the first hundred of the present row of passes matched. `deletion_begun`: cleanup deleted, or was
     about to delete, local files that this job proved, so that one which is missing here is no change.
     `max_stream_bytes`: the largest file of this copy that an operator let be downloaded to be checked; 0: none.
+    `differing_blob`: the files that its last verification found differing or missing, until others are sent instead.
     `cleanup_interlocks` are those that `cleanup_hold` tells of. `given_up`: files that the last reading found wrong and
     that aren't put back, because they were wrong after that already; the first hundred.
     """
@@ -111,6 +119,7 @@ class Job(msgspec.Struct, frozen=True):
     failure: Failure | None = None
     wait: Wait | None = None
     landing_blobs: tuple[str, ...] = ()
+    differing_blob: str = ""
     manifest_blob: str | None = None
     files_blob: str | None = None
     file_count: int = 0

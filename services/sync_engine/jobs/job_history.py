@@ -89,7 +89,8 @@ def _after(job: Job, event: Message, at: datetime) -> Job:
         case events.JobRequeued():
             return replace(job, state=JobState.QUEUED)
         case events.JobFilesLanding():
-            return replace(job, landing_blobs=(*job.landing_blobs, event.batch_blob))
+            # What differed was set aside before anything landed: what lies there from now on is another copy.
+            return replace(job, landing_blobs=(*job.landing_blobs, event.batch_blob), differing_blob="")
         case events.JobCopied():
             return replace(
                 job,
@@ -98,11 +99,12 @@ def _after(job: Job, event: Message, at: datetime) -> Job:
                 files_blob=event.files_blob,
                 file_count=event.file_count,
                 byte_count=event.byte_count,
+                differing_blob="",
             )
         case events.JobVerified():
             return _verified(job, event, at)
         case events.JobVerificationFailed():
-            mismatches = job.mismatches + (1 if job.state is JobState.AWAITING_VERIFY else 0)
+            unproven = job.state is JobState.AWAITING_VERIFY
             state = JobState.VERIFIED if job.state is JobState.CLEANUP_ELIGIBLE else job.state
             given_up = _given_up(job, event)
             return replace(
@@ -110,7 +112,9 @@ def _after(job: Job, event: Message, at: datetime) -> Job:
                 state=state,
                 verify_passes=0,
                 passes=(),
-                mismatches=mismatches,
+                mismatches=job.mismatches + unproven,
+                differing_blob=event.differing_blob if unproven else job.differing_blob,
+                max_stream_bytes=max(job.max_stream_bytes, event.max_stream_bytes),
                 failure=failure_of_pass(event, given_up),
                 given_up=given_up,
             )

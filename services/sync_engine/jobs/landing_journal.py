@@ -33,6 +33,12 @@ class LandingJournal:
             known.extend(read_copied(self._bench.blobs, batch))
         return known.finish()
 
+    def found_wrong(self) -> Sequence[CopiedFile]:
+        """What the last verification found differing or missing and nothing was sent in the place of yet, sorted by
+        path. Errors of blobs. For worker threads."""
+        blob = self.job.differing_blob
+        return read_copied(self._bench.blobs, blob) if blob else ()
+
     def expect(self, accepted: Mapping[bytes, str]) -> None:
         """Of these files only that content may land which an operator accepted."""
         self._expected = accepted

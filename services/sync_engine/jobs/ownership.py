@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Protocol
 
 from libs.event_log.lease import Lease, Leases
 from libs.event_log.store import LeaseFence, LeaseLostError, LogUnavailableError
+from libs.service_kit.boot_clock import boot_seconds
 from libs.service_kit.telemetry import Logger
 
 _AGAIN_SECONDS = 1.0
@@ -65,7 +65,7 @@ class LeaseTerms:
 
 class LeasedOwnership:
     """Several engines share the log. `on_lost` hears of each job whose lease could not be renewed in time: its work is
-    to be ended at once."""
+    to be ended at once. `clock`: that of the leases' `believed_until`."""
 
     def __init__(
         self,
@@ -75,6 +75,7 @@ class LeasedOwnership:
         on_lost: Callable[[str], None],
         logger: Logger,
         terms: LeaseTerms,
+        clock: Callable[[], float] = boot_seconds,
     ) -> None:
         self._leases = leases
         self._engine_id = engine_id
@@ -82,6 +83,7 @@ class LeasedOwnership:
         self._on_lost = on_lost
         self._logger = logger
         self._terms = terms
+        self._clock = clock
         self._held: dict[str, Lease] = {}
         self._taken: set[str] = set()
 
@@ -92,7 +94,7 @@ class LeasedOwnership:
 
     def holds(self, job_id: str) -> bool:
         lease = self._held.get(job_id)
-        return lease is not None and time.monotonic() < lease.believed_until - self._terms.grace
+        return lease is not None and self._clock() < lease.believed_until - self._terms.grace
 
     @asynccontextmanager
     async def over(self, job_id: str, equipment_id: str, *, in_slot: bool = True) -> AsyncIterator[bool]:
@@ -147,7 +149,7 @@ class LeasedOwnership:
     async def _renew(self, job_id: str, leases: list[Lease]) -> None:
         terms, pause = self._terms, self._terms.renew_every
         while True:
-            left = min(lease.believed_until for lease in leases) - terms.grace - time.monotonic()
+            left = min(lease.believed_until for lease in leases) - terms.grace - self._clock()
             try:
                 async with asyncio.timeout(left):
                     await asyncio.sleep(pause)

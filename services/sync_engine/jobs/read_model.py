@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from libs.event_log.event import RecordedEvent
 from libs.service_kit.errors import FieldViolation, InvalidRequestError
 from services.sync_engine.engine_log import recorded_at
-from services.sync_engine.jobs.job import Job, JobState, WaitCondition
+from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobState, WaitCondition
 from services.sync_engine.jobs.job_history import evolve
 
 _ENCODER = msgspec.json.Encoder()
@@ -169,6 +169,7 @@ _FOR_SOMEBODY = (
     WaitCondition.DESTINATION_UNREACHABLE,
     WaitCondition.EQUIPMENT_NOT_CONFIGURED,
     WaitCondition.SECRETS_UNAVAILABLE,
+    WaitCondition.STATE_DISK_FULL,
 )
 
 
@@ -233,6 +234,14 @@ def _last_of_each(connection: sqlite3.Connection, condition: str, *values: str) 
     return [_placed(row) for row in rows.fetchall()]
 
 
+def knows_jobs_below(connection: sqlite3.Connection, folder: str) -> bool:
+    """Whether there ever was a job of a run, or of any run below a folder."""
+    found = connection.execute(
+        "SELECT 1 FROM jobs WHERE run = ? OR (run > ? AND run < ?) LIMIT 1", (folder, f"{folder}/", f"{folder}0")
+    )
+    return found.fetchone() is not None
+
+
 def destinations_used(connection: sqlite3.Connection) -> set[tuple[str, str]]:
     """(equipment, destination) of every job that was ever begun."""
     rows = connection.execute("SELECT DISTINCT equipment_id, destination FROM jobs WHERE began = 1")
@@ -246,6 +255,12 @@ def _placed(row: tuple[bytes, int, int]) -> PlacedJob:
 def latest_by_destination(jobs: Sequence[Job]) -> dict[str, Job]:
     """The last job of each destination, of one run's jobs in the order they were queued."""
     return {job.destination: job for job in jobs}
+
+
+def last_proven(jobs: Sequence[Job]) -> dict[str, Job]:
+    """The last proven job of each destination, of one run's jobs in the order they were queued: what is proven there
+    whatever became of a later one so far."""
+    return latest_by_destination([job for job in jobs if job.state in PROVEN_STATES])
 
 
 def page_token(position: int) -> str:

@@ -33,6 +33,7 @@ SETTLE = timedelta(seconds=30)
 
 _PROBE_PAUSES = (timedelta(seconds=5), timedelta(seconds=15), timedelta(seconds=60), timedelta(minutes=5))
 _FULL_PAUSES = (timedelta(minutes=1), timedelta(minutes=2), timedelta(minutes=10))
+_ROOM_PAUSES = (timedelta(seconds=5), timedelta(seconds=30), timedelta(minutes=5))
 # The secrets service says itself when it is opened; this is for what else may mend.
 _SECRET_PAUSES = (timedelta(seconds=30), timedelta(minutes=2), timedelta(minutes=10))
 GATE_PAUSE = timedelta(seconds=30)
@@ -69,6 +70,12 @@ def remaining(job: Job, now: datetime) -> float:
         return 0.0
     left = max(timedelta(0), due - now)
     return (left if pause is None else min(left, pause)).total_seconds()
+
+
+def waits_for_room(job: Job, now: datetime) -> events.JobWaiting:
+    """The event of a step that found no room for the engine's own files."""
+    pause = _growing(_ROOM_PAUSES, _waited(job, WaitCondition.STATE_DISK_FULL, now))
+    return waiting(WaitCondition.STATE_DISK_FULL, "the disk of the engine's own files is full", now, now + pause)
 
 
 def after_failure(job: Job, failure: Failure, now: datetime, jitter: float) -> Message:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable
+from contextlib import suppress
 from datetime import datetime
 
 from labferry.events.v1 import job_events_pb2 as events
-from libs.event_log.store import EventStoreError, LeaseLostError, RevisionConflictError
+from libs.event_log.store import EventStoreError, LeaseLostError, LogDiskFullError, RevisionConflictError
 from services.sync_engine.jobs.failure import Failure, failure_message
 from services.sync_engine.jobs.gate_watch import GateWatch
 from services.sync_engine.jobs.job import PROVEN_STATES, UNPROVEN_STATES, Job, JobState, WaitCondition
-from services.sync_engine.jobs.retry import ANOTHERS_PAUSE, SEAL_PAUSE
+from services.sync_engine.jobs.retry import ANOTHERS_PAUSE, SEAL_PAUSE, waits_for_room
 from services.sync_engine.jobs.scheduler import StepEnd
 from services.sync_engine.jobs.seal_step import SealStep
 from services.sync_engine.jobs.sweep_step import SweepStep
@@ -52,10 +53,15 @@ class Runner:
             if not mine:
                 return StepEnd(known.revision, bench.clock() + ANOTHERS_PAUSE)
             try:
+                if _waits_for_room(known):
+                    # Each attempt that begins for nothing would leave its events on that very disk.
+                    await bench.threads.run(bench.blobs.require_room_sync)
                 return await self._steps(known)
             except LeaseLostError:
                 # Whatever this engine thought of the job, another may have it by now.
                 return StepEnd(known.revision, bench.clock() + ANOTHERS_PAUSE)
+            except LogDiskFullError as full:
+                return await self._wait_for_room(job_id, full)
 
     async def _steps(self, job: Job) -> StepEnd:
         bench, job_id = self._bench, job.job_id
@@ -110,6 +116,20 @@ class Runner:
             if mine:
                 await self._bench.append(job, events.JobRequeued(cause="engine_restarted"))
 
+    async def _wait_for_room(self, job_id: str, full: LogDiskFullError) -> StepEnd:
+        """Nothing of the step is recorded. That it waits may be: a small event finds room where evidence doesn't."""
+        bench = self._bench
+        job = await bench.log.job(job_id)
+        if job is None:
+            return StepEnd(-1)
+        bench.logger.warning("state_disk_full", job=job_id, problem=str(full))
+        wait = waits_for_room(job, bench.clock())
+        told = _waits_for_room(job) and job.state is not JobState.RUNNING
+        if job.state in UNPROVEN_STATES | PROVEN_STATES and not told:
+            with suppress(LogDiskFullError, RevisionConflictError):
+                job = await bench.conclude(job, wait)
+        return StepEnd(job.revision, bench.clock() + wait.pause.ToTimedelta())
+
     async def _one(self, job: Job) -> datetime | None:
         match job.state:
             case JobState.QUEUED:
@@ -144,6 +164,10 @@ class Runner:
             detail = f"sealing: internal error ({type(error).__name__}); the service's log has the details"
             await bench.hold(job, WaitCondition.OPERATOR, detail, again)
         return again
+
+
+def _waits_for_room(job: Job) -> bool:
+    return job.wait is not None and job.wait.condition is WaitCondition.STATE_DISK_FULL
 
 
 def _has_more(job: Job) -> bool:

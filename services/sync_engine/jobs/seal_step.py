@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -31,6 +32,7 @@ from services.sync_engine.jobs.retry import SEAL_PAUSE
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
+from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.transfer_control import TransferControl, TransferStoppedError
 from services.sync_engine.transfer.transport import FailureKind, ProgressPhase, TransferError
@@ -57,7 +59,12 @@ class SealStep:
         record = await bench.log.run(job.run)
         if destination is None or record.sync_status is None or not job.seal_is_due(record.sync_status):
             return None
-        latest = latest_by_destination(await bench.jobs_of_run(job.run)).get(job.destination)
+        if not job.verify_passes:
+            # A seal brings a new receipt, and none vouches for what was wrong when it was read last. The next pass that
+            # matches calls for the seal.
+            return None
+        jobs = await bench.jobs_of_run(job.run)
+        latest = latest_by_destination(jobs).get(job.destination)
         if latest is not None and latest.job_id != job.job_id:
             # A later job speaks for this destination: its manifest is the one that belongs there.
             return None
@@ -72,9 +79,14 @@ class SealStep:
             snapshot = await self._snapshot(located, manifest, {job.destination: receipt}, record.sync_status)
             progress.begin(ProgressPhase.SEALING, len(snapshot), sum(f.size for f in snapshot))
             control = TransferControl()
-            await self._in_hand.do(
-                job.job_id, control, progress, lambda: destination.transport.seal(snapshot, control=control)
-            )
+            first = not any(one.sealed for one in jobs if one.destination == job.destination)
+
+            def seal() -> None:
+                if first:
+                    self._keep_what_others_wrote(job, located, destination, snapshot, control)
+                destination.transport.seal(snapshot, control=control)
+
+            await self._in_hand.do(job.job_id, control, progress, seal)
         except TransferStoppedError:
             # The engine ends; the next one seals.
             return None
@@ -98,6 +110,26 @@ class SealStep:
             ),
         )
         return None
+
+    def _keep_what_others_wrote(
+        self,
+        job: Job,
+        located: LocatedRun,
+        destination: Destination,
+        snapshot: Sequence[SealedFile],
+        control: TransferControl,
+    ) -> None:
+        """What lies where nothing was sealed yet, and differs, is moved beside the data before it is replaced. In the
+        folders above the run every run's sealing leaves its traces. TransferError, TransferStoppedError."""
+        cache = located.path.below_equipment / CACHE_FOLDER.decode()
+        prefix = os.fsencode(cache) + b"/"
+        ours = {f.path.removeprefix(prefix): f.sha256() for f in snapshot if f.path.startswith(prefix)}
+        there = destination.transport.digests(cache, list(ours), control=control)
+        others = sorted(name for name, sha256 in there.items() if sha256 != ours[name])
+        if others:
+            destination.transport.set_aside(cache, others, job_id=job.job_id, attempt=job.attempt, control=control)
+            names = [name.decode(errors="replace") for name in others]
+            self._bench.logger.warning("set_aside_before_sealing", job=job.job_id, run=job.run, files=names)
 
     async def _snapshot(
         self, located: LocatedRun, manifest: Path, receipts: Mapping[str, bytes], status: SyncStatus
@@ -144,27 +176,32 @@ def changing_files(
 
 
 def _cache_files(folder: Path, target: PurePosixPath, manifest: Path | None = None) -> list[SealedFile]:
-    """With a `manifest` of the run itself, whose other cache files travel with its data."""
-    cache = folder / CACHE_FOLDER.decode()
-    if not is_folder_beneath(cache):
+    """With a `manifest` of the run itself, whose other cache files, and all in folders there, travel with its data."""
+    if not is_folder_beneath(folder / CACHE_FOLDER.decode()):
         return []
-    files = []
-    with folder_beneath(cache) as opened:
-        for name in sorted(os.listdir(opened)):
-            relative = CACHE_FOLDER + b"/" + os.fsencode(name)
-            if never_travels(relative) or (manifest is not None and not is_changing_file(relative)):
-                continue
-            content: bytes | Path
-            if manifest is not None and relative == MANIFEST_PATH:
-                content = manifest
-            else:
-                try:
-                    content = read_in_folder(opened, cache / name)
-                except NotAPlainFileError:
+    files: list[SealedFile] = []
+    ahead = [CACHE_FOLDER]
+    while ahead:
+        below = ahead.pop()
+        with folder_beneath(folder / os.fsdecode(below)) as opened:
+            for name in sorted(os.listdir(opened)):
+                relative = below + b"/" + os.fsencode(name)
+                status = os.stat(name, dir_fd=opened, follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    ahead += [relative] if manifest is None else []
                     continue
-            where = os.fsencode(target) + b"/" + relative
-            status = os.stat(name, dir_fd=opened, follow_symlinks=False)
-            files.append(SealedFile(where.removeprefix(b"./"), content, status.st_mtime_ns))
+                if never_travels(relative) or (manifest is not None and not is_changing_file(relative)):
+                    continue
+                content: bytes | Path
+                if manifest is not None and relative == MANIFEST_PATH:
+                    content = manifest
+                else:
+                    try:
+                        content = read_in_folder(opened, folder / os.fsdecode(relative))
+                    except NotAPlainFileError:
+                        continue
+                where = os.fsencode(target) + b"/" + relative
+                files.append(SealedFile(where.removeprefix(b"./"), content, status.st_mtime_ns))
     return files
 
 

@@ -47,7 +47,9 @@ class SteerJobs:
     async def all_of(
         self, wanted: JobFilter, command: JobCommand, cause: Cause, priority: int = 0
     ) -> AsyncGenerator[Job, None]:
-        """Every job of `wanted` that is in a state for the command, as it is afterwards; others are passed over."""
+        """Every job of `wanted` that is in a state for the command, as it is afterwards; others are passed over.
+        RunNotFoundError, EquipmentNotConfiguredError for what neither the log nor the configuration knows."""
+        await self._refuse_unknown(wanted)
         chosen = JobFilter(run=wanted.run, equipment_id=wanted.equipment_id, states=tuple(sorted(ALLOWED_IN[command])))
         after = 0
         while True:
@@ -63,3 +65,11 @@ class SteerJobs:
             if len(page) < _PAGE:
                 return
             after = page[-1].enqueue_position
+
+    async def _refuse_unknown(self, wanted: JobFilter) -> None:
+        if await self._projections.query(partial(jobs_where, wanted=wanted, after=0, limit=1)):
+            return
+        if wanted.run:
+            await self._bench.locate(wanted.run)
+        elif wanted.equipment_id:
+            self._bench.locator.equipment(wanted.equipment_id)

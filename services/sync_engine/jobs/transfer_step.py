@@ -10,6 +10,7 @@ from libs.run_tree.creation_errors import CreationError
 from libs.run_tree.manifest import ManifestEntry, manifest_line
 from libs.service_kit.errors import LabferryError
 from services.sync_engine.errors import EquipmentNotConfiguredError
+from services.sync_engine.jobs.amendment import lists_of_deletions
 from services.sync_engine.jobs.commands import decide_start
 from services.sync_engine.jobs.copy_run import Errand, copy_run
 from services.sync_engine.jobs.file_list import copied_lines, read_copied
@@ -107,9 +108,13 @@ class TransferStep:
         amended = await bench.log.job(job.amends_job_id)
         if amended is None or amended.files_blob is None:
             raise JobHistoryError(f"job {job.job_id} amends {job.amends_job_id}, which proved nothing")
-        blob, cleaned = amended.files_blob, amended.deletion_begun
+        blob, cleaned = amended.files_blob, lists_of_deletions(await bench.jobs_of_run(job.run))
         return await bench.threads.run(
-            lambda: what_changed_since(located, read_copied(bench.blobs, blob), cleaned=cleaned)
+            lambda: what_changed_since(
+                located,
+                read_copied(bench.blobs, blob),
+                cleaned=[read_copied(bench.blobs, each) for each in cleaned],
+            )
         )
 
     async def _close_manifest(self, job: Job, copied: Sequence[CopiedFile]) -> None:

@@ -11,16 +11,17 @@ from labferry.sync.v1 import sync_service_pb2
 from libs.service_kit.errors import UnavailableError
 from services.sync_engine.engine_log import Cause, decided_anew, job_change, run_change
 from services.sync_engine.errors import DestinationNotFoundError, DestinationUnusableError, NothingVerifiedError
-from services.sync_engine.jobs.amendment import proven_bases
 from services.sync_engine.jobs.job import PROVEN_STATES, Job
 from services.sync_engine.jobs.job_history import evolve
 from services.sync_engine.jobs.progress import JobProgressMeter, ProgressSnapshot
-from services.sync_engine.jobs.read_model import latest_by_destination
+from services.sync_engine.jobs.read_model import last_proven, latest_by_destination
 from services.sync_engine.jobs.verify_step import (
     Occasion,
     Verification,
+    ends_the_job,
     inconclusive,
     is_inconclusive,
+    quarantine,
     verify_destination,
     waits_for_a_larger_bound,
     what_follows,
@@ -61,12 +62,11 @@ class VerifyRun:
                 metadata={"equipment_id": path.equipment_id, "destination": destination},
             )
         jobs_so_far = await bench.jobs_of_run(run)
-        jobs = {**latest_by_destination(jobs_so_far), **proven_bases(jobs_so_far)}
-        chosen = [
-            (job, places[name])
-            for name, job in jobs.items()
-            if name in places and destination in (None, name) and _can_be_verified(job)
-        ]
+        latest = latest_by_destination(jobs_so_far)
+        held = {name: job for name, job in latest.items() if waits_for_a_larger_bound(job)}
+        # An amendment under way takes nothing back of what was proven before it.
+        jobs = {**last_proven(jobs_so_far), **held}
+        chosen = [(job, places[name]) for name, job in jobs.items() if name in places and destination in (None, name)]
         if not chosen:
             raise NothingVerifiedError(f"run {run} has no verified job to verify against", metadata={"run": run})
         return chosen
@@ -99,7 +99,8 @@ class VerifyRun:
         except TransferError as error:
             # A pass that could not check is one that failed; a job that was never verified still awaits one.
             if job.state in PROVEN_STATES:
-                await self._record(job, inconclusive(bench, job, Occasion.REQUEST, error), cause)
+                broke_off = inconclusive(bench, job, Occasion.REQUEST, error, max_stream_bytes or 0)
+                await self._record(job, place, broke_off, cause)
             raise _unusable(job, error.message) from error
         except TransferStoppedError as stopped:
             raise UnavailableError("the engine ends") from stopped
@@ -109,7 +110,7 @@ class VerifyRun:
                 # What hangs is left behind in its thread: nobody who went away is waited for.
                 work.cancel()
                 await asyncio.wait([work])
-        await self._record(job, found, cause)
+        await self._record(job, place, found, cause)
         yield found.report
 
     async def _refuse_if_away(self, job: Job, place: Destination) -> None:
@@ -121,17 +122,21 @@ class VerifyRun:
         if away is not None:
             raise _unusable(job, away.message)
 
-    async def _record(self, job: Job, found: Verification, cause: Cause) -> None:
+    async def _record(self, job: Job, place: Destination, found: Verification, cause: Cause) -> None:
         bench = self._bench
 
         async def attempt() -> None:
             present = await bench.log.job(job.job_id)
-            if present is None or not _can_be_verified(present):
+            if present is None or not _can_be_verified(present) or present.attempt != job.attempt:
+                # What was read is no longer the copy that counts.
                 return
             if present.state in PROVEN_STATES:
                 await bench.log.append(cause, job_change(present, found.event))
             elif not is_inconclusive(found.outcome):
-                events = (found.event, *what_follows(bench, present, found))
+                follows = what_follows(bench, present, found)
+                if ends_the_job(follows):
+                    await self._keep_aside(present, place, found.outcome)
+                events = (found.event, *follows)
                 after = present
                 for event in events:
                     after = evolve(after, event, bench.clock())
@@ -139,6 +144,21 @@ class VerifyRun:
                 await bench.log.append(cause, job_change(present, *events), run_change(record, *change))
 
         await decided_anew(attempt)
+
+    async def _keep_aside(self, job: Job, place: Destination, wrong: VerifyOutcome) -> None:
+        control, meter = TransferControl(), JobProgressMeter(lambda: None)
+        async with self._bench.owned.over(job.job_id, job.equipment_id, in_slot=False) as mine:
+            if not mine:
+                raise UnavailableError(f"another engine works on job {job.job_id} now")
+            try:
+                await self._in_hand.do(
+                    f"request {uuid.uuid4()}", control, meter, lambda: quarantine(job, place, wrong, control)
+                )
+            except TransferError as error:
+                # Nothing is recorded: the job waits as before.
+                raise _unusable(job, error.message) from error
+            except TransferStoppedError as stopped:
+                raise UnavailableError("the engine ends") from stopped
 
 
 def _unusable(job: Job, detail: str) -> DestinationUnusableError:

@@ -6,18 +6,27 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
 from labferry.events.v1 import job_events_pb2 as events
 from labferry.sync.v1 import sync_service_pb2
 from libs.run_tree.run_path import RunPath
-from services.sync_engine.jobs.failed_pass import failed_pass, is_evidence_of
+from services.sync_engine.jobs.failed_pass import failed_pass, failed_proof, is_evidence_of
 from services.sync_engine.jobs.failure import failure_of_transfer
 from services.sync_engine.jobs.file_list import evidence_lines, read_copied
-from services.sync_engine.jobs.job import AUDIT, BEFORE_CLEANUP, PROVEN_STATES, SCRUB, Job, JobState, WaitCondition
+from services.sync_engine.jobs.job import (
+    AUDIT,
+    BEFORE_CLEANUP,
+    PROVEN_STATES,
+    REQUEST,
+    SCRUB,
+    Job,
+    JobState,
+    WaitCondition,
+)
 from services.sync_engine.jobs.job_history import JobHistoryError, evolve
-from services.sync_engine.jobs.progress import JobProgressMeter
 from services.sync_engine.jobs.retry import after_failure
 from services.sync_engine.jobs.superseded_files import without_superseded
 from services.sync_engine.jobs.work_in_hand import WorkInHand
@@ -35,6 +44,7 @@ from services.sync_engine.transfer.transport import (
     VerifyOutcome,
 )
 
+T = TypeVar("T")
 _MOST_PATHS = 100
 SKIPPED_OVERSIZE = "verify_skipped_oversize"
 
@@ -43,7 +53,7 @@ class Occasion(StrEnum):
     """Why a destination was read back."""
 
     TRANSFER = "transfer"
-    REQUEST = "request"
+    REQUEST = REQUEST
     AUDIT = AUDIT
     SCRUB = SCRUB
     CLEANUP = BEFORE_CLEANUP
@@ -75,7 +85,7 @@ async def verify_destination(
     """One pass over a destination, read by `do`. TransferError when it couldn't check, which is never a pass.
 
     `max_stream_bytes`: the largest file to download for it, where that is more than what is configured, or was allowed
-    for this copy; a pass keeps it."""
+    for this copy, which keeps it."""
     if job.files_blob is None or job.manifest_blob is None:
         raise JobHistoryError(f"job {job.job_id} is {job.state} without a manifest")
     files_blob = job.files_blob
@@ -102,9 +112,9 @@ async def verification_of(
     report = verify_report(job, outcome, bench.clock())
     if not outcome.proven or not await bench.threads.run(lambda: read_back_whole(outcome, expected)):
         report.passed = False
-        failed = events.JobVerificationFailed(report=report, occasion=occasion.value)
-        if job.state in PROVEN_STATES:
-            failed = await bench.threads.run(lambda: failed_pass(bench.blobs, expected, outcome, report, occasion))
+        told = failed_pass if job.state in PROVEN_STATES else failed_proof
+        failed = await bench.threads.run(lambda: told(bench.blobs, expected, outcome, report, occasion))
+        failed.max_stream_bytes = max_stream_bytes
         return Verification(outcome, report, failed)
     passed = events.JobVerified(
         manifest_sha256=job.manifest_blob or "",
@@ -122,9 +132,12 @@ async def verification_of(
     return Verification(outcome, report, passed)
 
 
-def inconclusive(bench: Workbench, job: Job, occasion: Occasion, error: TransferError) -> Verification:
-    """The record of a pass that could not check."""
+def inconclusive(
+    bench: Workbench, job: Job, occasion: Occasion, error: TransferError, max_stream_bytes: int = 0
+) -> Verification:
+    """The record of a pass that could not check. `max_stream_bytes` as in `verification_of`."""
     event = could_not_check(bench, job, occasion, f"{error.kind}: {error.message}")
+    event.max_stream_bytes = max_stream_bytes
     outcome = VerifyOutcome(0, 0, 0, (), (), (), (), "", EvidenceGrade.E0, "", event.report.note)
     return Verification(outcome, event.report, event)
 
@@ -196,6 +209,18 @@ def what_follows(bench: Workbench, job: Job, found: Verification) -> Sequence[Me
     return (after_failure(evolve(job, found.event, now), failure, now, bench.jitter()),)
 
 
+def ends_the_job(follows: Sequence[Message]) -> bool:
+    """Whether what was found wrong is to be kept aside before it is recorded."""
+    return any(isinstance(event, events.JobFailed) for event in follows)
+
+
+def quarantine(job: Job, destination: Destination, outcome: VerifyOutcome, control: TransferControl) -> None:
+    """Nobody may take for the run's what was wrong twice: it is kept aside before the job fails. For worker threads.
+    TransferError, TransferStoppedError."""
+    target = RunPath.parse(job.run).below_equipment
+    destination.transport.set_aside(target, outcome.differing, job_id=job.job_id, attempt=job.attempt, control=control)
+
+
 def is_inconclusive(outcome: VerifyOutcome) -> bool:
     """Nothing is known to be wrong, and not everything could be looked at."""
     return bool(outcome.oversize) and not outcome.missing and not outcome.differing
@@ -220,14 +245,14 @@ class VerifyStep:
         control = TransferControl()
         progress = bench.board.open(job.job_id)
 
-        async def do(work: Callable[[], VerifyOutcome]) -> VerifyOutcome:
+        async def do(work: Callable[[], T]) -> T:
             return await self._in_hand.do(job.job_id, control, progress, work)
 
         try:
             found = await verify_destination(bench, job, destination, Occasion.TRANSFER, do, control, progress)
             follows = what_follows(bench, job, found)
-            if any(isinstance(event, events.JobFailed) for event in follows):
-                await self._quarantine(job, destination, found.outcome, control, progress)
+            if ends_the_job(follows):
+                await do(lambda: quarantine(job, destination, found.outcome, control))
         except TransferStoppedError:
             # Nothing to record: the job still awaits its verification, which is begun anew.
             return None
@@ -240,25 +265,6 @@ class VerifyStep:
         # Recorded together: after a crash in between, the same pass would be counted twice.
         await bench.conclude(job, found.event, *follows)
         return None
-
-    async def _quarantine(
-        self,
-        job: Job,
-        destination: Destination,
-        outcome: VerifyOutcome,
-        control: TransferControl,
-        progress: JobProgressMeter,
-    ) -> None:
-        """Nobody may take for the run's what was wrong twice: it is kept aside before the job fails."""
-        target = RunPath.parse(job.run).below_equipment
-        await self._in_hand.do(
-            job.job_id,
-            control,
-            progress,
-            lambda: destination.transport.set_aside(
-                target, outcome.differing, job_id=job.job_id, attempt=job.attempt, control=control
-            ),
-        )
 
 
 def _what_is_wrong(outcome: VerifyOutcome) -> TransferError:

@@ -22,6 +22,7 @@ WHO_CAN_CLEAR = {
     WaitCondition.EQUIPMENT_PAUSED: "operator",
     WaitCondition.CLEANUP_INTERLOCK: "operator",
     WaitCondition.SECRETS_UNAVAILABLE: "operator",
+    WaitCondition.STATE_DISK_FULL: "it",
 }
 
 

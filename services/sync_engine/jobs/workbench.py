@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,6 +11,7 @@ from google.protobuf.message import Message
 
 from libs.event_log.blob_store import BlobStore
 from libs.event_log.store import RevisionConflictError
+from libs.service_kit.boot_clock import boot_seconds
 from libs.service_kit.telemetry import Logger
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.engine_log import BY_ITSELF, EngineLog, job_change, run_change
@@ -44,7 +44,7 @@ class Workbench:
     `why_suspected` says why the jobs of (equipment, destination) wait for an operator, empty: they don't; `doubt` notes
     these files of a job's copy, which were wrong again after they were put back, against its destination;
     `before_seal` brings what else a seal takes along of a run into step with the log; `monotonic` is a clock that
-    nobody can set, in seconds."""
+    nobody can set and that goes on while the machine sleeps, in seconds."""
 
     engine_id: str
     log: EngineLog
@@ -65,7 +65,7 @@ class Workbench:
     clock: Callable[[], datetime]
     jitter: Callable[[], float]
     logger: Logger
-    monotonic: Callable[[], float] = time.monotonic
+    monotonic: Callable[[], float] = boot_seconds
 
     def destination(self, job: Job) -> Destination | None:
         """Where the job goes; None when the configuration no longer names it."""

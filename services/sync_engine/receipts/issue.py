@@ -36,11 +36,12 @@ class ReceiptIssuer:
         self._clock = clock
 
     async def issue(self, job: Job) -> bytes:
-        """The receipt's file for a proven job's destination. It names the run's other proven copies too."""
+        """The receipt's file for a proven job's destination. It names the run's other proven copies too, but for those
+        whose last reading failed."""
         if job.manifest_blob is None:
             raise JobHistoryError(f"job {job.job_id} is {job.state} without a manifest")
         jobs = latest_by_destination([*await self._jobs_of_run(job.run), job])
-        proven = {name: each for name, each in jobs.items() if each.state in PROVEN_STATES}
+        proven = {name: each for name, each in jobs.items() if each.state in PROVEN_STATES and each.verify_passes}
         copies = [await self._copy(each) for each in proven.values()]
         receipt = Receipt(
             run=job.run,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -91,7 +91,7 @@ class ProofQueries:
 
     async def receipt(self, run: str, destination: str | None) -> ReceiptFile:
         """ReceiptNotFoundError before the run is sealed there; DestinationNotFoundError."""
-        sealed = [job for job in await self._jobs(run, destination) if job.receipt_blob]
+        sealed = await self._jobs(run, destination, lambda jobs: [job for job in jobs if job.receipt_blob])
         if not sealed:
             where = destination or "any destination"
             raise ReceiptNotFoundError(
@@ -132,13 +132,16 @@ class ProofQueries:
         return Proofs(job.destination, readings, files)
 
     async def _proven(self, run: str, destination: str | None) -> Sequence[Job]:
-        jobs = [job for job in await self._jobs(run, destination) if job.state in PROVEN_STATES]
+        jobs = await self._jobs(run, destination, _proven)
         if not jobs:
             raise NothingVerifiedError(f"run {run} has no verified job", metadata={"run": run})
         return jobs
 
-    async def _jobs(self, run: str, destination: str | None) -> Sequence[Job]:
-        """The last job of each configured destination, in the order of the configuration."""
+    async def _jobs(
+        self, run: str, destination: str | None, those: Callable[[Sequence[Job]], Sequence[Job]]
+    ) -> Sequence[Job]:
+        """The last of those jobs of each configured destination, in the order of the configuration. An amendment takes
+        nothing back before it is proven itself."""
         bench = self._bench
         path = bench.locator.parse(run)
         bench.locator.equipment(path.equipment_id)
@@ -148,8 +151,12 @@ class ProofQueries:
                 f"{path.equipment_id} has no destination {destination!r}",
                 metadata={"equipment_id": path.equipment_id, "destination": destination},
             )
-        latest = latest_by_destination(await bench.jobs_of_run(run))
+        latest = latest_by_destination(those(await bench.jobs_of_run(run)))
         return [latest[name] for name in names if name in latest and destination in (None, name)]
+
+
+def _proven(jobs: Sequence[Job]) -> Sequence[Job]:
+    return [job for job in jobs if job.state in PROVEN_STATES]
 
 
 def _last_read(blobs: BlobStore, files_blob: str, readings: Sequence[_Reading]) -> SpilledList[_ReadFile]:

@@ -107,6 +107,7 @@ def _of_run(payload: Message | None) -> Said | None:
             return _WARN, f"{payload.file_count} local files of {payload.byte_count} bytes are about to be deleted"
         case run.RunCleanupEnded():
             left = f", {payload.remaining_count} stay" if payload.remaining_count else ""
-            return _WARN, f"{payload.file_count} local files of {payload.byte_count} bytes were deleted{left}"
+            gone = f", {payload.gone_count} more are gone, nobody knows by whom" if payload.gone_count else ""
+            return _WARN, f"{payload.file_count} local files of {payload.byte_count} bytes were deleted{gone}{left}"
         case _:
             return None

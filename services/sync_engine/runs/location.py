@@ -67,7 +67,7 @@ class RunLocator:
         try:
             return RunPath.parse(run)
         except RunPathError as error:
-            raise PathOutsideRootsError(str(error), metadata={"path": run}) from error
+            raise PathOutsideRootsError(str(error), run) from error
 
     def locate(self, run: str) -> LocatedRun:
         """The run's folder; touches the disk. RunNotFoundError when there is none."""
@@ -82,7 +82,7 @@ class RunLocator:
     def resolve_source(self, folder: str) -> Path:
         """An existing folder inside any configured root, for AdoptRun."""
         if not os.path.isabs(folder):
-            raise PathOutsideRootsError(f"{folder!r} is not an absolute path", metadata={"path": folder})
+            raise PathOutsideRootsError(f"{folder!r} is not an absolute path", folder, "source_folder")
         roots = dict.fromkeys(root for equipment in self._equipment.values() for root in self.roots_of(equipment))
         for root in map(os.fspath, roots):
             try:
@@ -90,13 +90,13 @@ class RunLocator:
             except OSError as error:
                 # A folder on the way became a symlink, or a symlink a folder, between two looks.
                 problem = f"{folder!r} can't be followed: {error.strerror}"
-                raise PathOutsideRootsError(problem, metadata={"path": folder}) from error
+                raise PathOutsideRootsError(problem, folder, "source_folder") from error
             if resolved != root and os.path.commonpath((root, resolved)) == root:
                 if not is_folder_beneath(resolved):
                     raise RunNotFoundError(f"there is no folder {folder}", metadata={"run": folder})
                 return Path(resolved)
         raise PathOutsideRootsError(
-            f"{folder!r} lies in no configured local_root or staging_root", metadata={"path": folder}
+            f"{folder!r} lies in no configured local_root or staging_root", folder, "source_folder"
         )
 
     def _is_staged(self, folder: Path) -> bool:
@@ -106,4 +106,4 @@ class RunLocator:
         try:
             return real_place(root, relative)
         except PathOutsideRootError as error:
-            raise PathOutsideRootsError(str(error), metadata={"path": relative}) from error
+            raise PathOutsideRootsError(str(error), relative) from error

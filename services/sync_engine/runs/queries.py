@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 
@@ -13,13 +14,14 @@ from libs.run_tree.creation_errors import CreationError
 from libs.run_tree.creation_record import SyncStatus
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.engine_log import EngineLog, recorded_at
+from services.sync_engine.errors import RunNotFoundError
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.messages import job_message
 from services.sync_engine.jobs.read_model import JobFilter, jobs_where
 from services.sync_engine.jobs.waiting import WaitingOn, recorded_waits
 from services.sync_engine.runs.creation_projection import CreationFiles
 from services.sync_engine.runs.listing import RunFilter, logged_runs, page_token, place_of, runs_after
-from services.sync_engine.runs.location import RunLocator
+from services.sync_engine.runs.location import LocatedRun, RunLocator
 from services.sync_engine.runs.messages import known_fields, run_message
 from services.sync_engine.runs.run import RunRecord
 
@@ -46,17 +48,27 @@ class RunQueries:
         self._clock = clock
 
     async def run(self, run: str, as_of: run_pb2.AsOf | None) -> run_pb2.Run:
-        """Errors: those of the run's place. A creation.json that can't be read is left out."""
+        """Errors: those of the run's place. A creation.json that can't be read is left out; a run whose folder is gone,
+        and of which the log knows, is told from the log alone."""
         if as_of is not None:
             return await self._run_as_of(run, await self.position_of(as_of))
-        located = await self._threads.run(lambda: self._locator.locate(run))
+        located = await self._locate(run)
         record = await self._log.run(run)
         jobs = [job_message(job, self._waiting.of(job)) for job in await self.jobs_of_run(run)]
+        creation = None
+        if located is not None:
+            with suppress(CreationError):
+                creation = await self._files.read(located)
+        return run_message(self._locator.parse(run), record, creation, jobs)
+
+    async def _locate(self, run: str) -> LocatedRun | None:
+        """None for a run whose folder is gone, and of which the log knows."""
         try:
-            creation = await self._files.read(located)
-        except CreationError:
-            creation = None
-        return run_message(located.path, record, creation, jobs)
+            return await self._threads.run(lambda: self._locator.locate(run))
+        except RunNotFoundError:
+            if (await self._log.run(run)).revision < 0 and not await self.jobs_of_run(run):
+                raise
+            return None
 
     async def page(self, equipment_id: str, wanted: RunFilter, size: int, token: str) -> tuple[list[run_pb2.Run], str]:
         """Runs with the token of the next page, empty on the last. EquipmentNotConfiguredError."""
@@ -90,7 +102,7 @@ class RunQueries:
     async def record(self, run: str, as_of: run_pb2.AsOf | None) -> tuple[RunRecord, datetime]:
         """What the log knows of a run, and the moment that expiry is judged by."""
         if as_of is None:
-            await self._threads.run(lambda: self._locator.locate(run))
+            await self._locate(run)
             return await self._log.run(run), self._clock()
         position = await self.position_of(as_of)
         record = await self._log.run(str(self._locator.parse(run)), upto_position=position)

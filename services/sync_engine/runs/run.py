@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC
 
+import msgspec
 from google.protobuf.message import Message
+from msgspec.structs import replace
 
 from labferry.events.v1 import run_events_pb2 as events
 from labferry.sync.v1 import finding_pb2
@@ -48,8 +50,7 @@ class OpenCleanup:
     evidence: tuple[tuple[str, str, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RunRecord:
+class RunRecord(msgspec.Struct, frozen=True):
     """`sync_status` None: Labferry never said anything about this run, so its file is left as it is."""
 
     run: str

@@ -74,7 +74,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         rule = RULES.get(request.problem_class)
         fields.enum(request.problem_class, rule, "problem_class")
         if rule is not None and not rule.can_be_overridden:
-            fields.wrong("problem_class", f"{rule.value} is accepted file by file, never overridden")
+            fields.wrong("problem_class", f"{rule.value} can't be overridden")
         expires = None
         if request.HasField("expires_at"):
             expires = fields.future(request.expires_at, "expires_at", datetime.now(UTC))

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.runs.run import AcceptedChange
+from services.sync_engine.transfer.path_order import InStep
 from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.source_tree import scan_run
 from services.sync_engine.transfer.spilled_list import ListWriter
@@ -47,12 +48,16 @@ class ChangesSince:
         return [change for change in self.changed if not change.is_accepted_by(accepted)]
 
 
-def what_changed_since(located: LocatedRun, proven: Sequence[CopiedFile], *, cleaned: bool = False) -> ChangesSince:
+def what_changed_since(
+    located: LocatedRun, proven: Sequence[CopiedFile], *, cleaned: Sequence[Sequence[CopiedFile]] = ()
+) -> ChangesSince:
     """Compares the run as it lies there with files sorted by path. A file whose times moved is hashed: only another
     content is a change. TransferError when the run can't be read.
 
-    `cleaned`: the local data was deleted after it was proven, so that a missing file is no change.
+    `cleaned`: lists of files whose local data was deleted once they were proven, each sorted by path: that one of them
+    is missing is no change.
     """
+    deleted = [InStep(files) for files in cleaned]
     kept = ListWriter(CopiedFile)
     changed: list[ChangedFile] = []
     added: list[bytes] = []
@@ -62,7 +67,7 @@ def what_changed_since(located: LocatedRun, proven: Sequence[CopiedFile], *, cle
         if entry.kind is EntryKind.DIRECTORY:
             continue
         while file is not None and file.path < entry.path:
-            _note_missing(file, kept, changed, cleaned)
+            _note_missing(file, kept, changed, deleted)
             file = next(before, None)
         if file is None or file.path != entry.path:
             added.append(entry.path)
@@ -76,13 +81,18 @@ def what_changed_since(located: LocatedRun, proven: Sequence[CopiedFile], *, cle
             )
         file = next(before, None)
     while file is not None:
-        _note_missing(file, kept, changed, cleaned)
+        _note_missing(file, kept, changed, deleted)
         file = next(before, None)
     return ChangesSince(kept.finish(), changed, added)
 
 
-def _note_missing(file: CopiedFile, kept: ListWriter[CopiedFile], changed: list[ChangedFile], cleaned: bool) -> None:
-    if cleaned:
+def _note_missing(
+    file: CopiedFile,
+    kept: ListWriter[CopiedFile],
+    changed: list[ChangedFile],
+    deleted: Sequence[InStep[CopiedFile]],
+) -> None:
+    if any((was := files.at(file.path)) is not None and was.sha256 == file.sha256 for files in deleted):
         kept.append(file)
     else:
         changed.append(ChangedFile(file.path, file.sha256, ""))

@@ -106,6 +106,8 @@ def _cleared(one: ClearedRun) -> pb.ClearedRun:
         interlocks=cleaned.interlocks,
         file_count=cleaned.file_count,
         byte_count=cleaned.byte_count,
+        gone_count=cleaned.gone_count,
+        gone_byte_count=cleaned.gone_byte_count,
         remaining=cleaned.remaining,
         problem=one.problem,
     )

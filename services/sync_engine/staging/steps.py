@@ -8,13 +8,11 @@ from google.protobuf.message import Message
 
 from labferry.events.v1 import staging_events_pb2 as events
 from libs.event_log.projection import ProjectionRunner
-from libs.event_log.store import Expected
 from libs.run_tree.creation_record import SyncStatus
 from libs.run_tree.ingest_record import StagingState
 from libs.service_kit.errors import LabferryError
 from libs.service_kit.work_threads import WorkThreads
-from services.sync_engine.engine_log import BY_ITSELF, Change, EngineLog, decided_anew
-from services.sync_engine.event_types import staged_stream
+from services.sync_engine.engine_log import BY_ITSELF, EngineLog, decided_anew, staged_change
 from services.sync_engine.runs.location import LocatedRun, RunLocator
 from services.sync_engine.staging.ingest_mirror import IngestMirror
 from services.sync_engine.staging.nas_path import nas_path
@@ -92,8 +90,7 @@ class StagingSteps:
             event = decide(record)
             if event is None:
                 return False
-            expected = record.revision if record.revision >= 0 else Expected.NONE
-            await self._log.append(BY_ITSELF, Change(staged_stream(run), expected, (event,)))
+            await self._log.append(BY_ITSELF, staged_change(record, event))
             return True
 
         await decided_anew(attempt)

@@ -6,7 +6,7 @@ import hashlib
 import mmap
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from services.sync_engine.transfer.direct_io import read_into
 
@@ -14,8 +14,7 @@ BLOCK_BYTES = 4 << 20
 _BUFFERS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Streamed:
+class Streamed(NamedTuple):
     """What went through: bytes, and their SHA-256 in lower-case hex."""
 
     size: int

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from libs.run_tree.beneath import folder_beneath, open_beneath, status_beneath
+from libs.run_tree.mounts_below import mounts_below
 from services.sync_engine.transfer.filesystem_kind import Filesystem, filesystem_of
 from services.sync_engine.transfer.system_error import destination_error, shown
 from services.sync_engine.transfer.transport import FailureKind, TransferError
@@ -80,6 +81,24 @@ class DestinationRoot:
         if (there.st_dev, there.st_ino) != (opened.st_dev, opened.st_ino):
             raise TransferError(
                 FailureKind.NETWORK, f"the destination {self.path} vanished: another folder is there now"
+            )
+
+    def refuse_mounts_in(self, relative: bytes) -> None:
+        """TransferError DESTINATION_FILE_DIFFERS when something is mounted in the folder: what is read there may be the
+        very files that were to be copied. A folder that isn't there is well."""
+        try:
+            with folder_beneath(relative, dir_fd=self.fd) as folder:
+                elsewhere = mounts_below(folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise destination_error(error, "looking for mounts in", relative) from error
+        if elsewhere:
+            raise TransferError(
+                FailureKind.DESTINATION_FILE_DIFFERS,
+                f"something is mounted in {shown(relative)} at the destination, at {shown(elsewhere[0])}: what lies "
+                "there is not in this copy",
+                elsewhere,
             )
 
     def free_bytes(self) -> int:

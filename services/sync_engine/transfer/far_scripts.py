@@ -7,27 +7,30 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.sync_engine.transfer.rsync_failures import LEADS_AWAY, ROOT_MISSING
+from services.sync_engine.transfer.rsync_failures import FOLDER_MISSING, LEADS_AWAY, ROOT_MISSING
 
 ALIVE: Final = "labferry: reading"
 _ENTER: Final = f'[ -d "$1" ] || {{ echo "{ROOT_MISSING}: $1" >&2; exit 3; }}; cd -- "$1" || exit 3; '
-# A folder that is a symlink, or lies behind one, would lead out of the destination.
-_NOT_BEHIND_LINK: Final = (
-    '[ "$(realpath -m -- "./$2")" = "$(realpath -m -- "$(pwd -P)")/$2" ]'
-    f' || {{ echo "{LEADS_AWAY}: $2" >&2; exit 4; }}; '
+# A folder that is a symlink, or lies behind one, would lead out of the destination: there nothing is written, moved or
+# removed. `folder` refuses it, and anything that is no folder; `above` that of a name.
+_WITHIN: Final = _ENTER + (
+    "folder() { p=$1; while :; do"
+    ' if [ -h "./$p" ] || { [ -e "./$p" ] && ! [ -d "./$p" ]; }; then'
+    f' echo "{LEADS_AWAY}: $p" >&2; exit 4; fi;'
+    " case $p in */*) p=${p%/*} ;; *) return 0 ;; esac; done; };"
+    ' above() { case $1 in */*) folder "${1%/*}" ;; esac; }; '
 )
 
-CHECK: Final = _ENTER + (
-    'if [ "$2" = used ] && ! [ -d .labferry-incoming ]; then'
-    f' echo "{ROOT_MISSING}: $1 is another folder than before, its .labferry-incoming is gone" >&2; exit 3; fi;'
-    " mkdir -p .labferry-incoming && rm -f .labferry-incoming/check && : > .labferry-incoming/check"
-    " && rm -f .labferry-incoming/check"
+HAS_INCOMING: Final = _ENTER + "[ -d .labferry-incoming ] && echo there; exit 0"
+CHECK: Final = _WITHIN + (
+    "folder .labferry-incoming; mkdir -p .labferry-incoming && rm -f .labferry-incoming/check"
+    " && : > .labferry-incoming/check && rm -f .labferry-incoming/check"
 )
 VERSIONS: Final = "rsync --version && sha256sum --version && find --version && cp --version && xargs --version"
 FREE: Final = _ENTER + "df --output=avail -B1 . | tail -n 1"
 # $2: a new folder for trying; prints what holds. $3 and $4 are one letter in two Unicode forms, $5 is not UTF-8.
-PROBE: Final = _ENTER + (
-    'mkdir -p -- "./$2" && cd -- "./$2" || exit 5;'
+PROBE: Final = _WITHIN + (
+    'folder "$2"; mkdir -p -- "./$2" && cd -- "./$2" || exit 5;'
     " : > Case || exit 5;"
     " [ -e cASE ] && echo one_case;"
     ' : > "$3" && [ -e "$4" ] && echo one_form;'
@@ -36,14 +39,8 @@ PROBE: Final = _ENTER + (
     " ln Case hard 2>/dev/null && echo hard_links;"
     ' getconf NAME_MAX .; cd - >/dev/null; rm -rf -- "./$2"'
 )
-NAMES: Final = (
-    _ENTER
-    + _NOT_BEHIND_LINK
-    + (
-        '[ -e "./$2" ] || exit 0;'
-        f' [ -d "./$2" ] || {{ echo "{LEADS_AWAY}: $2" >&2; exit 4; }};'
-        ' find "./$2" -mindepth 1 -printf "%y\\0%s\\0%P\\0%l\\0"'
-    )
+NAMES: Final = _WITHIN + (
+    'folder "$2"; [ -e "./$2" ] || exit 0; find "./$2" -mindepth 1 -printf "%y\\0%s\\0%P\\0%l\\0"'
 )
 # While it reads a large file it says so each second, by what the kernel has counted; where the kernel doesn't tell,
 # that it runs must do.
@@ -53,33 +50,38 @@ HASH: Final = _ENTER + (
     f' [ -n "$now" ] && [ "$now" = "$before" ] || echo "{ALIVE}" >&2; before=$now; done) &'
     " beating=$!; wait $hashing; code=$?; kill $beating; exit $code"
 )
-MAKE_FOLDER: Final = _ENTER + 'mkdir -p -- "./$2"'
-# $2: the run; then times and folders in it, in turn. A folder that was there before may be another user's, in which we
-# may write and no more: then it keeps its time.
-DATE_FOLDERS: Final = (
-    _ENTER
-    + _NOT_BEHIND_LINK
-    + (
-        'cd -- "./$2" || exit 3; shift 2;'
-        ' while [ $# -gt 1 ]; do touch -chm -d "@$1" -- "./$2" 2>/dev/null || :; shift 2; done'
-    )
+MAKE_FOLDER: Final = _WITHIN + 'folder "$2"; mkdir -p -- "./$2"'
+MAKE_IN_INCOMING: Final = _WITHIN + (
+    'folder "$2"; [ -d .labferry-incoming ] ||'
+    f' {{ echo "{ROOT_MISSING}: $1 is another folder than before" >&2; exit 3; }}; mkdir -p -- "./$2"'
+)
+# $2: the run; then folders in it, each behind "./".
+MAKE_FOLDERS: Final = _WITHIN + (
+    'folder "$2"; cd -- "./$2" || exit 3; shift 2; for name do folder "${name#./}"; done; mkdir -p -- "$@"'
+)
+# $2: the run; then times and folders in it, in turn, which must be there by now. A folder that was there before may be
+# another user's, in which we may write and no more: then it keeps its time.
+DATE_FOLDERS: Final = _WITHIN + (
+    'folder "$2"; cd -- "./$2" || exit 3; shift 2;'
+    ' while [ $# -gt 1 ]; do folder "$2";'
+    f' [ -d "./$2" ] || {{ echo "{FOLDER_MISSING}: $2" >&2; exit 5; }};'
+    ' touch -chm -d "@$1" -- "./$2" 2>/dev/null || :; shift 2; done'
 )
 SYNC: Final = _ENTER + 'sync -f "./$2"'
 # $2: the batch, $3: the run. A file that got its name has two of them: links make the landing exclusive.
-LAND: Final = _ENTER + (
-    'batch=$2; run=$3; shift; set -- "" "$run";'
-    + _NOT_BEHIND_LINK
-    + ' sync -f "./$batch" && mkdir -p -- "./$run" || exit 5;'
+LAND: Final = _WITHIN + (
+    'batch=$2; run=$3; folder "$batch"; folder "$run";'
+    ' sync -f "./$batch" && mkdir -p -- "./$run" || exit 5;'
     ' cp -rlnPT -- "./$batch" "./$run" >&2;'
     ' find "./$batch" ! -type d -links 1 -printf "%P\\0"; sync -f "./$run"'
 )
-MOVE: Final = _ENTER + (
-    'shift; while [ $# -gt 1 ]; do d=./$2; mkdir -p -- "${d%/*}" && ln -P -- "./$1" "./$2" && rm -f -- "./$1"'
-    " || exit 5; shift 2; done; sync -f ."
+MOVE: Final = _WITHIN + (
+    'shift; while [ $# -gt 1 ]; do above "$1"; above "$2"; d=./$2; mkdir -p -- "${d%/*}"'
+    ' && ln -PT -- "./$1" "./$2" && rm -f -- "./$1" || exit 5; shift 2; done; sync -f .'
 )
-REPLACE: Final = _ENTER + (
-    'shift; while [ $# -gt 1 ]; do d=./$2; mkdir -p -- "${d%/*}" && mv -fT -- "./$1" "./$2" || exit 5;'
+REPLACE: Final = _WITHIN + (
+    'shift; while [ $# -gt 1 ]; do above "$2"; d=./$2; mkdir -p -- "${d%/*}" && mv -fT -- "./$1" "./$2" || exit 5;'
     ' sync -f "${d%/*}"; shift 2; done'
 )
-REMOVE: Final = _ENTER + 'shift; for name do rm -rf -- "./$name" || exit 5; done'
+REMOVE: Final = _WITHIN + 'shift; for name do above "$name"; rm -rf -- "./$name" || exit 5; done'
 CHILDREN: Final = _ENTER + ('[ -d "./$2" ] || exit 0; find "./$2" -mindepth 1 -maxdepth 1 -type d -printf "%f\\0"')

@@ -59,6 +59,11 @@ class FarSide(Protocol):
     host: str
     note: str
 
+    def has_incoming(self) -> bool | None:
+        """Whether the folder in which all attempts work is there: it stays, so its absence tells that this is another
+        folder than before. None where a destination keeps no folders."""
+        ...
+
     def check(self) -> None:
         """Returns when the destination can be written to."""
 
@@ -95,8 +100,9 @@ class FarSide(Protocol):
         place of anything."""
         ...
 
-    def settle_folders(self, source: bytes, target: bytes, folders: Sequence[SourceEntry]) -> None:
-        """Makes the run's folders, empty ones too, and gives them their times."""
+    def settle_folders(self, target: bytes, folders: Sequence[SourceEntry]) -> None:
+        """Makes the run's folders, empty ones too, and gives them their times; when it returns they are known to be
+        there."""
 
     def move(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
         """Moves files; the new names must be free."""

@@ -11,13 +11,15 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from libs.run_tree.folder_in_hand import FolderInHand
 from libs.run_tree.libc import await_writeback, reserve_space, start_writeback
 from services.sync_engine.transfer.bandwidth import BandwidthBrake
 from services.sync_engine.transfer.block_stream import BLOCK_BYTES, stream_blocks
 from services.sync_engine.transfer.direct_io import go_direct, write_block
 from services.sync_engine.transfer.fsync_together import fsync_together
-from services.sync_engine.transfer.incoming import IncomingFolder
+from services.sync_engine.transfer.incoming import IncomingFolder, IncomingName
 from services.sync_engine.transfer.source_file import SourceFiles, copied_from
 from services.sync_engine.transfer.system_error import destination_error, source_changed, source_error
 from services.sync_engine.transfer.transfer_control import TransferControl
@@ -42,12 +44,11 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE_MODE = 0o666
 
 
-@dataclass(frozen=True, slots=True)
-class WholeFile:
-    """A file that lies whole and durable in the incoming folder under `incoming_name`."""
+class WholeFile(NamedTuple):
+    """A file that lies whole and durable in the incoming folder."""
 
     copied: CopiedFile
-    incoming_name: bytes
+    incoming: IncomingName
 
 
 @dataclass(slots=True)
@@ -76,7 +77,8 @@ class _Unsynced:
         for (entry, _), error in zip(self._files, said, strict=True):
             if error is not None:
                 raise destination_error(error, "writing", entry.path) from error
-            progress.advance(1, 0, entry.path)
+        if self._files:
+            progress.advance(len(self._files), 0, self._files[-1][0].path)
 
     def close(self) -> None:
         for _, descriptor in self._files:
@@ -117,7 +119,7 @@ class FileCopier:
 
     def copy_chunk(self, entries: Sequence[SourceEntry]) -> ChunkOutcome:
         """Raises TransferError for failures of the destination, TransferStoppedError; local ones are in the outcome."""
-        outcome, unsynced = ChunkOutcome(), _Unsynced()
+        outcome, unsynced, in_hand = ChunkOutcome(), _Unsynced(), FolderInHand()
         try:
             for entry in entries:
                 self._refuse_if_ended()
@@ -125,7 +127,7 @@ class FileCopier:
                     outcome.cut_short = True
                     break
                 try:
-                    outcome.whole.append(self._copy(entry, unsynced))
+                    outcome.whole.append(self._copy(entry, in_hand, unsynced))
                 except TransferError as failure:
                     if failure.kind not in LOCAL_FAILURES:
                         raise
@@ -133,13 +135,14 @@ class FileCopier:
             with self._control.quiet(unsynced.nbytes):
                 unsynced.sync(self._progress)
         finally:
+            in_hand.let_go()
             unsynced.close()
         return outcome
 
-    def _copy(self, entry: SourceEntry, unsynced: _Unsynced) -> WholeFile:
+    def _copy(self, entry: SourceEntry, in_hand: FolderInHand, unsynced: _Unsynced) -> WholeFile:
         if entry.kind is EntryKind.SYMLINK:
             return self._copy_link(entry)
-        source = self._source.open(entry)
+        source = self._source.open(entry, in_hand)
         try:
             if entry.size >= LARGE_BYTES:
                 return self._copy_large(entry, source)
@@ -152,7 +155,7 @@ class FileCopier:
         self._brake.take(entry.size, self._control)
         name = self._incoming.new_name()
         try:
-            target = self._incoming.open(name, _CREATE, _NEW_FILE_MODE)
+            target = os.open(name.number, _CREATE, _NEW_FILE_MODE, dir_fd=name.folder)
             unsynced.add(entry, target)
             written = os.write(target, content)
             if written < len(content):
@@ -168,7 +171,7 @@ class FileCopier:
         self._source.refuse_if_changed(entry, source)
         name = self._incoming.new_name()
         try:
-            target = self._incoming.open(name, _CREATE, _NEW_FILE_MODE)
+            target = os.open(name.number, _CREATE, _NEW_FILE_MODE, dir_fd=name.folder)
         except OSError as error:
             raise destination_error(error, "writing", entry.path) from error
         try:
@@ -217,9 +220,8 @@ class FileCopier:
         target = self._source.read_link(entry)
         name = self._incoming.new_name()
         try:
-            folder, number = self._incoming.folder_of(name)
-            os.symlink(target, number, dir_fd=folder)
-            os.utime(number, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
+            os.symlink(target, name.number, dir_fd=name.folder)
+            os.utime(name.number, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=name.folder, follow_symlinks=False)
         except OSError as error:
             raise destination_error(error, "making the symlink", entry.path) from error
         self._progress.advance(1, entry.size, entry.path)

@@ -9,7 +9,7 @@ import re
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from libs.run_tree.beneath import open_beneath
 from services.sync_engine.transfer.destination_root import DestinationRoot
@@ -33,6 +33,13 @@ def partial_folder(job: bytes) -> bytes:
     return job + b"-partial"
 
 
+class IncomingName(NamedTuple):
+    """A name in an open folder."""
+
+    folder: int
+    number: bytes
+
+
 class IncomingFolder:
     """Made empty, and removed at an orderly end; what a killed process leaves is swept by the job's next attempt."""
 
@@ -42,7 +49,7 @@ class IncomingFolder:
         self.path = os.fsencode(incoming_folder(job_id, attempt))
         self._numbers = itertools.count()
         self._own = threading.local()
-        self._subfolders: dict[bytes, int] = {}
+        self._subfolders: list[int] = []
         if root.status(self.path) is not None:
             remove_tree(root, self.path, control.look)
         root.ensure_folder(self.path)
@@ -57,35 +64,30 @@ class IncomingFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for descriptor in (*self._subfolders.values(), self.fd):
+        for descriptor in (*self._subfolders, self.fd):
             os.close(descriptor)
         # What ended the attempt is what matters; leftovers are swept by the next one.
         with contextlib.suppress(TransferError):
             remove_tree(self._root, self.path, self._control.alive)
 
-    def folder_of(self, name: bytes) -> tuple[int, bytes]:
-        """The folder that a new name lies in, which is open as long as this one, and its last part there."""
-        subfolder, _, number = name.rpartition(b"/")
-        return self._subfolders[subfolder], number
-
-    def open(self, name: bytes, flags: int, mode: int) -> int:
-        """As `os.open`, of a new name; a symlink is not followed. OSError."""
-        folder, number = self.folder_of(name)
-        return os.open(number, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=folder)
-
-    def new_name(self) -> bytes:
-        """A name that nothing here has; names of the run never appear here. Any thread may ask."""
+    def new_name(self) -> IncomingName:
+        """A name that nothing here has, and its folder, open as long as this one; names of the run never appear here.
+        Any thread may ask."""
         # Each thread has a subfolder: in a common one they would wait for each other with every file they make.
-        subfolder: bytes | None = getattr(self._own, "subfolder", None)
+        subfolder: int | None = getattr(self._own, "subfolder", None)
         if subfolder is None:
-            subfolder = b"%d" % next(self._numbers)
-            try:
-                os.mkdir(subfolder, dir_fd=self.fd)
-                self._subfolders[subfolder] = open_beneath(subfolder, os.O_RDONLY | os.O_DIRECTORY, dir_fd=self.fd)
-            except OSError as error:
-                raise destination_error(error, "making an incoming folder") from error
-            self._own.subfolder = subfolder
-        return b"%s/%d" % (subfolder, next(self._numbers))
+            subfolder = self._own.subfolder = self._new_subfolder()
+        return IncomingName(subfolder, b"%d" % next(self._numbers))
+
+    def _new_subfolder(self) -> int:
+        name = b"%d" % next(self._numbers)
+        try:
+            os.mkdir(name, dir_fd=self.fd)
+            descriptor = open_beneath(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=self.fd)
+        except OSError as error:
+            raise destination_error(error, "making an incoming folder") from error
+        self._subfolders.append(descriptor)
+        return descriptor
 
 
 def sweep_incoming(root: DestinationRoot, job_id: str, *, keep_attempt: int | None, control: TransferControl) -> None:

@@ -10,6 +10,7 @@ import errno
 import os
 from collections.abc import Sequence
 
+from libs.run_tree.folder_in_hand import FolderInHand
 from libs.run_tree.libc import rename_noreplace
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.file_copy import WholeFile
@@ -43,7 +44,7 @@ class Landing:
         self._target = target
         self._replaceable = replaceable
         self._renames_exclusively = renames_exclusively
-        self._opened: tuple[bytes, int] | None = None
+        self._in_hand = FolderInHand(dir_fd=root.fd)
 
     def land(self, files: Sequence[WholeFile]) -> None:
         """Raises TransferError; DESTINATION_FILE_DIFFERS names every file of the batch that met a different one."""
@@ -51,7 +52,7 @@ class Landing:
         try:
             differing = [different for file in files if (different := self._land(file)) is not None]
         finally:
-            self._close_folder()
+            self._in_hand.let_go()
         if differing:
             raise differing_error(differing)
 
@@ -62,24 +63,10 @@ class Landing:
             self._put_aside(place, file.copied.path)
         return None if self._move(file, place) else difference_from(self._root, self._target, file.copied)
 
-    def _folder_of(self, place: bytes) -> tuple[int, bytes]:
-        """The open folder that a name lies in, and its last part there. Files of a batch mostly follow on each other in
-        one folder, which stays open until another comes. OSError."""
-        folder, _, name = place.rpartition(b"/")
-        if self._opened is None or self._opened[0] != folder:
-            self._close_folder()
-            self._opened = folder, self._root.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        return self._opened[1], name
-
-    def _close_folder(self) -> None:
-        if self._opened is not None:
-            os.close(self._opened[1])
-            self._opened = None
-
     def _put_aside(self, place: bytes, path: bytes) -> None:
         try:
-            folder, name = self._folder_of(place)
-            aside, kept = self._incoming.folder_of(self._incoming.new_name())
+            folder, name = self._in_hand.of(place)
+            aside, kept = self._incoming.new_name()
             os.rename(name, kept, src_dir_fd=folder, dst_dir_fd=aside)
         except FileNotFoundError:
             return
@@ -91,7 +78,7 @@ class Landing:
         try:
             if self._renames_exclusively:
                 try:
-                    rename_noreplace(*self._incoming.folder_of(file.incoming_name), *self._folder_of(place))
+                    rename_noreplace(*file.incoming, *self._in_hand.of(place))
                     return True
                 except OSError as error:
                     if error.errno not in NO_EXCLUSIVE_RENAME:
@@ -110,7 +97,7 @@ class Landing:
         return True
 
     def _link(self, file: WholeFile, place: bytes) -> None:
-        (whole, number), (folder, name) = self._incoming.folder_of(file.incoming_name), self._folder_of(place)
+        (whole, number), (folder, name) = file.incoming, self._in_hand.of(place)
         try:
             os.link(number, name, src_dir_fd=whole, dst_dir_fd=folder, follow_symlinks=False)
         except OSError as error:

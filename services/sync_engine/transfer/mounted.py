@@ -131,6 +131,7 @@ class MountedTransport:
         files = SourceFiles(os.fsencode(source))
         place = os.fsencode(target)
         with self._opened() as root:
+            root.refuse_mounts_in(place)
             traits = self._target_traits(root, os.fsencode(incoming_folder(job_id, attempt)))
             refuse_impossible_names(entries, traits)
             plan = plan_landing(root, files, place, entries, landed, control)
@@ -172,15 +173,15 @@ class MountedTransport:
         whole: Sequence[CopiedFile] | None = None,
     ) -> VerifyOutcome:
         """As `Transport.verify`: every file, whatever its size, read past this machine's page cache."""
+        place = os.fsencode(target)
         with self._opened() as root:
-            return read_back(
-                root,
-                os.fsencode(target),
-                expected,
-                expected if whole is None else whole,
-                control=control,
-                progress=progress,
+            root.refuse_mounts_in(place)
+            found = read_back(
+                root, place, expected, expected if whole is None else whole, control=control, progress=progress
             )
+            # What was mounted meanwhile was read, too.
+            root.refuse_mounts_in(place)
+            return found
 
     def seal(self, files: Sequence[SealedFile], *, control: TransferControl) -> None:
         """As `Transport.seal`."""
@@ -217,10 +218,10 @@ class MountedTransport:
 
     def set_aside(
         self, target: PurePosixPath, paths: Sequence[bytes], *, job_id: str, attempt: int, control: TransferControl
-    ) -> None:
+    ) -> Sequence[bytes]:
         """As `Transport.set_aside`: under `.labferry-superseded` beside the projects."""
         with self._opened() as root:
-            set_aside(root, os.fsencode(target), paths, job_id=job_id, attempt=attempt, control=control)
+            return set_aside(root, os.fsencode(target), paths, job_id=job_id, attempt=attempt, control=control)
 
     def sweep(self, job_id: str, *, keep_attempt: int | None, control: TransferControl) -> None:
         """As `Transport.sweep`."""

@@ -10,6 +10,8 @@ from operator import attrgetter
 
 import msgspec
 
+from libs.run_tree.manifest import CACHE_FOLDER
+from services.sync_engine.transfer.path_order import HasPath, InStep
 from services.sync_engine.transfer.spilled_list import ListSorter
 from services.sync_engine.transfer.system_error import shown
 from services.sync_engine.transfer.transport import EntryKind, FailureKind, SourceEntry, TargetTraits, TransferError
@@ -34,7 +36,31 @@ def name_problems(entries: Sequence[SourceEntry], traits: TargetTraits) -> list[
 
 def refuse_impossible_names(entries: Sequence[SourceEntry], traits: TargetTraits) -> None:
     """TransferError NAME_NOT_POSSIBLE that names all of them."""
-    problems = name_problems(entries, traits)
+    _refuse(name_problems(entries, traits))
+
+
+def refuse_taken_names(entries: Sequence[SourceEntry], present: Sequence[HasPath], traits: TargetTraits) -> None:
+    """TransferError NAME_NOT_POSSIBLE for names that the destination has in another case, where that is one name to it.
+    `present` is what it has, sorted by path as the entries are."""
+    if traits.case_sensitive:
+        return
+    known = InStep(entries)
+    others = {_as_seen_there(each.path, traits): each.path for each in present if known.at(each.path) is None}
+    problems = []
+    for entry in entries if others else ():
+        other = others.get(_as_seen_there(entry.path, traits))
+        if other is not None and _composed(other) != _composed(entry.path):
+            detail = f"{shown(entry.path)}: the destination has {shown(other)}, which is the same name to it"
+            problems.append(NameProblem(entry.path, detail))
+    _refuse(problems)
+
+
+def _composed(path: bytes) -> str:
+    # A server may list a name in another Unicode form than it was given.
+    return unicodedata.normalize("NFC", path.decode("utf-8", errors="surrogateescape"))
+
+
+def _refuse(problems: Sequence[NameProblem]) -> None:
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise TransferError(
@@ -61,7 +87,9 @@ def _kinds_not_kept(entries: Sequence[SourceEntry], traits: TargetTraits) -> Ite
                 yield NameProblem(entry.path, f"{shown(entry.path)}: the destination keeps no symlinks")
     if not traits.keeps_empty_folders:
         for path in _empty_folders(entries):
-            yield NameProblem(path, f"{shown(path)}: the destination keeps no empty folders")
+            # Sealing puts the run's records there: it doesn't stay empty.
+            if path != CACHE_FOLDER:
+                yield NameProblem(path, f"{shown(path)}: the destination keeps no empty folders")
 
 
 def _empty_folders(entries: Iterable[SourceEntry]) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import select
 import socket
 import threading
 import time
@@ -21,7 +22,7 @@ from services.sync_engine.transfer.private_folder import private_folder, write_p
 from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
 from services.sync_engine.transfer.tool_failures import tool_failure, without_names
 from services.sync_engine.transfer.tool_process import LOOK_SECONDS, ToolProcess, find_tool, run_tool, tool_environment
-from services.sync_engine.transfer.transfer_control import TransferControl
+from services.sync_engine.transfer.transfer_control import TransferControl, TransferStoppedError
 from services.sync_engine.transfer.transport import FailureKind, TransferError
 from services.sync_engine.transfer.unix_http import UnixHttpConnection
 
@@ -92,6 +93,7 @@ class RcloneDaemon:
         self._limit: int | None = None
         self._no_network = False
         self._own = threading.local()
+        self._owner = threading.get_ident()
         self._log = log
         self._deadline: float | None = None
         self.folder = socket_path.parent
@@ -123,22 +125,42 @@ class RcloneDaemon:
             connection = None
         if connection is None:
             connection = self._own.connection = UnixHttpConnection(self._socket)
+        said = self._log.stat().st_size
         try:
             connection.request(
                 "POST", "/" + command, json.dumps({**parameters, **ONE_GROUP}), {"Content-Type": "application/json"}
             )
+            self._await_answer(connection)
             response = connection.getresponse()
             content = response.read()
+        except (TransferError, TransferStoppedError):
+            connection.close()
+            self._own.connection = None
+            raise
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             self._own.connection = None
-            words = self._log.read_text(errors="replace") or str(error)
+            words = self._log.read_bytes()[said:].decode(errors="replace") or str(error)
             raise tool_failure(RCLONE_FAILURES, "rclone ended", self._process.code(), words) from error
         self._own.used = time.monotonic()
         answer: dict[str, Any] = json.loads(content)
         if response.status != http.client.OK:
             raise RcloneError(response.status, str(answer.get("error", answer)))
         return answer
+
+    def _await_answer(self, connection: http.client.HTTPConnection) -> None:
+        """The thread that ends rclone never waits for one that answers nothing any more: the others end with it."""
+        if threading.get_ident() != self._owner:
+            return
+        answer = select.poll()
+        answer.register(connection.sock, select.POLLIN)
+        while not answer.poll(LOOK_SECONDS * 1000):
+            self.control.raise_if_stopped()
+            self._refuse_late()
+
+    def _refuse_late(self) -> None:
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise TransferError(FailureKind.NETWORK, "the destination did not answer in time")
 
     def must(self, doing: str, command: str, paths: Sequence[bytes] = (), **parameters: object) -> dict[str, Any]:
         """As `call`, from the thread that opened it, and a refusal is a TransferError."""
@@ -211,8 +233,8 @@ class RcloneDaemon:
                             moved(stats["bytes"] - counted)
                             counted = stats["bytes"]
                     self.control.raise_if_stopped()
-                    if self._deadline is not None and pending and time.monotonic() > self._deadline:
-                        raise TransferError(FailureKind.NETWORK, "the destination did not answer in time")
+                    if pending:
+                        self._refuse_late()
                     self._keep_limit()
             except BaseException:
                 # Calls in work would hold the threads: without rclone they end at once.

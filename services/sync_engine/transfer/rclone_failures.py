@@ -19,7 +19,7 @@ RCLONE_FAILURES: Final = (
     ),
     said(
         FailureKind.DESTINATION_FULL,
-        r"no space left|quota exceeded|insufficient storage|disk (is )?full|remaining disk space",
+        r"no space left|quota exceeded|insufficient storage|disk (is |was )?full|remaining disk space",
     ),
     said(FailureKind.SOURCE_CHANGED, r"source file is being updated|can't copy - source"),
     said(FailureKind.NAME_NOT_POSSIBLE, r"file name too long|name is invalid|object name invalid|bad encoding"),
@@ -34,7 +34,8 @@ RCLONE_FAILURES: Final = (
     ),
     # The second is how a program in Go crashes, with the status of a wrong call.
     said(FailureKind.TOOL_FAILED, r"input/output error|^(panic|runtime error): |^(goroutine \d+|runtime stack)\b.*:$"),
-    # A wrong call, a directory or file that is not there, a fatal error, nothing to transfer.
+    # A wrong call, a directory or file that is not there, a fatal error, nothing to transfer. What is not there is the
+    # destination's: files of a run are opened here and given to rclone open, so none of them is missing to it.
     ended(FailureKind.CONFIGURATION, 2, 3, 4, 7, 9),
     said(
         FailureKind.NETWORK,

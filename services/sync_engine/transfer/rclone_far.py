@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import msgspec
 
+from services.sync_engine.transfer.arrived import refuse_left_out
 from services.sync_engine.transfer.far_side import FarDigests, FarName, NotLanded
 from services.sync_engine.transfer.incoming import INCOMING
 from services.sync_engine.transfer.path_order import by_path
@@ -24,6 +27,7 @@ from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneErro
 from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
 from services.sync_engine.transfer.rclone_folders import settle_folders
 from services.sync_engine.transfer.rclone_hashing import RcloneHashing
+from services.sync_engine.transfer.rclone_local import RcloneLocal
 from services.sync_engine.transfer.rclone_move import move_files
 from services.sync_engine.transfer.rclone_names import altered_names, as_listed
 from services.sync_engine.transfer.rclone_probe import try_names
@@ -59,40 +63,60 @@ _LISTED = msgspec.json.Decoder(_Listed)
 class RcloneFar:
     """Implements `FarSide`."""
 
-    def __init__(self, daemon: RcloneDaemon, remote: RcloneRemote, used_before: bool) -> None:
+    def __init__(self, daemon: RcloneDaemon, remote: RcloneRemote) -> None:
         self._daemon = daemon
         self._remote = remote
-        self._used_before = used_before
         self._fs = f"{remote.name}:{remote.path}"
         backends = backends_of(daemon, remote.name)
         backends.refuse_unprovable(remote.name)
         self._about = daemon.must("connecting", "operations/fsinfo", fs=self._fs)
-        self._is_local = backends.is_local
-        if self._is_local:
+        self._local = RcloneLocal(os.fsencode(self._about["Root"]), daemon.control) if backends.is_local else None
+        if self._local is not None:
             daemon.limit_without_network()
         self._hashes_there = "sha256" in self._about["Hashes"] and backends.read_to_hash
         self.method = "far_sha256" if self._hashes_there else "download"
-        self.host = remote.name
-        self.note = "hashed at the remote" if self._hashes_there else "downloaded and hashed"
+        self.host, self.note = socket.gethostname(), f"downloaded from {remote.name} and hashed"
+        if self._hashes_there and self._local is not None:
+            self.note = f"{remote.name} is a folder of this machine and was hashed here"
+        elif self._hashes_there:
+            # rclone doesn't tell more of who did it.
+            self.host, self.note = remote.name, "hashed at the remote"
 
     @property
     def _features(self) -> Mapping[str, bool]:
         features: Mapping[str, bool] = self._about["Features"]
         return features
 
+    def has_incoming(self) -> bool | None:
+        """As `FarSide.has_incoming`."""
+        return self._is_folder(INCOMING) if self._keeps_folders else None
+
     def check(self) -> None:
-        """As `FarSide.check`: lists the folder, and makes the incoming one where the backend has folders."""
+        """As `FarSide.check`: lists the folder, and makes the incoming one where the backend has folders. What holds
+        objects in buckets has a folder as soon as something is in it; the bucket itself must be there."""
         self._refuse_lost_times()
-        listed = self._list(b"", recurse=False)
-        if not self._features["CanHaveEmptyDirectories"]:
-            return
-        if listed is None:
-            raise TransferError(FailureKind.NETWORK, f"{self._fs} is not there")
-        if self._used_before and os.fsdecode(INCOMING) not in {item["Path"] for item in listed}:
-            raise TransferError(
-                FailureKind.NETWORK, f"{self._fs} is another folder than before: its {os.fsdecode(INCOMING)} is gone"
-            )
-        self._daemon.must("making a folder", "operations/mkdir", fs=self._fs, remote=os.fsdecode(INCOMING))
+        self._refuse_links([INCOMING])
+        if self._list(b"", recurse=False) is None:
+            bucket = self._remote.path.strip("/").partition("/")[0]
+            if not (self._features["BucketBased"] and bucket and self._has_bucket(bucket)):
+                raise TransferError(FailureKind.NETWORK, f"{self._fs} is not there")
+        if self._keeps_folders:
+            self._daemon.must("making a folder", "operations/mkdir", fs=self._fs, remote=os.fsdecode(INCOMING))
+
+    @property
+    def _keeps_folders(self) -> bool:
+        return self._features["CanHaveEmptyDirectories"]
+
+    def _has_bucket(self, bucket: str) -> bool:
+        place = f"{self._remote.name}:{bucket}"
+        options = {"noMimeType": True, "noModTime": True}
+        try:
+            self._daemon.must("looking for the bucket", "operations/list", fs=place, remote="", opt=options)
+        except TransferError as refusal:
+            if "directory not found" in refusal.message:
+                return False
+            raise
+        return True
 
     def _refuse_lost_times(self) -> None:
         if self._about["Precision"] > _COARSEST_MTIME_NS:
@@ -104,6 +128,7 @@ class RcloneFar:
     def traits(self, folder: bytes) -> TargetTraits:
         """As `FarSide.traits`, from what rclone knows of the backend, and what the server does with names."""
         self._refuse_lost_times()
+        self._refuse_links([folder])
         altered = altered_names(backend_encoding(self._daemon, self._remote.name))
         try:
             tried = try_names(self._daemon, self._fs, folder, altered)
@@ -116,7 +141,7 @@ class RcloneFar:
             keeps_unicode_forms=tried.keeps_unicode_forms,
             keeps_any_bytes=False,
             keeps_symlinks=False,
-            keeps_empty_folders=self._features["CanHaveEmptyDirectories"],
+            keeps_empty_folders=self._keeps_folders,
             alters=altered if tried.not_kept is None else re.compile(f"{altered.pattern}|{tried.not_kept}"),
         )
 
@@ -134,10 +159,15 @@ class RcloneFar:
     def names(self, folder: bytes) -> Sequence[FarName]:
         """As `FarSide.names`: by an rclone of its own, which tells of a name as soon as it knows it; the one that
         answers calls would gather all of them first."""
+        if self._local is not None:
+            return self._local.names(folder)
+        return self._names(folder, *_EVERY_NAME)
+
+    def _names(self, folder: bytes, *options: str) -> Sequence[FarName]:
         found = ListSorter(FarName, by_path)
         if self._is_folder(folder):
             with spill_file() as listing:
-                self._daemon.tell("listing", listing, "lsjson", *_EVERY_NAME, "--", self._below(folder))
+                self._daemon.tell("listing", listing, "lsjson", *options, "--", self._below(folder))
                 for line in separated(listing, b"\n"):
                     if line.startswith(b"{"):
                         item = _LISTED.decode(line.removesuffix(b","))
@@ -173,7 +203,7 @@ class RcloneFar:
         self, folder: bytes, files: Mapping[bytes, int], max_stream_bytes: int, hashed: Callable[[bytes, int], None]
     ) -> FarDigests:
         """As `FarSide.digests`."""
-        root = os.fsencode(self._about["Root"]) if self._is_local else None
+        root = None if self._local is None else self._local.root
         hashing = RcloneHashing(self._daemon, self._fs, root, download=not self._hashes_there)
         return hashing.digests(folder, files, max_stream_bytes, hashed)
 
@@ -181,13 +211,14 @@ class RcloneFar:
         self, source: bytes, batch: bytes, entries: Sequence[SourceEntry], moved: Callable[[int, bytes], None]
     ) -> None:
         """As `FarSide.send`."""
+        self._refuse_links([batch])
         send_files(self._daemon, SourceFiles(source), self._fs, batch, entries, moved)
 
     def land(
         self, batch: bytes, target: bytes, files: Sequence[CopiedFile], spoiled: Sequence[bytes]
     ) -> NotLanded | None:
         """As `FarSide.land`: what is there is looked at right before; backends have no exclusive move."""
-
+        self._refuse_links({_above(target + b"/" + file.path) for file in files})
         names = [(batch + b"/" + file.path, target + b"/" + file.path, file.size) for file in files]
         move_files(self._daemon, self._fs, names)
         below = len(batch) + 1
@@ -197,9 +228,17 @@ class RcloneFar:
             return None
         return NotLanded(left, TransferError(FailureKind.NETWORK, "files were not moved into place", left))
 
-    def settle_folders(self, source: bytes, target: bytes, folders: Sequence[SourceEntry]) -> None:
+    def settle_folders(self, target: bytes, folders: Sequence[SourceEntry]) -> None:
         """As `FarSide.settle_folders`; times where the backend keeps those of folders."""
+        self._refuse_links(chain([target], (target + b"/" + folder.path for folder in folders)))
         settle_folders(self._daemon, self._below(target), folders)
+        if folders and self._features["CanHaveEmptyDirectories"]:
+            refuse_left_out(folders, self._names(target, *_EVERY_NAME, "--dirs-only"))
+
+    def _refuse_links(self, folders: Iterable[bytes]) -> None:
+        """Of folders at a server only that knows what they are."""
+        if self._local is not None:
+            self._local.refuse_links(folders)
 
     def _below(self, folder: bytes) -> str:
         between = "" if self._fs.endswith((":", "/")) else "/"
@@ -207,11 +246,13 @@ class RcloneFar:
 
     def move(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
         """As `FarSide.move`."""
+        self._refuse_links({_above(name) for pair in pairs for name in pair})
         move_files(self._daemon, self._fs, [(source, target, 0) for source, target in pairs])
 
     def seal(self, files: Sequence[SealedFile], incoming: bytes) -> None:
         """As `FarSide.seal`: in one step where the backend renames over files or puts whole objects (local, SFTP,
         S3)."""
+        self._refuse_links({_above(file.path) for file in files})
         with private_folder() as folder:
             for number, file in enumerate(files):
                 place = folder / str(number)
@@ -236,16 +277,18 @@ class RcloneFar:
 
     def children(self, folder: bytes) -> Sequence[bytes]:
         """As `FarSide.children`."""
+        self._refuse_links([folder])
         return [as_listed(item["Name"]) for item in self._list(folder, recurse=False) or [] if item["IsDir"]]
 
     def remove(self, folder: bytes) -> None:
         """As `FarSide.remove`."""
-
+        self._refuse_links([folder])
         if self._list(folder, recurse=False) is not None:
             self._daemon.must("removing", "operations/purge", fs=self._fs, remote=folder.decode())
 
     def remove_files(self, paths: Sequence[bytes]) -> None:
         """As `FarSide.remove_files`."""
+        self._refuse_links({_above(path) for path in paths})
 
         def remove(path: bytes) -> None:
             try:
@@ -255,3 +298,7 @@ class RcloneFar:
                     raise tool_failure(RCLONE_FAILURES, "removing", None, refusal.words, [path]) from refusal
 
         self._daemon.attend(paths, remove)
+
+
+def _above(path: bytes) -> bytes:
+    return path.rpartition(b"/")[0]

@@ -13,7 +13,8 @@ from services.sync_engine.transfer.transport import SourceEntry
 _TOGETHER = 2000
 # With several listings at once, 1.75's SMB backend dials within a context that has ended, and waits longer each time:
 # 7 folders took more than a minute instead of 0.2 s. And none of the files there matters.
-_FOLDERS_ONLY = {"Checkers": 1, "NoTraverse": True}
+# And of two names that are one letter in two Unicode forms, it would make one alone.
+_FOLDERS_ONLY = {"Checkers": 1, "NoTraverse": True, "NoUnicodeNormalization": True}
 
 
 def settle_folders(daemon: RcloneDaemon, place: str, folders: Sequence[SourceEntry]) -> None:

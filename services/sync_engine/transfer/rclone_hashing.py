@@ -6,8 +6,9 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
+from libs.event_log.own_disk import on_own_disk
 from services.sync_engine.transfer.far_side import FarDigests
 from services.sync_engine.transfer.rclone_calls import for_each_together
 from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError
@@ -68,9 +69,11 @@ class RcloneHashing:
         if self._local_root is not None:
             for path in paths:
                 _drop_cached(os.path.join(self._local_root, prefix + path))
-        with tempfile.NamedTemporaryFile(prefix="hash-", dir=self._daemon.folder) as names:
-            names.writelines(prefix + path + b"\n" for path in paths)
-            names.flush()
+        with ExitStack() as kept:
+            with on_own_disk():
+                names = kept.enter_context(tempfile.NamedTemporaryFile(prefix="hash-", dir=self._daemon.folder))
+                names.writelines(prefix + path + b"\n" for path in paths)
+                names.flush()
             try:
                 with self._daemon.control.quiet(sum(sizes[path] for path in paths)):
                     answer = self._daemon.call(

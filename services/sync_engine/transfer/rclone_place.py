@@ -15,13 +15,12 @@ from services.sync_engine.transfer.transport import FailureKind, TransferError
 
 
 class RclonePlace:
-    """A folder of a remote. `used_before`: its incoming folder must be there, where the backend has folders."""
+    """A folder of a remote."""
 
-    def __init__(self, remote: RcloneRemote, *, tools: Toolbox, bandwidth: Bandwidth, used_before: bool) -> None:
+    def __init__(self, remote: RcloneRemote, *, tools: Toolbox, bandwidth: Bandwidth) -> None:
         self.tools = tools
         self._remote = remote
         self.bandwidth = SharedBandwidth(bandwidth)
-        self._used_before = used_before
 
     @contextmanager
     def open(self, control: TransferControl, most_seconds: float | None = None) -> Iterator[RcloneFar]:
@@ -34,4 +33,4 @@ class RclonePlace:
                 raise TransferError(
                     FailureKind.CONFIGURATION, f"rclone's configuration has no remote {self._remote.name!r}"
                 )
-            yield RcloneFar(daemon, self._remote, self._used_before)
+            yield RcloneFar(daemon, self._remote)

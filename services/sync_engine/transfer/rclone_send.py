@@ -41,7 +41,7 @@ def send_files(
     def copy(entry: SourceEntry, held: ExitStack) -> Mapping[str, object]:
         nonlocal current
         current = entry.path
-        descriptor = source.open(entry)
+        descriptor = source.open_alone(entry)
         held.callback(os.close, descriptor)
         return {
             "srcFs": _OPENED,

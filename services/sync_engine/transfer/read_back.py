@@ -8,10 +8,11 @@ import socket
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from libs.run_tree.beneath import link_beneath
+from libs.run_tree.folder_in_hand import FolderInHand
 from libs.run_tree.manifest import is_changing_file
 from services.sync_engine.transfer.block_stream import Streamed
 from services.sync_engine.transfer.destination_root import DestinationRoot
@@ -49,16 +50,14 @@ class _Verdict(Enum):
     MISSING = "missing"
 
 
-@dataclass(frozen=True, slots=True)
-class _Expected:
+class _Expected(NamedTuple):
     """A file, and what has its name at the destination."""
 
     file: CopiedFile
     there: PresentName | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Checked:
+class _Checked(NamedTuple):
     """`words`: what the system said of a file that it can't read."""
 
     file: CopiedFile
@@ -87,8 +86,9 @@ class _Reader:
         """All are opened before the first is read, so that the disk is busy with the next ones meanwhile."""
         steps: list[_Checked | int] = []
         try:
-            for one in files:
-                steps.append(self._open(one))
+            with FolderInHand(dir_fd=self._root.fd) as in_hand:
+                for one in files:
+                    steps.append(self._open(one, in_hand))
             return [
                 self._read(one, step) if isinstance(step, int) else step for one, step in zip(files, steps, strict=True)
             ]
@@ -97,7 +97,7 @@ class _Reader:
                 if isinstance(step, int):
                     os.close(step)
 
-    def _open(self, one: _Expected) -> _Checked | int:
+    def _open(self, one: _Expected, in_hand: FolderInHand) -> _Checked | int:
         """A descriptor, or the result where that is clear without reading."""
         self._control.raise_before_file()
         file = one.file
@@ -106,12 +106,12 @@ class _Reader:
             return _Checked(file, _Verdict.MISSING, None)
         if one.there.kind is not file.kind:
             return _Checked(file, _Verdict.DIFFERS, None)
-        place = self._target + b"/" + file.path
         try:
+            folder, name = in_hand.of(self._target + b"/" + file.path)
             if file.kind is EntryKind.SYMLINK:
-                link, _ = link_beneath(place, dir_fd=self._root.fd)
+                link, _ = link_beneath(name, dir_fd=folder)
                 return self._judged(file, Streamed(len(link), hashlib.sha256(link).hexdigest()))
-            return open_uncached(self._root.fd, place, file.size)
+            return open_uncached(folder, name, file.size)
         except FileNotFoundError:
             return _Checked(file, _Verdict.MISSING, None)
         except NotAFileError:

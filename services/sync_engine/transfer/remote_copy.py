@@ -21,6 +21,7 @@ from services.sync_engine.transfer.spilled_list import ListSorter, in_portions
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
+    EntryKind,
     Progress,
     SourceEntry,
     TransferError,
@@ -160,10 +161,14 @@ class RemoteCopy:
     def _refuse_differing(self, whole: Sequence[CopiedFile], refused: NotLanded) -> None:
         """Names that were taken at the last moment: the same content is accepted as it is."""
         paths = frozenset(refused.paths)
-        taken = [name for name in self._far.names(self._target) if name.path in paths]
-        if len(taken) < len(paths):
+        present = self._far.names(self._target)
+        folders = {above for path in paths for above in _above(path)}
+        no_folders = {name.path for name in present if name.path in folders and name.kind is not EntryKind.DIRECTORY}
+        taken = [name for name in present if name.path in paths]
+        behind = {path for path in paths if any(above in no_folders for above in _above(path))}
+        if len(taken) + len(behind) < len(paths):
             raise refused.error
-        there = present_digests(self._far, self._target, taken, max(name.size for name in taken))
+        there = present_digests(self._far, self._target, taken, max((name.size for name in taken), default=0))
         differing = [
             Different(file.path, there.get(file.path), file.sha256)
             for file in whole
@@ -171,6 +176,12 @@ class RemoteCopy:
         ]
         if differing:
             raise differing_error(differing)
+
+
+def _above(path: bytes) -> Iterator[bytes]:
+    while above := path.rpartition(b"/")[0]:
+        yield above
+        path = above
 
 
 def batches(entries: Sequence[SourceEntry], most_files: int) -> Iterator[list[SourceEntry]]:

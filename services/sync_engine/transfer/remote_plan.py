@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from services.sync_engine.transfer.far_side import FarName, FarSide
 from services.sync_engine.transfer.landing_plan import LandingDecisions, LandingPlan
+from services.sync_engine.transfer.name_plan import refuse_taken_names
 from services.sync_engine.transfer.path_order import InStep
 from services.sync_engine.transfer.source_file import SourceFiles, copied_from
 from services.sync_engine.transfer.spilled_list import in_portions
 from services.sync_engine.transfer.transfer_control import TransferControl
-from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SourceEntry
+from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SourceEntry, TargetTraits
 
 HASHED_TOGETHER = 2000
 """Files of which a destination is asked for hashes at once."""
@@ -24,10 +25,13 @@ def plan_remote(
     entries: Sequence[SourceEntry],
     landed: Sequence[CopiedFile],
     max_stream_bytes: int,
+    traits: TargetTraits,
     control: TransferControl,
 ) -> LandingPlan:
     """As `plan_landing`, but that what is there counts by its hash alone: never by size and time."""
-    present, before = InStep(far.names(target)), InStep(landed)
+    names = far.names(target)
+    refuse_taken_names(entries, names, traits)
+    present, before = InStep(names), InStep(landed)
     decided = LandingDecisions()
     for portion in in_portions(((entry, present.at(entry.path)) for entry in entries), HASHED_TOGETHER):
         there = present_digests(far, target, [name for _, name in portion if name is not None], max_stream_bytes)

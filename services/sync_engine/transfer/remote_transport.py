@@ -47,12 +47,17 @@ _CHECK_SECONDS = 25.0
 class RemoteTransport:
     """One equipment's folder at a destination behind a tool. Implements `Transport`."""
 
-    def __init__(self, place: FarPlace, *, max_stream_bytes: int, batch_files: int = _BATCH_FILES) -> None:
-        """`max_stream_bytes`: the largest file to download where nothing else gives its hash. `batch_files`: files that
-        are sent, made known, and given their names together."""
+    def __init__(
+        self, place: FarPlace, *, max_stream_bytes: int, used_before: bool = False, batch_files: int = _BATCH_FILES
+    ) -> None:
+        """`max_stream_bytes`: the largest file to download where nothing else gives its hash. `used_before`: the log
+        tells of jobs that were brought there, so its incoming folder must be there too, where there are folders.
+        `batch_files`: files that are sent, made known, and given their names together."""
         self._batch_files = batch_files
         self._place = place
         self._max_stream_bytes = max_stream_bytes
+        # Once seen, its absence means that something else is mounted there.
+        self._incoming_seen = used_before
         self._traits: TargetTraits | None = None
         self._traits_lock = threading.Lock()
 
@@ -72,12 +77,13 @@ class RemoteTransport:
 
     def check(self) -> None:
         """As `Transport.check`; what says nothing for 25 s doesn't answer."""
-        with self._place.open(TransferControl(), _CHECK_SECONDS) as far:
+        with self._opened(TransferControl(), _CHECK_SECONDS) as far:
             far.check()
+            self._incoming_seen = self._incoming_seen or far.has_incoming() is True
 
     def free_bytes(self) -> int | None:
         """As `Transport.free_bytes`."""
-        with self._place.open(TransferControl(), _CHECK_SECONDS) as far:
+        with self._opened(TransferControl(), _CHECK_SECONDS) as far:
             return far.free_bytes()
 
     def copy(
@@ -96,9 +102,10 @@ class RemoteTransport:
         """As `Transport.copy`. Local files that can't be read fail the attempt at its end; the others have landed."""
         files, place = SourceFiles(os.fsencode(source)), os.fsencode(target)
         incoming = os.fsencode(incoming_folder(job_id, attempt))
-        with self._place.open(control) as far, self._place.bandwidth.sending():
-            refuse_impossible_names(entries, self._target_traits(far, incoming))
-            plan = plan_remote(far, files, place, entries, landed, self._max_stream_bytes, control)
+        with self._opened(control) as far, self._place.bandwidth.sending():
+            traits = self._target_traits(far, incoming)
+            refuse_impossible_names(entries, traits)
+            plan = plan_remote(far, files, place, entries, landed, self._max_stream_bytes, traits, control)
             free = far.free_bytes() if plan.send else None
             if free is not None and plan.bytes_to_send > free:
                 raise TransferError(
@@ -114,7 +121,7 @@ class RemoteTransport:
                     control.raise_before_file()
                 if work.failures:
                     raise local_failure(work.failures)
-                far.settle_folders(os.fsencode(source), place, plan.folders)
+                far.settle_folders(place, plan.folders)
                 far.remove(incoming)
             except TransferError:
                 # What ended the attempt is what matters; leftovers are swept by the next one.
@@ -134,8 +141,8 @@ class RemoteTransport:
         whole: Sequence[CopiedFile] | None = None,
     ) -> VerifyOutcome:
         """As `Transport.verify`."""
-        with self._place.open(control) as far:
-            return verify_remote(
+        with self._opened(control) as far:
+            outcome = verify_remote(
                 far,
                 os.fsencode(target),
                 expected,
@@ -144,13 +151,17 @@ class RemoteTransport:
                 progress=progress,
                 max_stream_bytes=max(self._max_stream_bytes, max_stream_bytes),
             )
+            if outcome.missing:
+                # Files are lost when their storage is there and they aren't.
+                self._refuse_another(far)
+            return outcome
 
     def seal(self, files: Sequence[SealedFile], *, control: TransferControl) -> None:
         """As `Transport.seal`, as atomically as the backend can."""
         for file in files:
             folder_of_sealed(file)
         incoming = INCOMING + b"/seal-" + secrets.token_hex(8).encode("ascii")
-        with self._place.open(control) as far:
+        with self._opened(control) as far:
             try:
                 far.seal(files, incoming)
             finally:
@@ -169,7 +180,7 @@ class RemoteTransport:
         """As `Transport.marked`."""
         cache = os.fsencode(target) + b"/" + CACHE_FOLDER
         incoming = INCOMING + b"/seal-" + secrets.token_hex(8).encode("ascii")
-        with self._place.open(TransferControl(), _CHECK_SECONDS) as far:
+        with self._opened(TransferControl(), _CHECK_SECONDS) as far:
             _remove_marks(far, cache)
             try:
                 try:
@@ -187,7 +198,7 @@ class RemoteTransport:
         if not paths:
             return {}
         place = os.fsencode(target)
-        with self._place.open(control) as far:
+        with self._opened(control) as far:
             asked = frozenset(paths)
             there = [name for name in far.names(place) if name.path in asked]
             found = present_digests(far, place, there, self._max_stream_bytes)
@@ -202,33 +213,50 @@ class RemoteTransport:
 
     def set_aside(
         self, target: PurePosixPath, paths: Sequence[bytes], *, job_id: str, attempt: int, control: TransferControl
-    ) -> None:
+    ) -> Sequence[bytes]:
         """As `Transport.set_aside`: under `.labferry-superseded` beside the projects."""
         if not paths:
-            return
+            return ()
         place = os.fsencode(target)
         keep = SUPERSEDED + b"/" + f"{job_id}-{attempt}".encode("ascii") + b"/" + place
-        with self._place.open(control) as far:
+        with self._opened(control) as far:
             kept = {name.path for name in far.names(keep)}
             pairs = []
             present = InStep(far.names(place))
-            for path in sorted(paths):
-                if present.at(path) is not None:
-                    suffix = b"." + secrets.token_hex(4).encode("ascii") if path in kept else b""
-                    pairs.append((place + b"/" + path, keep + b"/" + path + suffix))
+            there = [path for path in sorted(paths) if present.at(path) is not None]
+            for path in there:
+                suffix = b"." + secrets.token_hex(4).encode("ascii") if path in kept else b""
+                pairs.append((place + b"/" + path, keep + b"/" + path + suffix))
             if pairs:
                 far.move(pairs)
+        return there
 
     def sweep(self, job_id: str, *, keep_attempt: int | None, control: TransferControl) -> None:
         """As `Transport.sweep`."""
         own = os.fsencode(job_id) + b"-"
         partial = partial_folder(os.fsencode(job_id))
-        with self._place.open(control) as far:
+        with self._opened(control) as far:
             for name in far.children(INCOMING):
                 number = name.removeprefix(own)
                 is_dead = name.startswith(own) and number.isdigit() and int(number) != keep_attempt
                 if is_dead or (name == partial and keep_attempt is None):
                     far.remove(INCOMING + b"/" + name)
+
+    @contextmanager
+    def _opened(self, control: TransferControl, most_seconds: float | None = None) -> Iterator[FarSide]:
+        with self._place.open(control, most_seconds) as far:
+            self._refuse_another(far)
+            yield far
+
+    def _refuse_another(self, far: FarSide) -> None:
+        present = far.has_incoming()
+        if self._incoming_seen and present is False:
+            raise TransferError(
+                FailureKind.NETWORK,
+                f"the destination is another folder than before: its {os.fsdecode(INCOMING)} is gone. Mount it there "
+                "again, or make that folder anew if it was deleted on purpose",
+            )
+        self._incoming_seen = self._incoming_seen or present is True
 
     def _target_traits(self, far: FarSide, folder: bytes) -> TargetTraits:
         with self._traits_lock:

@@ -9,10 +9,12 @@ from services.sync_engine.transfer.transport import FailureKind
 
 ROOT_MISSING: Final = "labferry: the folder of the destination is not there"
 LEADS_AWAY: Final = "labferry: a folder is something else at the destination"
+FOLDER_MISSING: Final = "labferry: a folder that was sent is not at the destination"
 
 RSYNC_FAILURES: Final = (
     said(FailureKind.NETWORK, ROOT_MISSING),
     said(FailureKind.DESTINATION_FILE_DIFFERS, LEADS_AWAY),
+    said(FailureKind.TOOL_FAILED, FOLDER_MISSING),
     said(FailureKind.CONFIGURATION, r"host key verification failed|host identification has changed|host key is known"),
     # What ssh says it tried. The kernel's own words end in a number.
     said(FailureKind.AUTHENTICATION, r"permission denied \([a-z]"),

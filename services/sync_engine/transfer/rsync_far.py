@@ -7,10 +7,11 @@ import re
 import shlex
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 
 from services.sync_engine.transfer import far_scripts as scripts
+from services.sync_engine.transfer.arrived import refuse_left_out
 from services.sync_engine.transfer.bandwidth import Bandwidth, SharedBandwidth
 from services.sync_engine.transfer.far_side import FarDigests, FarName, NotLanded
 from services.sync_engine.transfer.incoming import partial_folder
@@ -18,6 +19,7 @@ from services.sync_engine.transfer.opened_source import opened_folder
 from services.sync_engine.transfer.path_order import by_path
 from services.sync_engine.transfer.private_folder import private_folder, write_private
 from services.sync_engine.transfer.rsync_failures import RSYNC_FAILURES
+from services.sync_engine.transfer.rsync_hashing import hash_there
 from services.sync_engine.transfer.rsync_send import RsyncSend
 from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.spilled_list import ListSorter, in_portions, separated, spill_file
@@ -38,27 +40,20 @@ from services.sync_engine.transfer.transport import (
 _KINDS = {b"f": EntryKind.FILE, b"d": EntryKind.DIRECTORY, b"l": EntryKind.SYMLINK}
 _VERSION = re.compile(r"rsync\s+version\s+v?(\d+)\.(\d+)")
 _OLDEST = (3, 2)
-_HASH_BYTES = 64 << 20
-_HASH_FILES = 1000
-# So that a call's names stay far below what the far end takes for arguments.
-_HASH_NAME_BYTES = 400_000
-_HASHING = 2
-"""Calls at once: a sha256sum fills one core."""
 _FOLDERS = 5000
 """So many are made, or dated, by one call."""
+_MADE = 200
+"""And so many by one mkdir: their names stay below what the far end takes for arguments, however long they are."""
 
 
 class RsyncPlace:
-    """A folder of a host that ssh reaches. `used_before`: its incoming folder must be there."""
+    """A folder of a host that ssh reaches."""
 
-    def __init__(
-        self, access: SshAccess, path: str, *, tools: Toolbox, bandwidth: Bandwidth, used_before: bool
-    ) -> None:
+    def __init__(self, access: SshAccess, path: str, *, tools: Toolbox, bandwidth: Bandwidth) -> None:
         self.tools = tools
         self._access = access
         self._root = os.fsencode(path)
         self.bandwidth = SharedBandwidth(bandwidth)
-        self._used_before = used_before
 
     @contextmanager
     def open(self, control: TransferControl, most_seconds: float | None = None) -> Iterator[RsyncFar]:
@@ -66,7 +61,7 @@ class RsyncPlace:
         self.tools.require()
         rsync = find_tool("rsync")
         with open_ssh(self._access, control, most_seconds) as ssh:
-            yield RsyncFar(ssh, rsync, self._root, self.bandwidth, self._access.target, self._used_before)
+            yield RsyncFar(ssh, rsync, self._root, self.bandwidth, self._access.target)
 
 
 class RsyncFar:
@@ -75,22 +70,26 @@ class RsyncFar:
     method = "far_sha256sum"
     note = "hashed by the far host, whose own cache was not passed"
 
-    def __init__(
-        self, ssh: SshSession, rsync: str, root: bytes, bandwidth: SharedBandwidth, target: str, used_before: bool
-    ) -> None:
+    def __init__(self, ssh: SshSession, rsync: str, root: bytes, bandwidth: SharedBandwidth, target: str) -> None:
         self._ssh = ssh
         self._rsync = rsync
         self._root = root
         self._bandwidth = bandwidth
-        self._used_before = used_before
+        self._has_incoming = False
         self._made: set[bytes] = set()
         self.host = target.rpartition("@")[2]
 
+    def has_incoming(self) -> bool:
+        """As `FarSide.has_incoming`."""
+        said = self._ssh.must("looking for the incoming folder", scripts.HAS_INCOMING, [self._root])
+        self._has_incoming = said.strip() == b"there"
+        return self._has_incoming
+
     def check(self) -> None:
-        """As `FarSide.check`. A full destination passes: that is a matter of each copy."""
-        used = b"used" if self._used_before else b""
+        """As `FarSide.check`, with what is needed there. A full destination passes: that is a matter of each copy."""
+        self._refuse_old_far_tools()
         try:
-            self._ssh.must("writing a probe file", scripts.CHECK, [self._root, used])
+            self._ssh.must("writing a probe file", scripts.CHECK, [self._root])
         except TransferError as error:
             if error.kind is not FailureKind.DESTINATION_FULL:
                 raise
@@ -137,7 +136,8 @@ class RsyncFar:
         found = ListSorter(FarName, by_path)
         with spill_file() as listing:
             self._ssh.must("listing", scripts.NAMES, [self._root, folder], stdout=listing)
-            fields = separated(listing, b"\0")
+            # The first is BEGINS.
+            fields = islice(separated(listing, b"\0"), 1, None)
             for kind, size, path, target in zip(*(fields,) * 4, strict=True):
                 found.add(FarName(path, _KINDS.get(kind), int(size), target if kind == b"l" else None))
         return found.finish()
@@ -146,28 +146,7 @@ class RsyncFar:
         self, folder: bytes, files: Mapping[bytes, int], max_stream_bytes: int, hashed: Callable[[bytes, int], None]
     ) -> FarDigests:
         """As `FarSide.digests`: hashed there, so no size is too large."""
-        read = FarDigests()
-
-        def hash_there(paths: Sequence[bytes]) -> None:
-            # "-" alone would be its standard input.
-            names = [b"./" + path for path in paths]
-            done = self._ssh.run(scripts.HASH, [self._root, folder], names, per=_HASH_FILES)
-            for line in done.stdout.split(b"\0")[:-1]:
-                digest, _, path = line.partition(b" *./")
-                read.found[path] = digest.decode("ascii")
-                hashed(path, files[path])
-            words = done.stderr.replace(scripts.ALIVE.encode() + b"\n", b"")
-            if done.code != 0 and not _only_vanished(words):
-                raise tool_failure(RSYNC_FAILURES, "reading back", done.code, words.decode(errors="replace"))
-
-        with ThreadPoolExecutor(max_workers=_HASHING, thread_name_prefix="far hash") as threads:
-            try:
-                for _ in threads.map(hash_there, _portions(files)):
-                    pass
-            except BaseException:
-                threads.shutdown(wait=True, cancel_futures=True)
-                raise
-        return read
+        return hash_there(self._ssh, self._root, folder, files, hashed)
 
     def send(
         self, source: bytes, batch: bytes, entries: Sequence[SourceEntry], moved: Callable[[int, bytes], None]
@@ -176,7 +155,7 @@ class RsyncFar:
         incoming = batch.rpartition(b"/")[0]
         if incoming not in self._made:
             # The last folder of a path rsync makes itself.
-            self._ssh.must("making the incoming folder", scripts.MAKE_FOLDER, [self._root, incoming])
+            self._make_incoming(incoming)
             self._made.add(incoming)
         sending = self._sending(("-lt", "--partial-dir=" + os.fsdecode(self._partial(batch))))
         try:
@@ -188,6 +167,12 @@ class RsyncFar:
             if wordless and self._is_full_for(max(entry.size for entry in entries)):
                 raise TransferError(FailureKind.DESTINATION_FULL, failure.message) from failure
             raise
+        refuse_left_out(entries, self.names(batch))
+
+    def _make_incoming(self, folder: bytes) -> None:
+        # What was there at the session's beginning isn't made anew: a mount may have gone meanwhile.
+        script = scripts.MAKE_IN_INCOMING if self._has_incoming else scripts.MAKE_FOLDER
+        self._ssh.must("making the incoming folder", script, [self._root, folder])
 
     def _is_full_for(self, nbytes: int) -> bool:
         try:
@@ -222,13 +207,15 @@ class RsyncFar:
         left = tuple(done.stdout.split(b"\0")[:-1])
         return NotLanded(left, failure) if left else None
 
-    def settle_folders(self, source: bytes, target: bytes, folders: Sequence[SourceEntry]) -> None:
+    def settle_folders(self, target: bytes, folders: Sequence[SourceEntry]) -> None:
         """As `FarSide.settle_folders`."""
         self._ssh.must("making the run's folder", scripts.MAKE_FOLDER, [self._root, target])
         for portion in in_portions(folders, _FOLDERS):
-            with opened_folder(source) as run:
-                self._sending(("-d",)).send(run, target, portion, lambda nbytes, path: None, self._bandwidth)
-        # When all are there: what is made in a folder changes its time. rsync would fail for another user's.
+            # Not by rsync: it takes symlinks away that have these names.
+            made = [b"./" + folder.path for folder in portion]
+            self._ssh.must("making folders", scripts.MAKE_FOLDERS, [self._root, target], made, per=_MADE)
+            self._ssh.control.look()
+        # When all are there: what is made in a folder changes its time.
         for portion in in_portions(folders, _FOLDERS):
             dated = [part for folder in portion for part in (_seconds(folder.mtime_ns), folder.path)]
             self._ssh.must("dating folders", scripts.DATE_FOLDERS, [self._root, target], dated)
@@ -251,7 +238,7 @@ class RsyncFar:
                 os.utime(place, ns=(file.mtime_ns, file.mtime_ns))
                 entries.append(SourceEntry(name, EntryKind.FILE, file.size, file.mtime_ns, 0, 0))
                 pairs += [incoming + b"/" + name, file.path]
-            self._ssh.must("making the incoming folder", scripts.MAKE_FOLDER, [self._root, incoming])
+            self._make_incoming(incoming)
             self._sending(("-t", "--chmod=F666")).send(
                 os.fsencode(folder), incoming, entries, lambda nbytes, path: None, self._bandwidth
             )
@@ -274,24 +261,3 @@ def _seconds(time_ns: int) -> bytes:
     """As `touch` reads them: with a decimal point."""
     seconds, rest = divmod(abs(time_ns), 1_000_000_000)
     return b"%s%d.%09d" % (b"-" if time_ns < 0 else b"", seconds, rest)
-
-
-def _portions(files: Mapping[bytes, int]) -> Iterator[list[bytes]]:
-    """So many that each takes a moment: progress, and a stop, come between two."""
-    portion: list[bytes] = []
-    nbytes = name_bytes = 0
-    for path, size in files.items():
-        full = nbytes + size > _HASH_BYTES or name_bytes + len(path) > _HASH_NAME_BYTES
-        if portion and (full or len(portion) == _HASH_FILES):
-            yield portion
-            portion, nbytes, name_bytes = [], 0, 0
-        portion.append(path)
-        nbytes += size
-        name_bytes += len(path)
-    if portion:
-        yield portion
-
-
-def _only_vanished(words: bytes) -> bool:
-    lines = [line for line in words.splitlines() if line.strip()]
-    return bool(lines) and all(line.endswith(b"No such file or directory") for line in lines)

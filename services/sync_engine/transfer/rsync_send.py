@@ -24,6 +24,7 @@ _OPTIONS = (
     "-s",
     *("--outbuf=L", "--info=progress2,stats0", "--no-inc-recursive", "--no-human-readable", "--from0"),
 )
+_END_SECONDS = 2.0
 _PROGRESS = re.compile(rb"\s*([\d,]+)\s+\d+%(?:.*xfr#(\d+))?")
 
 
@@ -46,7 +47,8 @@ class RsyncSend:
         """Into a folder below the root, which must be there. TransferError, TransferStoppedError."""
         with private_folder() as private:
             names = private / "files"
-            write_private(names, (entry.path + b"\0" for entry in entries))
+            # A name that begins like a comment is passed over, and nothing said.
+            write_private(names, (b"./" + entry.path + b"\0" for entry in entries))
             meter = _Meter(entries, moved)
             limit = bandwidth.kib_per_second(local_now())
             while not self._once(source, folder, os.fsencode(names), limit, bandwidth, meter):
@@ -83,7 +85,10 @@ class RsyncSend:
             finally:
                 rsync.end_children()
                 for reader in readers:
-                    reader.join()
+                    reader.join(_END_SECONDS)
+                    if reader.is_alive():
+                        self._ssh.hang_up()
+                        reader.join()
             if code != 0:
                 raise tool_failure(RSYNC_FAILURES, "sending", code, b"".join(words).decode(errors="replace"))
         return True

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 
 from libs.run_tree.beneath import link_beneath, open_to_read, status_beneath
+from libs.run_tree.folder_in_hand import FolderInHand
 from services.sync_engine.transfer.block_stream import BLOCK_BYTES, stream_blocks
 from services.sync_engine.transfer.system_error import source_changed, source_error
 from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SourceEntry
@@ -20,12 +21,18 @@ class SourceFiles:
     def __init__(self, run_folder: bytes) -> None:
         self._folder = run_folder
 
-    def open(self, entry: SourceEntry) -> int:
-        """A descriptor, which the caller closes."""
+    def open(self, entry: SourceEntry, in_hand: FolderInHand) -> int:
+        """A descriptor, which the caller closes. `in_hand` is the caller's, from one file to the next."""
         try:
-            return open_to_read(self._place(entry))
+            folder, name = in_hand.of(self._place(entry))
+            return open_to_read(name, dir_fd=folder)
         except OSError as error:
             raise source_error(error, entry.path) from error
+
+    def open_alone(self, entry: SourceEntry) -> int:
+        """As `open`, where no other file of its folder follows."""
+        with FolderInHand() as in_hand:
+            return self.open(entry, in_hand)
 
     def refuse_if_changed(self, entry: SourceEntry, descriptor: int) -> None:
         """What was read from the open file is what the scan saw. That its name still leads to it is the next scan's
@@ -87,7 +94,7 @@ class SourceFiles:
         each block of a large file, and may raise to end it."""
         if entry.kind is EntryKind.SYMLINK:
             return hashlib.sha256(self.read_link(entry)).hexdigest()
-        descriptor = self.open(entry)
+        descriptor = self.open_alone(entry)
         try:
             if entry.size < BLOCK_BYTES:
                 return hashlib.sha256(self.read_whole(entry, descriptor)).hexdigest()

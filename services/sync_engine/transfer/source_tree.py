@@ -50,8 +50,9 @@ def _scan_folder(root: bytes, folder: bytes) -> Iterator[SourceEntry]:
             prefix = folder + b"/" if folder else b""
             for name in names:
                 path = prefix + os.fsencode(name.name)
-                # Only the cache folder holds changing files: tens of thousands of data files needn't be asked.
-                if folder != CACHE_FOLDER or not is_changing_file(path):
+                # Only the cache folder holds changing files: tens of thousands of data files needn't be asked. A folder
+                # that is called like one is none.
+                if folder != CACHE_FOLDER or not is_changing_file(path) or name.is_dir(follow_symlinks=False):
                     yield _entry(path, name, opened)
     except OSError as error:
         raise _listing_error(error, folder) from error

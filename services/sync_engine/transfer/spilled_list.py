@@ -17,6 +17,8 @@ from typing import IO, Any, Generic, TypeVar, overload
 
 import msgspec
 
+from libs.event_log.own_disk import on_own_disk
+
 R = TypeVar("R", bound=msgspec.Struct)
 T = TypeVar("T")
 
@@ -37,8 +39,9 @@ def spill_into(folder: Path) -> None:
 
 
 def spill_file() -> IO[bytes]:
-    """A new file there, without a name."""
-    return tempfile.TemporaryFile(prefix="labferry-list-", dir=_folder)
+    """A new file there, without a name. Errors of `on_own_disk`."""
+    with on_own_disk():
+        return tempfile.TemporaryFile(prefix="labferry-list-", dir=_folder)
 
 
 def separated(file: IO[bytes], mark: bytes) -> Iterator[bytes]:
@@ -76,9 +79,10 @@ class _ChunkFile(Generic[R]):
         for start in range(0, len(records), _CHUNK):
             content = memoryview(_ENCODER.encode(records[start : start + _CHUNK]))
             end = self._ends[-1]
-            while content:
-                written = os.pwrite(self._descriptor, content, end)
-                content, end = content[written:], end + written
+            with on_own_disk():
+                while content:
+                    written = os.pwrite(self._descriptor, content, end)
+                    content, end = content[written:], end + written
             self._ends.append(end)
 
     def read(self, number: int) -> list[R]:

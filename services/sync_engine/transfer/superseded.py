@@ -21,14 +21,15 @@ def set_aside(
     job_id: str,
     attempt: int,
     control: TransferControl,
-) -> None:
-    """Moves files of the run's folder `target` to `.labferry-superseded/<job>-<attempt>/<target>/<path>`.
+) -> Sequence[bytes]:
+    """Moves files of the run's folder `target` to `.labferry-superseded/<job>-<attempt>/<target>/<path>`; those moved.
 
     A file that is not there any more was moved before; one that has the same name there already gets a suffix.
     """
     root.refuse_if_gone()
     keep = SUPERSEDED + b"/" + f"{job_id}-{attempt}".encode("ascii")
     folders: set[bytes] = set()
+    moved: list[bytes] = []
     for path in paths:
         control.look()
         place = target + b"/" + path
@@ -43,6 +44,8 @@ def set_aside(
                 os.rename(name, kept_name, src_dir_fd=here, dst_dir_fd=there)
         except OSError as error:
             raise destination_error(error, "setting aside", path) from error
+        moved.append(path)
         folders |= {place.rpartition(b"/")[0], kept.rpartition(b"/")[0]}
     for folder in sorted(folders):
         root.fsync_folder(folder)
+    return moved

@@ -25,6 +25,8 @@ _SECRETS = (
         ),
         r"\1\2***",
     ),
+    # What stands behind the question mark of an address: signatures of S3 and of Azure.
+    (re.compile(r"(://[^\s?\"']*\?)[^\s\"']+"), r"\1***"),
     (re.compile(r"(?i)(authorization:?\s+\w+\s+)\S+"), r"\1***"),
 )
 
@@ -69,7 +71,8 @@ def tool_failure(
     """The failure of a tool while `doing`. What no row knows counts as NETWORK: trying again harms nothing and ends by
     the retry schedule."""
     words = "\n".join(map(_spoken, words.splitlines()))
-    meant = without_names(words, paths)
+    # What a tool said before somebody killed it here is not why it ended.
+    meant = "" if code is not None and code < 0 else without_names(words, paths)
     kind = next((row.kind for row in table if row.fits(code, meant)), FailureKind.NETWORK)
     status = "" if code is None else f" (exit status {code})"
     return TransferError(kind, f"{doing}{status}: {scrubbed(words) or 'it gave no reason'}", paths)

@@ -104,7 +104,7 @@ class TransferControl:
 
     def raise_if_stopped(self) -> None:
         """Raises TransferStoppedError once `stop` was called."""
-        if self._stopped.is_set() and self._reason is not None:
+        if self._reason is not None and self._stopped.is_set():
             raise TransferStoppedError(self._reason)
 
     def wait(self, seconds: float) -> None:

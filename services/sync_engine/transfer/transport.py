@@ -291,9 +291,9 @@ class Transport(Protocol):
 
     def set_aside(
         self, target: PurePosixPath, paths: Sequence[bytes], *, job_id: str, attempt: int, control: TransferControl
-    ) -> None:
-        """Moves files of the run out of the way at the destination, kept for people to look at, so that they can be
-        sent again. One that isn't there any more is passed over."""
+    ) -> Sequence[bytes]:
+        """Moves files of the run out of the way at the destination, kept for people to look at; those it found."""
+        ...
 
     def sweep(self, job_id: str, *, keep_attempt: int | None, control: TransferControl) -> None:
         """Removes what dead attempts of this job left in their incoming folders."""

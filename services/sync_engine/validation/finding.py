@@ -26,6 +26,7 @@ class Rule(StrEnum):
     DESTINATION_FILE_DIFFERS = "destination_file_differs"
     COPY_ROTTED = "copy_rotted"
     COPY_NOT_ELSEWHERE = "copy_not_elsewhere"
+    COPIES_DIFFER = "copies_differ"
     ORPHAN = "orphan"
     MISSING_REQUIRED_FIELD = "missing_required_field"
     MALFORMED_YAML_FRONT_MATTER = "malformed_yaml_front_matter"

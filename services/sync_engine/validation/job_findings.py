@@ -1,8 +1,11 @@
-"""What the jobs of a run have to say to operators, as findings (SPEC §3). Pure."""
+"""What the jobs of a run, and its proven copies, have to say to operators, as findings (SPEC §3). Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobState
+from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.transfer.transport import FailureKind, bytes_unless_text
 from services.sync_engine.validation.finding import Finding, OffendingKind, Rule
 
@@ -16,6 +19,17 @@ def findings_of_job(job: Job) -> list[Finding]:
         waits = f"Job {job.job_id} to {job.destination} waits ({job.wait.condition}): {job.wait.detail}"
         return [_of_run(job, Rule.NAS_SYNC_WAITING, waits)]
     return [*(_rotted(job) if is_rotted(job) else ()), *_not_elsewhere(job)]
+
+
+def findings_of_copies(jobs: Sequence[Job], places: Collection[str]) -> list[Finding]:
+    """Of a run's jobs, in the order they were queued: whether its copies at these destinations, once all are proven,
+    have different manifests. After its cleanup nothing here could make them the same."""
+    last = [job for name, job in latest_by_destination(jobs).items() if name in places]
+    told = {job.manifest_blob for job in last}
+    if len(told) < 2 or any(job.state not in PROVEN_STATES or job.state is JobState.CLEANED for job in last):
+        return []
+    held = ", ".join(f"{job.destination} {job.file_count} files of {job.byte_count} bytes" for job in last)
+    return [_of_run(last[0], Rule.COPIES_DIFFER, f"The proven copies don't hold the same files: {held}.")]
 
 
 def _not_elsewhere(job: Job) -> list[Finding]:

@@ -55,6 +55,17 @@ class PreSyncGate:
     async def look(self, run: str, now: datetime) -> GateView:
         """A fresh walk. The errors of the run's place, WalkError, and those of `read_creation`."""
         located, creation, findings = await self._threads.run(lambda: self._walk(run))
+        return await self._judged(located, creation, findings, now)
+
+    async def look_at_overrides(self, view: GateView, now: datetime) -> GateView:
+        """An earlier walk, judged by what creation.json and the log say now. The errors of `read_creation`."""
+        located = view.located
+        creation = await self._threads.run(lambda: read_creation(creation_path(located.folder)))
+        return await self._judged(located, creation, view.findings, now)
+
+    async def _judged(
+        self, located: LocatedRun, creation: CreationRecord, findings: Sequence[Finding], now: datetime
+    ) -> GateView:
         record = await self._log.run(located.identity)
         if not self._files.knows(record, creation):
             creation = await self._files.import_foreign(located)

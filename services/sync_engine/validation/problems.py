@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,11 +15,17 @@ from libs.run_tree.creation_record import SyncStatus
 from libs.run_tree.lims_project import NamedLimsProject
 from libs.run_tree.overrides import active_overrides
 from libs.run_tree.run_path import RunPath
+from libs.service_kit.errors import LabferryError
 from libs.service_kit.network_filesystem import network_filesystem
 from libs.service_kit.work_threads import WorkThreads
-from services.sync_engine.audits.read_model import jobs_that_rotted
+from services.sync_engine.audits.read_model import jobs_of_runs_that_differ, jobs_that_rotted
 from services.sync_engine.errors import EquipmentNotConfiguredError, RunNotFoundError
-from services.sync_engine.jobs.read_model import jobs_failed, jobs_not_elsewhere, jobs_waiting_for_somebody
+from services.sync_engine.jobs.read_model import (
+    jobs_failed,
+    jobs_not_elsewhere,
+    jobs_waiting_for_somebody,
+    knows_jobs_below,
+)
 from services.sync_engine.runs.location import RunLocator
 from services.sync_engine.runs.read_model import run_record
 from services.sync_engine.runs.run import RunRecord
@@ -27,9 +34,9 @@ from services.sync_engine.staging.staging_findings import findings_of_staged
 from services.sync_engine.staging.staging_folder import staged_equipment
 from services.sync_engine.targets.target import Target
 from services.sync_engine.targets.target_findings import finding_of_target
-from services.sync_engine.validation.finding import Finding, OffendingKind, in_order
+from services.sync_engine.validation.finding import Finding, OffendingKind, Rule, in_order
 from services.sync_engine.validation.gate import judged
-from services.sync_engine.validation.job_findings import findings_of_job
+from services.sync_engine.validation.job_findings import findings_of_copies, findings_of_job
 from services.sync_engine.validation.remembered_walks import RememberedWalks
 from services.sync_engine.validation.rules import RuleMatch
 from services.sync_engine.validation.walk import AuditRules, RunAudit, WalkError, findings_at
@@ -92,7 +99,7 @@ class Problems:
 
     async def query(self, scope: Scope) -> list[Finding]:
         """NOT_FOUND errors for a scope that isn't there; WalkError for an equipment whose folder can't be read."""
-        audits = await self._threads.run(lambda: list(self._audits(scope)))
+        audits = await self._look(scope)
         runs = {str(a.run): a for a in audits if isinstance(a, RunAudit)}
         found = [run for run, audit in runs.items() if audit.findings]
         records = await self._projections.query(lambda c: {run: run_record(c, run) for run in found})
@@ -107,9 +114,17 @@ class Problems:
         )
         staged = await self._projections.query(staged_runs_held)
         findings = [f for audit in audits if isinstance(audit, FolderAudit) for f in audit.findings]
+        emptied = await self._threads.run(
+            lambda: self._emptied(runs[run] for run in found if _is_cleaned(records[run]))
+        )
         for run in found:
-            findings += _judged(runs[run], records[run], now)
-        findings += [f for placed in stopped if placed.job.run in runs for f in findings_of_job(placed.job)]
+            of_run = _judged(runs[run], records[run], now)
+            findings += [f for f in of_run if f.rule is not Rule.ORPHAN or run not in emptied]
+        # A run whose folder is gone has them too: what lies at its destinations may be the only copy.
+        findings += [f for placed in stopped if _covers(scope, placed.job.run) for f in findings_of_job(placed.job)]
+        for run, jobs in (await self._projections.query(jobs_of_runs_that_differ)).items():
+            if _covers(scope, run):
+                findings += findings_of_copies(jobs, self._places_of(jobs[0].equipment_id))
         findings += [f for record in staged if record.run in runs for f in findings_of_staged(record)]
         findings += [finding_of_target(t) for t in self._outside.suspected() if _concerns(t, scope)]
         match scope:
@@ -124,6 +139,37 @@ class Problems:
                 about = self._outside.about_lims_project(audit.creation.lims_project)
                 findings += findings_at(run, run, OffendingKind.DIRECTORY_SEGMENT, about)
         return in_order(findings)
+
+    async def _look(self, scope: Scope) -> list[RunAudit | FolderAudit]:
+        """Empty for a run or project whose folder is gone, and of which the log knows."""
+        try:
+            return await self._threads.run(lambda: list(self._audits(scope)))
+        except RunNotFoundError:
+            match scope:
+                case RunScope(run):
+                    folder = run
+                case ProjectScope(equipment_id, project):
+                    folder = f"{equipment_id}/{project}"
+                case _:
+                    raise
+            if not await self._projections.query(lambda c: knows_jobs_below(c, folder)):
+                raise
+            return []
+
+    def _emptied(self, audits: Iterable[RunAudit]) -> frozenset[str]:
+        """Those whose folder a cleanup left without a single file: nothing lies there that nobody knows of."""
+        emptied = set()
+        for audit in audits:
+            with suppress(LabferryError, OSError):
+                if audit.creation is None and not _holds_files(self._locator.locate(str(audit.run)).folder):
+                    emptied.add(str(audit.run))
+        return frozenset(emptied)
+
+    def _places_of(self, equipment_id: str) -> Collection[str]:
+        try:
+            return [place.name for place in self._locator.equipment(equipment_id).all_destinations()]
+        except EquipmentNotConfiguredError:
+            return ()
 
     def _audits(self, scope: Scope) -> Iterator[RunAudit | FolderAudit]:
         match scope:
@@ -192,6 +238,26 @@ def _concerns(target: Target, scope: Scope) -> bool:
             return equipment_id == target.equipment_id
         case _:
             return False
+
+
+def _covers(scope: Scope, run: str) -> bool:
+    match scope:
+        case Everything():
+            return True
+        case EquipmentScope(equipment_id):
+            return run.startswith(f"{equipment_id}/")
+        case ProjectScope(equipment_id, project):
+            return f"{run}/".startswith(f"{equipment_id}/{project}/")
+        case RunScope(path):
+            return run == path
+
+
+def _is_cleaned(record: RunRecord) -> bool:
+    return record.sync_status is SyncStatus.CLEANED
+
+
+def _holds_files(folder: str | Path) -> bool:
+    return any(not e.is_dir(follow_symlinks=False) or _holds_files(e.path) for e in os.scandir(folder))
 
 
 def _judged(audit: RunAudit, record: RunRecord, now: datetime) -> Sequence[Finding]:

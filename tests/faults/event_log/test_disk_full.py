@@ -14,6 +14,7 @@ import pytest
 from libs.event_log.blob_store import BlobStore
 from libs.event_log.log_verification import verify_log
 from libs.event_log.projection import ProjectionRunner
+from libs.event_log.projection_failure import ReadModelsFullError
 from libs.event_log.sqlite_store import SqliteEventStore
 from libs.event_log.store import AppendResult, LogDiskFullError, RequestKey
 from tests.integration.event_log.counting import Notes, notes
@@ -95,15 +96,23 @@ async def test_read_models_without_space_leave_the_log_alone(small_disk: Path, t
     await store.append([to("s", noted("before"))])
     assert await runner.query(notes) == ["before"]
     ballast = await asyncio.to_thread(fill, small_disk)
-    while runner.failure is None:
-        await store.append([to("s", noted("x" * 100_000))])
-        outcome = await asyncio.gather(runner.reached(store.head), return_exceptions=True)
-        assert outcome[0] is None or runner.failure is not None
-    assert "full" in runner.failure.detail
+    with pytest.raises(ReadModelsFullError):
+        while True:
+            await store.append([to("s", noted("x" * 100_000))])
+            await runner.reached(store.head)
+    with pytest.raises(ReadModelsFullError):
+        await runner.rebuild(dry_run=True)
     await store.append([to("s", noted("still recorded"))])
+    assert runner.failure is None
     os.unlink(ballast)
-    await runner.rebuild(dry_run=False)
-    assert (await runner.query(notes))[-1] == "still recorded"
+    async with asyncio.timeout(30):
+        while (reached := await asyncio.gather(runner.query(notes), return_exceptions=True))[0] != [
+            *["before"],
+            *["x" * 100_000] * (store.head - 3),
+            "still recorded",
+        ]:
+            assert isinstance(reached[0], ReadModelsFullError)
+            await asyncio.sleep(0)
     await runner.close()
     await store.close()
 
@@ -112,7 +121,7 @@ async def test_a_blob_without_space_leaves_nothing_half_written(small_disk: Path
     blobs = BlobStore(small_disk / "blobs")
     digest = await blobs.put(b"evidence")
     ballast = await asyncio.to_thread(fill, small_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(LogDiskFullError):
         await blobs.put(os.urandom(SIZE))
     os.unlink(ballast)
     assert await blobs.read(digest) == b"evidence"

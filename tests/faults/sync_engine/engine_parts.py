@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from labferry.events.v1 import job_events_pb2
 from libs.event_log.blob_store import BlobStore
 from libs.event_log.memory_store import MemoryEventStore
 from libs.run_tree.record_lock import DEFAULT_LOCK_TIMEOUT
+from libs.service_kit.boot_clock import boot_seconds
 from libs.service_kit.equipment_settings import EquipmentSettings
 from libs.service_kit.settings import VerifySettings
 from libs.service_kit.work_threads import WorkThreads
@@ -76,7 +76,7 @@ class SetClock:
         return self.now
 
     def monotonic(self) -> float:
-        return time.monotonic() + self.passed
+        return boot_seconds() + self.passed
 
     def nanoseconds(self) -> int:
         return round(self().timestamp() * 1e6) * 1000
@@ -253,7 +253,7 @@ async def engine_parts(
 
     def restarted() -> tuple[Execution, CopyReading, CleanRun]:
         work = CleanupWork(in_hand)
-        execution = Execution(bench, rules, CacheFolder(bench, work), portion_files=portion_files)
+        execution = Execution(bench, rules, CacheFolder(bench, work), portion_files=portion_files, again_seconds=0.02)
         reading = CopyReading(bench, work, brakes, slot.is_idle)
         return execution, reading, CleanRun(bench, rules, execution, reading, work)
 

@@ -13,6 +13,7 @@ import pytest
 from labferry.events.v1 import job_events_pb2
 from libs.run_tree.creation_record import SyncStatus
 from services.sync_engine.cleanup.interlocks import CleanupRules
+from services.sync_engine.cleanup.set_aside import path_set_aside
 from services.sync_engine.cleanup.ticket import Limits
 from services.sync_engine.engine_log import job_change
 from services.sync_engine.jobs.job import Job, JobState
@@ -76,7 +77,7 @@ async def test_a_failed_pass_in_the_middle_of_a_portion_lets_no_further_name_go(
 
     def unlink_and_doubt(name: bytes, *, dir_fd: int | None = None) -> None:
         unlink(name, dir_fd=dir_fd)
-        if name == b"010.tif":
+        if path_set_aside(name, dict) == b"010.tif":
             asyncio.run_coroutine_threadsafe(_doubt(parts), loop).result()
 
     with pytest.MonkeyPatch.context() as patch:

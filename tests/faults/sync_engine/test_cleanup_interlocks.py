@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -19,9 +20,10 @@ from services.sync_engine.event_types import run_stream
 from services.sync_engine.jobs.job import Job, JobState
 from services.sync_engine.transfer.transport import CopiedFile
 from tests.faults.sync_engine.engine_parts import RUN, TEST, Parts, engine_parts
+from tests.integration.run_tree.test_mounts_below import mounted
 
 LIMITS = Limits(1000, 1 << 30)
-_COSTLY = {"fresh_read_back", "local_files_unchanged", "copy_is_elsewhere"}
+_COSTLY = {"fresh_read_back", "local_files_unchanged", "writers_visible", "copy_is_elsewhere"}
 RULES = CleanupRules(True, 2, timedelta(hours=24), True, LIMITS)
 
 
@@ -63,9 +65,7 @@ async def _held(parts: Parts, *names: str) -> Cleaned:
     answer = await parts.clean()
     assert not answer.cleaned
     assert answer.file_count == 0
-    assert _lacking(answer) - {"fresh_read_back", "local_files_unchanged", "copy_is_elsewhere"} | set(names) == set(
-        names
-    )
+    assert _lacking(answer) - _COSTLY | set(names) == set(names)
     assert _lacking(answer) >= set(names)
     assert _here(parts) == before
     hold = (await _job(parts)).cleanup_hold
@@ -91,7 +91,8 @@ async def test_everything_holds_and_the_files_go(parts: Parts) -> None:
 
 async def test_too_young(parts: Parts) -> None:
     await _two_passes(parts)
-    await _held(parts, "age")
+    held = await _held(parts, "age")
+    assert {i.name.value for i in held.interlocks if not i.asked} == _COSTLY
     parts.clock.now += timedelta(hours=23, minutes=59)
     await _held(parts, "age")
 
@@ -191,6 +192,8 @@ async def test_more_than_the_limits(tmp_path: Path) -> None:
 
 
 async def test_what_happens_to_a_file_after_the_ticket_stays_and_is_reported(parts: Parts) -> None:
+    for number in range(40):
+        (parts.here / f"{number}.tif").write_bytes(b"pixels")
     await _ready(parts)
 
     def meddle() -> None:
@@ -199,7 +202,7 @@ async def test_what_happens_to_a_file_after_the_ticket_stays_and_is_reported(par
 
     _after_ticket(parts, meddle)
     answer = await parts.clean()
-    assert (answer.cleaned, answer.file_count) == (False, 2)
+    assert (answer.cleaned, answer.file_count) == (False, 42)
     assert {os.fsdecode(r.path): r.why for r in answer.remaining} == {
         "a.tif": "its size, time or inode is not what was verified",
         "sub/late.tif": "it appeared later",
@@ -213,6 +216,45 @@ async def test_what_happens_to_a_file_after_the_ticket_stays_and_is_reported(par
     # Files that cleanup deleted are no change: only the ones that were meddled with are one.
     os.unlink(parts.here / "a.tif")
     assert (await parts.enqueue.run(RUN, TEST, None)).outcome == "queued"
+
+
+async def test_everything_stays_when_too_many_files_are_not_what_the_ticket_says(parts: Parts) -> None:
+    for number in range(37):
+        (parts.here / f"{number}.tif").write_bytes(b"pixels")
+    await _ready(parts)
+    before = _here(parts)
+
+    def meddle() -> None:
+        for number in range(3):
+            (parts.here / f"{number}.tif").write_bytes(b"PIXELS")
+
+    _after_ticket(parts, meddle)
+    answer = await parts.clean()
+    assert (answer.cleaned, answer.file_count) == (False, 0)
+    assert _here(parts) == before
+    whys = Counter(r.why for r in answer.remaining)
+    assert whys["its size, time or inode is not what was verified"] == 3
+    assert whys["too many files are not what the ticket says"] == 37
+
+
+async def test_what_is_mounted_in_the_run_holds_it(parts: Parts) -> None:
+    await _ready(parts)
+    with mounted(parts.there / "sub", parts.here / "sub"):
+        answer = await _held(parts, "copy_is_elsewhere")
+    assert any("something is mounted in the run, at sub" in i.detail for i in answer.interlocks)
+
+
+async def test_a_copy_of_which_a_part_is_the_run_itself_is_no_copy(parts: Parts) -> None:
+    await _ready(parts)
+    for file in (parts.there / "sub").iterdir():
+        file.unlink()
+    with mounted(parts.here / "sub", parts.there / "sub"):
+        answer = await parts.clean()
+    assert "fresh_read_back" in _lacking(answer)
+    assert len(_here(parts)) == 3
+    failure = (await _job(parts)).failure
+    assert failure is not None
+    assert "at sub: what lies there is not in this copy" in failure.message
 
 
 async def test_a_deletion_ends_when_something_happens_to_the_run(parts: Parts) -> None:
@@ -257,8 +299,10 @@ async def test_what_is_written_while_the_cache_folder_goes_is_brought_and_goes_t
         late = parts.here / ".exlab-wizard/wizard.elsewhere.log"
         portions: list[int] = []
 
-        def delete_and_write(run_folder: Path, files: Sequence[CopiedFile], may: Callable[[], bool]) -> Deleted:
-            deleted = delete_files(run_folder, files, may)
+        def delete_and_write(
+            run_folder: Path, files: Sequence[CopiedFile], may: Callable[[], bool], *, without_lease: bool
+        ) -> Deleted:
+            deleted = delete_files(run_folder, files, may, without_lease=without_lease)
             portions.append(len(files))
             if len(portions) == 1:
                 late.write_text("a line that came late\n", encoding="utf-8")

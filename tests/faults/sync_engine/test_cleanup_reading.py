@@ -158,6 +158,59 @@ async def test_what_somebody_asks_for_does_not_wait_for_transfers(tmp_path: Path
             assert (await parts.clean()).cleaned
 
 
+async def test_who_asks_does_not_wait_for_what_waits_by_itself(tmp_path: Path) -> None:
+    async with proven(tmp_path) as parts:
+        reading = _Reading(parts)
+        reading.goes_on.set()
+        parts.take_slot(True)
+        by_itself = asyncio.create_task(parts.cleaner.clean(RUN, BY_ITSELF))
+        async with asyncio.timeout(PATIENCE):
+            # It has the run by then: what is asked for after it is answered after it.
+            await parts.cleaner.look(RUN)
+            assert (await parts.clean()).cleaned
+            assert (await by_itself).cleaned
+
+
+async def test_what_is_read_for_somebody_who_asks_gives_way_no_more(tmp_path: Path) -> None:
+    async with proven(tmp_path) as parts:
+        reading = _Reading(parts)
+        by_itself = asyncio.create_task(parts.cleaner.clean(RUN, BY_ITSELF))
+        async with asyncio.timeout(PATIENCE):
+            await reading.begun.wait()
+            asked = asyncio.create_task(parts.clean())
+            await parts.cleaner.look(RUN)
+            parts.take_slot(True)
+            reading.goes_on.set()
+            assert (await asked).cleaned
+            assert (await by_itself).cleaned
+        assert reading.count == 1
+
+
+async def test_a_wish_whose_caller_left_before_its_turn_is_taken_back(tmp_path: Path) -> None:
+    def wishes() -> int:
+        return sum(task.get_name() == f"cleanup of {RUN}" for task in asyncio.all_tasks())
+
+    async with proven(tmp_path) as parts:
+        reading = _Reading(parts)
+        first = asyncio.create_task(parts.clean())
+        async with asyncio.timeout(PATIENCE):
+            await reading.begun.wait()
+            second = asyncio.create_task(parts.clean())
+            await parts.cleaner.look(RUN)
+            assert wishes() == 2
+            second.cancel()
+            await asyncio.wait([second])
+            while wishes() == 2:
+                await asyncio.sleep(0)
+            # One whose turn has come goes on without its caller.
+            first.cancel()
+            await asyncio.wait([first])
+            assert wishes() == 1
+            reading.goes_on.set()
+            assert (await parts.clean()).cleaned
+        assert reading.count == 1
+
+
 async def test_reading_keeps_to_the_bandwidth_of_the_destination(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,7 +63,8 @@ async def test_a_run_that_hangs_holds_up_no_other_equipment(tmp_path: Path) -> N
         elsewhere = RUN.replace("CONFOCAL_01", "SCOPE_02")
         shutil.copytree(parts.here, parts.folder / "lab" / elsewhere)
         equipment = [EquipmentSettings.model_validate(_equipment(parts, i)) for i in ("CONFOCAL_01", "SCOPE_02")]
-        bench = dataclasses.replace(parts.bench, locator=RunLocator(equipment))
+        destinations = dict.fromkeys(("CONFOCAL_01", "SCOPE_02"), parts.bench.destinations["CONFOCAL_01"])
+        bench = dataclasses.replace(parts.bench, locator=RunLocator(equipment), destinations=destinations)
         hangs, cleaned = asyncio.Event(), asyncio.Event()
 
         async def clean_or_hang(run: str, cause: Cause) -> Cleaned:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from services.sync_engine.errors import DestinationNotFoundError
 from services.sync_engine.event_types import destination_stream
 from services.sync_engine.jobs.job import Job, JobState, WaitCondition
-from services.sync_engine.transfer.transport import CopiedFile, FailureKind
+from services.sync_engine.transfer.transport import CopiedFile, FailureKind, TransferError
 from tests.faults.sync_engine.engine_parts import RUN, TEST, Parts, engine_parts
 
 EQUIPMENT, NAME = "CONFOCAL_01", "default"
@@ -110,6 +111,51 @@ async def test_a_file_that_is_wrong_once_is_sent_again_and_casts_no_doubt(parts:
     await parts.targets.look(job.job_id)
     assert parts.targets.target(EQUIPMENT, NAME).doubted == ()
     assert parts.targets.target(EQUIPMENT, NAME).probe is not None
+
+
+async def test_what_a_verification_named_is_sent_again_without_being_read_once_more(parts: Parts) -> None:
+    for name in ("a", "b"):
+        (parts.here / name).write_bytes(name.encode() * 100)
+    wrong = [1]
+    _corrupting(parts, lambda: _flip(parts.there / "a") if wrong else None)
+    transport: Any = parts.bench.destinations[EQUIPMENT][0].transport
+    verify, readings = transport.verify, []
+
+    def counting(*arguments: Any, **fields: Any) -> Any:
+        readings.append(wrong.copy())
+        wrong.clear()
+        return verify(*arguments, **fields)
+
+    transport.verify = counting
+    await parts.bring()
+    job = await _job(parts)
+    assert (job.sealed, job.attempt, readings) == (True, 2, [[1], []])
+    assert (parts.there / "a").read_bytes() == b"a" * 100
+    kept = parts.folder / "nas" / ".labferry-superseded"
+    assert [file.name for file in kept.rglob("*") if file.is_file()] == ["a"]
+
+
+async def test_what_could_not_be_set_aside_is_set_aside_by_the_next_attempt(parts: Parts) -> None:
+    (parts.here / "a").write_bytes(b"pixels")
+    wrong = [1]
+    _corrupting(parts, lambda: _flip(parts.there / "a") if wrong else None)
+    transport: Any = parts.bench.destinations[EQUIPMENT][0].transport
+    aside = transport.set_aside
+
+    def breaks_off(*arguments: Any, **fields: Any) -> None:
+        wrong.clear()
+        transport.set_aside = aside
+        raise TransferError(FailureKind.NETWORK, "setting aside: Input/output error")
+
+    transport.set_aside = breaks_off
+    await parts.bring()
+    job = await _job(parts)
+    assert (job.state, job.attempt) == (JobState.QUEUED, 2)
+    parts.clock.now += timedelta(minutes=1)
+    await parts.step(job.job_id)
+    job = await _job(parts)
+    assert (job.sealed, job.attempt) == (True, 3)
+    assert (parts.there / "a").read_bytes() == b"pixels"
 
 
 async def test_a_source_that_changed_silently_is_no_fault_of_the_destination(parts: Parts) -> None:

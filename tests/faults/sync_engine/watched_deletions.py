@@ -18,6 +18,7 @@ from services.sync_engine.jobs.job import JobState
 from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.transfer.transport import CopiedFile, VerifyOutcome
 from tests.faults.sync_engine.engine_parts import FOLDERS, RUN, Parts
+from tests.faults.sync_engine.meddled_engine import deleted_path
 
 CACHE = ".exlab-wizard"
 HOUR = 3600.0
@@ -54,8 +55,9 @@ class WatchedDeletions:
             if (folder + b"/").startswith(os.fsencode(self.elsewhere) + b"/"):
                 self.wrong.append(f"{name!r} went, which lies outside the run")
             if (folder + b"/").startswith(here + b"/"):
-                relative = os.fsdecode(os.path.relpath(folder + b"/" + name, here))
-                asyncio.run_coroutine_threadsafe(self._look(relative), loop).result()
+                relative = os.fsdecode(os.path.relpath(deleted_path(folder, name), here))
+                content = held(Path(os.fsdecode(folder + b"/" + name)))
+                asyncio.run_coroutine_threadsafe(self._look(relative, content), loop).result()
             unlink(name, dir_fd=dir_fd)
 
         with pytest.MonkeyPatch.context() as patch:
@@ -76,8 +78,7 @@ class WatchedDeletions:
 
         transport.verify = heard
 
-    async def _look(self, name: str) -> None:
-        content = held(self.parts.here / name)
+    async def _look(self, name: str, content: bytes | None) -> None:
         assert content is not None
         if name.startswith(f"{CACHE}/"):
             self._look_at_cache(name, content)

@@ -39,12 +39,12 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 
 def rsync(access: SshAccess, destination: Path) -> RemoteTransport:
-    place = RsyncPlace(access, str(destination), tools=RSYNC_TOOLS, bandwidth=UNLIMITED, used_before=False)
+    place = RsyncPlace(access, str(destination), tools=RSYNC_TOOLS, bandwidth=UNLIMITED)
     return RemoteTransport(place, max_stream_bytes=1 << 30)
 
 
 def rclone(config: Path, path: str, max_stream_bytes: int = 1 << 30) -> RemoteTransport:
-    place = RclonePlace(RcloneRemote("far", path, config), tools=RCLONE_TOOLS, bandwidth=UNLIMITED, used_before=False)
+    place = RclonePlace(RcloneRemote("far", path, config), tools=RCLONE_TOOLS, bandwidth=UNLIMITED)
     return RemoteTransport(place, max_stream_bytes=max_stream_bytes)
 
 
@@ -110,6 +110,44 @@ def test_another_host_key_than_before(tmp_path: Path, sshd: Sshd, open_with: Ope
     known.write_text(f"[127.0.0.1]:{sshd.access.port} {a_key(tmp_path).with_suffix('.pub').read_text()}")
     refusal = failure(open_with(replace(sshd.access, known_hosts=known), tmp_path).check)
     assert refusal.kind is FailureKind.CONFIGURATION
+
+
+def far_shell(tmp_path: Path, does: str) -> Path:
+    """What sshd calls instead of a login shell that has been told to greet, to refuse, or to run something else."""
+    shell = tmp_path / "shell"
+    shell.write_text(f"#!/bin/sh\n{does}\n")
+    shell.chmod(0o755)
+    return shell
+
+
+def test_a_login_shell_that_begins_to_print_makes_nothing_rot(tmp_path: Path) -> None:
+    source, destination, greeting = tmp_path / "run", tmp_path / "nas", tmp_path / "greeting"
+    source.mkdir()
+    destination.mkdir()
+    shell = far_shell(tmp_path, f'cat {greeting} 2>/dev/null\nexec sh -c "$SSH_ORIGINAL_COMMAND"')
+    with running_sshd(tmp_path / "sshd", f"ForceCommand {shell}") as talking:
+        carrying = Carrying(source, destination, rsync(talking.access, destination))
+        for name in (b"a", b"b"):
+            write(source, name, name)
+        copied = carrying.copy()
+        assert carrying.verify(copied).proven
+        greeting.write_text("Welcome to node 10\n")
+        acts: list[Callable[[], object]] = [carrying.transport.check, carrying.copy, lambda: carrying.verify(copied)]
+        for act in acts:
+            refusal = failure(act)
+            assert refusal.kind is FailureKind.CONFIGURATION
+            assert "'Welcome to node 10'" in refusal.message
+            assert "must print nothing by itself" in refusal.message
+        greeting.unlink()
+        assert carrying.verify(copied).proven
+
+
+@pytest.mark.parametrize(("does", "code"), [("echo This account is not available.; exit 1", "1"), ("echo So what", "")])
+def test_a_far_end_that_runs_nothing_is_told_in_its_words(tmp_path: Path, does: str, code: str) -> None:
+    with running_sshd(tmp_path / "sshd", f"ForceCommand {far_shell(tmp_path, does)}") as refusing:
+        refusal = failure(rsync(refusing.access, tmp_path).check)
+    assert does.split(";")[0].removeprefix("echo ") in refusal.message
+    assert (f"exit status {code}" if code else "must print nothing by itself") in refusal.message
 
 
 def test_nobody_listens(tmp_path: Path, sshd: Sshd, open_with: Opening) -> None:

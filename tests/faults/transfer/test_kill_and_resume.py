@@ -85,11 +85,11 @@ class Way(msgspec.Struct, frozen=True):
         tools = Toolbox((RCLONE,)) if self.rclone_config else Toolbox((RSYNC, SSH))
         if self.rclone_config:
             remote = RcloneRemote("far", "", Path(self.rclone_config))
-            far: FarPlace = RclonePlace(remote, tools=tools, bandwidth=UNLIMITED, used_before=False)
+            far: FarPlace = RclonePlace(remote, tools=tools, bandwidth=UNLIMITED)
         elif self.ssh is not None:
             target, key, port, known_hosts = self.ssh
             access = SshAccess(target, Path(key), port, Path(known_hosts))
-            far = RsyncPlace(access, str(destination), tools=tools, bandwidth=UNLIMITED, used_before=False)
+            far = RsyncPlace(access, str(destination), tools=tools, bandwidth=UNLIMITED)
         else:
             return MountedTransport(destination)
         return RemoteTransport(far, max_stream_bytes=1 << 30, batch_files=60)

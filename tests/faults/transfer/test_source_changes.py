@@ -41,14 +41,12 @@ def carrying(request: pytest.FixtureRequest, tmp_path: Path, sshd: Sshd) -> Carr
         case "mounted":
             return Carrying(source, destination, MountedTransport(destination))
         case "rsync_ssh":
-            far: FarPlace = RsyncPlace(
-                sshd.access, str(destination), tools=TOOLS, bandwidth=UNLIMITED, used_before=False
-            )
+            far: FarPlace = RsyncPlace(sshd.access, str(destination), tools=TOOLS, bandwidth=UNLIMITED)
         case _:
             config = tmp_path / "rclone.conf"
             config.write_text(f"[far]\ntype = alias\nremote = {destination}\n")
             remote = RcloneRemote("far", "", config)
-            far = RclonePlace(remote, tools=TOOLS, bandwidth=UNLIMITED, used_before=False)
+            far = RclonePlace(remote, tools=TOOLS, bandwidth=UNLIMITED)
     return Carrying(source, destination, RemoteTransport(far, max_stream_bytes=1 << 30))
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from socket import gethostname
 
 import pytest
 
@@ -47,7 +48,7 @@ def over(sections: Mapping[str, str], nas: Path, sshd: Sshd) -> Carrying:
     places = {"sftp": f"server:{nas}", "nas": str(nas)}
     wrapping = "".join(f"[{name}]\n{options.format(**places)}\n" for name, options in sections.items())
     config.write_text(server + wrapping)
-    place = RclonePlace(RcloneRemote("far", "", config), tools=TOOLS, bandwidth=UNLIMITED, used_before=False)
+    place = RclonePlace(RcloneRemote("far", "", config), tools=TOOLS, bandwidth=UNLIMITED)
     return Carrying(nas.parent / "run", nas, RemoteTransport(place, max_stream_bytes=1 << 30))
 
 
@@ -73,20 +74,27 @@ def crypt(remote: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("sections", "method"),
+    ("sections", "method", "host"),
     [
-        pytest.param({"far": HASHER}, "download", id="remembered hashes"),
-        pytest.param({"far": "type = alias\nremote = inner:", "inner": HASHER}, "download", id="behind an alias"),
-        pytest.param({"far": crypt("{sftp}")}, "download", id="encrypted"),
-        pytest.param({"far": "type = alias\nremote = {sftp}"}, "far_sha256", id="an alias alone"),
+        pytest.param({"far": HASHER}, "download", gethostname(), id="remembered hashes"),
+        pytest.param(
+            {"far": "type = alias\nremote = inner:", "inner": HASHER}, "download", gethostname(), id="behind an alias"
+        ),
+        pytest.param({"far": crypt("{sftp}")}, "download", gethostname(), id="encrypted"),
+        pytest.param({"far": "type = alias\nremote = {sftp}"}, "far_sha256", "far", id="an alias alone"),
+        pytest.param({"far": "type = alias\nremote = {nas}"}, "far_sha256", gethostname(), id="of this machine"),
     ],
 )
-def test_a_rotten_copy_behind_it_is_found(sections: Mapping[str, str], method: str, nas: Path, sshd: Sshd) -> None:
+def test_a_rotten_copy_behind_it_is_found_and_who_read_it_is_told(
+    sections: Mapping[str, str], method: str, host: str, nas: Path, sshd: Sshd
+) -> None:
     job = over(sections, nas, sshd)
     write(job.source, b"a.tif", b"measured once" * 1000)
     copied = job.copy()
     outcome = job.verify(copied)
-    assert (outcome.proven, outcome.method) == (True, method)
+    assert (outcome.proven, outcome.method, outcome.host) == (True, method, host)
+    assert (outcome.note == "hashed at the remote") == (host == "far")
+    assert host == "far" or "far" in outcome.note
     rot(nas)
     # An encrypted file that rotted can't even be read: that is no proof either.
     if method == "download" and "crypt" in sections["far"]:

@@ -336,6 +336,48 @@ REPAIRED = Scenario(
         ),
     ),
 )
+SENT_AGAIN = Scenario(
+    "sent-again",
+    (
+        Fact(job_stream(_CARRIED), job.JobQueued(job_id=_CARRIED, destination="nas", **_PLACE)),
+        *_carried(
+            _attempt(1),
+            _landing(1),
+            _copied(1),
+            job.JobVerificationFailed(
+                report=_REPORT, occasion="request", differing_blob=_FILES, max_stream_bytes=1 << 40
+            ),
+            job.JobAttemptFailed(
+                failure=job_pb2.JobFailure(kind=job_pb2.FAILURE_KIND_HASH_MISMATCH, message="b.csv differs"),
+                next_attempt_time=_LATER,
+            ),
+            _attempt(2),
+            _landing(2),
+            _copied(2),
+            _verified("transfer"),
+        ),
+    ),
+)
+INTERRUPTED = Scenario(
+    "interrupted-cleanup",
+    (
+        Fact(job_stream(_CARRIED), job.JobQueued(job_id=_CARRIED, destination="nas", **_PLACE)),
+        *_carried(_attempt(1), _copied(1), _verified("transfer")),
+        Fact(
+            run_stream(_RUN),
+            run.RunCleanupBegun(run=_RUN, ticket_blob=_FILES, file_count=3, byte_count=4096, evidence=_EVIDENCE),
+        ),
+        *_carried(job.JobCleanupEligible()),
+        Fact(
+            run_stream(_RUN),
+            run.RunCleanupEnded(
+                run=_RUN, cleaned=True, evidence=_EVIDENCE, interrupted=True, gone_count=3, gone_byte_count=4096
+            ),
+            actor="service:sync_engine",
+        ),
+        *_carried(job.JobCleaned()),
+    ),
+)
 FIRST_RELEASE = Scenario("first-release", (*_RUN_BEFORE, *_JOBS, *_HELD, *LOG_COPIES))
 
 
@@ -425,6 +467,6 @@ STAGING = Scenario(
 )
 REFUSED = Scenario("refused-calls", REFUSED_CALLS)
 
-SCENARIOS = (FIRST_RELEASE, PROOF_KEPT, TARGETS, STAGING, REFUSED, READ_AGAIN, REPAIRED)
+SCENARIOS = (FIRST_RELEASE, PROOF_KEPT, TARGETS, STAGING, REFUSED, READ_AGAIN, REPAIRED, SENT_AGAIN, INTERRUPTED)
 
 SYNC_ENGINE = GoldenService("sync_engine", EVENT_TYPES, SCENARIOS, _state_after, _read_models)

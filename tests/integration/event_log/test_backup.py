@@ -28,7 +28,7 @@ from libs.event_log.file_pieces import PIECE_BYTES
 from libs.event_log.hash_chain import FIRST_PREVIOUS_HASH, event_hash
 from libs.event_log.restore import Restore, RestoredLog
 from libs.event_log.sqlite_restore import NewSqliteLog
-from libs.event_log.store import LogInUseError, LogLocationError, RequestKey
+from libs.event_log.store import LogInUseError, LogLocationError, LogUnavailableError, RequestKey
 from libs.service_kit.channel import open_channel, read_token
 from libs.service_kit.identity import ServiceName, service_token_file
 from tests.integration.event_log.changed_file import tamper
@@ -341,7 +341,7 @@ async def test_an_interrupted_restore_leaves_nothing(
     (elsewhere.service / "restoring" / "events.sqlite3").write_bytes(b"half")
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", _no_link)
-        with pytest.raises(OSError, match="no link"):
+        with pytest.raises(LogUnavailableError, match="no link"):
             restore(backup, elsewhere)
     assert not elsewhere.database.exists()
     assert not (elsewhere.service / "restoring").exists()

@@ -12,6 +12,8 @@ import asyncpg
 import pytest
 
 from libs.event_log import postgres_head
+from libs.event_log.postgres_connection import Connection
+from libs.event_log.postgres_head import PostgresHead
 from libs.event_log.postgres_schema import schema_script
 from libs.event_log.postgres_store import PostgresEventStore
 from libs.event_log.projection import ProjectionRunner
@@ -45,6 +47,26 @@ async def test_there_is_one_log(replicas: Replicas) -> None:
     assert await second.read_stream("s") == [event]
     again = await second.append([to("s", noted("a"))], request("r"))
     assert again.repeated and list(again.events) == [event]
+
+
+async def test_a_log_that_another_replica_begins_meanwhile_is_not_damaged(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = PostgresHead.look
+    stores: list[PostgresEventStore] = []
+
+    async def look_and_be_late(head: PostgresHead, connection: Connection) -> None:
+        await look(head, connection)
+        monkeypatch.setattr(PostgresHead, "look", look)
+        stores.append(await PostgresEventStore.open(postgres_url, service="test", version="0.0.0"))
+
+    monkeypatch.setattr(PostgresHead, "look", look_and_be_late)
+    stores.append(await PostgresEventStore.open(postgres_url, service="test", version="0.0.0"))
+    try:
+        assert [(store.head, store.damage) for store in stores] == [(1, None), (1, None)]
+    finally:
+        for store in stores:
+            await store.close()
 
 
 async def test_without_notifications_the_head_is_looked_at(

@@ -9,6 +9,8 @@ from typing import Any
 import grpc
 
 from labferry.sync.v1 import finding_pb2, job_pb2, sync_service_pb2
+from libs.run_tree.receipt import read_receipt
+from libs.run_tree.receipt_check import check_run
 from tests.integration.sync_engine.running_engine import (
     BLOCKED,
     QUEUED,
@@ -162,6 +164,8 @@ async def test_a_verified_file_that_was_removed_is_superseded_once_that_is_accep
     assert sorted(p.name for p in site.at_nas(run).glob("*.tif")) == ["a.tif"]
     assert _superseded(site.nas()) == {"b.tif": b"b"}
     assert sha256sum_agrees(site.at_nas(run)) == 1
+    content = (site.at_nas(run) / ".exlab-wizard/receipt.default.json").read_bytes()
+    assert check_run(read_receipt(content).receipt, site.at_nas(run)).wrong == []
 
 
 async def test_a_verified_file_that_changes_after_the_amendment_was_queued_holds_it_at_the_gate(site: Site) -> None:

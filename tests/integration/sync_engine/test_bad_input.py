@@ -31,12 +31,12 @@ async def refused(call: Any) -> tuple[grpc.StatusCode, str, dict[str, str]]:
     raise AssertionError(f"answered: {answer}")
 
 
-async def wrong_fields(call: Any) -> set[str]:
+async def wrong_fields(call: Any, reason: str = "INVALID_FIELD") -> set[str]:
     try:
         await call
     except grpc.aio.AioRpcError as error:
         assert error.code() == INVALID
-        assert error_info(error).reason == "INVALID_FIELD"
+        assert error_info(error).reason == reason
         return {v.field for v in detail(error, error_details_pb2.BadRequest).field_violations}
     raise AssertionError("the request was answered")
 
@@ -63,6 +63,8 @@ async def test_a_path_that_names_no_run(engine: Engine, run: str, code: grpc.Sta
         assert (await refused(call))[:2] == (code, reason)
     override = engine.override(run, finding_pb2.RULE_LEFTOVER_JINJA_MARKER)
     assert (await refused(override))[:2] == (code, reason)
+    if reason == "PATH_OUTSIDE_ROOTS":
+        assert await wrong_fields(engine.enqueue(run), reason) == {"run"}
     assert (await engine.events())[-1].position == head
 
 

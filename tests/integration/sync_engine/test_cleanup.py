@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from labferry.sync.v1 import job_pb2, run_pb2, sync_service_pb2
+from services.sync_engine.cleanup.set_aside import path_set_aside
 from tests.integration.sync_engine.running_engine import (
     Engine,
     Site,
@@ -50,6 +51,12 @@ def data_files(folder: Path) -> set[str]:
     return {name for name in found if not name.startswith(".exlab-wizard")}
 
 
+def files_not_deleted(folder: Path) -> set[str]:
+    """`data_files`, and those that lie aside since the engine was stopped dead: they are put back."""
+    aside = [path_set_aside(os.fsencode(p.name), dict) for p in (folder / ".exlab-wizard").iterdir()]
+    return data_files(folder) | {os.fsdecode(path) for path in aside if path is not None}
+
+
 async def until_cleaned(engine: Engine, job_id: str) -> job_pb2.Job:
     return await engine.until_state(job_id, CLEANED)
 
@@ -63,10 +70,11 @@ async def test_the_local_data_goes_after_the_last_pass_and_the_copy_stays(allowe
         dry = await clean(engine, run, dry_run=True)
         assert [i.name for i in dry.interlocks] == [
             *("enabled", "copies_verified", "verify_passes", "age", "sealed", "destinations_answer"),
-            *("no_recent_tombstone", "gate_open", "local_files_unchanged", "within_limits", "fresh_read_back"),
-            "copy_is_elsewhere",
+            *("no_recent_tombstone", "gate_open", "local_files_unchanged", "writers_visible", "within_limits"),
+            *("fresh_read_back", "copy_is_elsewhere"),
         ]
         assert lacking(dry) == {"verify_passes", "age", "fresh_read_back", "copy_is_elsewhere"}
+        assert {i.name for i in dry.interlocks if i.not_asked} == {"fresh_read_back", "copy_is_elsewhere"}
         assert (dry.cleaned, dry.file_count) == (False, 4)
         assert await verify(engine, run)
         assert lacking(await clean(engine, run)) >= {"age"}

@@ -169,5 +169,13 @@ async def test_commands_need_a_reason_and_sense(engine: Engine) -> None:
     assert (await refused(engine.sync.SteerJobs(unscoped)))[0] is invalid
     uncommanded = sync_service_pb2.SteerJobsRequest(all=True, reason="r")
     assert (await refused(engine.sync.SteerJobs(uncommanded)))[0] is invalid
+    nowhere = sync_service_pb2.SteerJobsRequest(
+        command=sync_service_pb2.JOB_COMMAND_PAUSE, reason="r", run=f"{job.run}9"
+    )
+    assert (await refused(engine.sync.SteerJobs(nowhere)))[1] == "RUN_NOT_FOUND"
+    nobody = sync_service_pb2.SteerJobsRequest(
+        command=sync_service_pb2.JOB_COMMAND_PAUSE, reason="r", equipment_id="CONFOCAL_1"
+    )
+    assert (await refused(engine.sync.SteerJobs(nobody)))[1] == "EQUIPMENT_NOT_CONFIGURED"
     unknown = engine.steer("PauseJob", "01a1f8ec-3d0f-7653-b5fa-92f15999e715")
     assert (await refused(unknown))[:2] == (grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND")

@@ -106,6 +106,17 @@ async def test_a_path_that_leads_into_the_source_stops_the_start(bare: Site, tmp
     assert "one copy would count as two" in "\n".join(said)
 
 
+async def test_two_equipment_that_would_write_to_one_place_stop_the_start(bare: Site, tmp_path: Path) -> None:
+    (tmp_path / "real" / "below").mkdir(parents=True)
+    for equipment, path in (("ONE", tmp_path / "real"), ("OTHER", tmp_path / "link"), ("THIRD", tmp_path / "nested")):
+        bare.equip(equipment, transport={"path": str(path)})
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "nested").symlink_to(tmp_path / "real/below")
+    said = "\n".join(await refused_start(bare))
+    assert "2 mistakes" in said
+    assert said.count("their runs would meet there") == 2
+
+
 async def test_a_destination_that_becomes_the_source_later_gets_nothing_and_allows_nothing(bare: Site) -> None:
     bare.equip()
     nas, source = bare.nas(), bare.local_root / "CONFOCAL_01"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 from labferry.sync.v1 import job_pb2, sync_service_pb2
 from tests.e2e.terminal import Operator
 from tests.integration.sync_engine.running_engine import (
+    Engine,
     Site,
     new_site,
     running_engine,
@@ -20,7 +24,7 @@ from tests.integration.sync_engine.running_engine import (
     sha256sum_agrees,
 )
 from tests.integration.sync_engine.test_cleanup import ALLOWED, clean, data_files
-from tests.integration.transfer.far_servers import Sshd, running_sshd
+from tests.integration.transfer.far_servers import Sshd, rclone_serving, running_sshd
 
 LARGE = 2000
 # A password, and as `rclone obscure` writes it.
@@ -84,6 +88,36 @@ async def test_from_the_request_to_a_sealed_copy(site: Site, sshd: Sshd, transpo
         same_tree(site.local(run), site.at_nas(run))
         assert sha256sum_agrees(site.at_nas(run)) == len(files)
         assert site.creation(run)["sync_status"] == "synced"
+
+
+async def test_a_bucket(site: Site, tmp_path: Path) -> None:
+    """As rclone is configured for S3 by default: without markers for folders. A misspelt bucket is never made."""
+    served = tmp_path / "served"
+    (served / "bucket").mkdir(parents=True)
+    site.lab.settings["nas_cleanup"] = ALLOWED
+    with rclone_serving("s3", served, tmp_path, "--auth-key", "someone,something") as port:
+        config = site.lab.folder / "rclone.conf"
+        config.write_text(
+            f"[far]\ntype = s3\nprovider = Rclone\nendpoint = http://127.0.0.1:{port}\n"
+            "use_multipart_uploads = false\naccess_key_id = someone\nsecret_access_key = something\n"
+        )
+        remote = {"type": "rclone", "rclone_remote": "far", "rclone_config": str(config)}
+        equip(site, {**remote, "rclone_remote_path": "bucket/of/CONFOCAL_01"})
+        misspelt = {"name": "far", "transport": {**remote, "rclone_remote_path": "buckte/LISTER"}}
+        site.equip("LISTER", destinations=[misspelt])
+        run = site.make_run({"a b.tif": b"pixels", "sub/b+%2F.csv": b"1,2\n"})
+        lost = site.make_run({"a": b"a"}, equipment="LISTER")
+        async with running_engine(site) as engine:
+            held = (await engine.enqueue(lost)).job.job_id
+            await engine.until_waiting(held, job_pb2.WAIT_CONDITION_DESTINATION_UNREACHABLE)
+            assert not (served / "buckte").exists()
+            job = await engine.bring(run)
+            there = served / "bucket" / "of" / run
+            assert sha256sum_agrees(there) == 2
+            assert (await Operator(site)("run", "verify", run)).status == 0
+            await engine.until_state(job.job_id, job_pb2.JOB_STATE_CLEANED)
+            assert not data_files(site.local(run))
+            assert sha256sum_agrees(there) == 2
 
 
 async def test_a_file_that_is_too_large_to_download_waits_for_an_operator(site: Site, sshd: Sshd) -> None:
@@ -166,6 +200,45 @@ async def test_a_killed_engine_leaves_no_child_and_no_credential_stood_in_a_comm
         async with asyncio.timeout(20):
             while any(_runs(child) for child in children):
                 await asyncio.sleep(0.02)
+        left = f"labferry-tool-{engine.service.process.pid}-*"
+        assert list(Path(tempfile.gettempdir()).glob(left)), "what it was told lies there, credentials among it"
+    site.lab.settings["equipment"] = []
+    async with running_engine(site):
+        assert not list(Path(tempfile.gettempdir()).glob(left)), "the next start removes it, whatever it carries"
+
+
+@pytest.mark.parametrize("transport", [rsync_ssh, rclone])
+async def test_a_tool_that_freezes_is_ended_with_the_stall_or_with_the_engine(
+    site: Site, sshd: Sshd, transport: Any
+) -> None:
+    site.lab.settings["transfer"] = {"stall_timeout": 8, "drain_timeout": 1}
+    equip(site, {**transport(site, sshd), "bandwidth": {"upload_mbps": 8}})
+    files: dict[str | bytes, bytes] = {f"{number}.tif": os.urandom(1_000_000) for number in range(4)}
+    run, other = site.make_run(files), site.make_run(files, leaf="Run_2026-04-18T09-00")
+    frozen: set[int] = set()
+
+    async def freeze(engine: Engine, job_id: str) -> None:
+        await engine.until_copying(job_id)
+        for child in _descendants(engine.service.process.pid):
+            # One that has just ended is no child any more.
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGSTOP)
+                frozen.add(child)
+
+    async with running_engine(site) as engine:
+        job_id = (await engine.enqueue(run)).job.job_id
+        await freeze(engine, job_id)
+        stalled = await engine.until_waiting(job_id, job_pb2.WAIT_CONDITION_BACKOFF)
+        assert "not a byte moved" in stalled.waiting_on[0].detail
+        job_id = (await engine.enqueue(other)).job.job_id
+        await freeze(engine, job_id)
+        assert await engine.service.stop() == 0
+    async with asyncio.timeout(20):
+        while any(_runs(child) for child in frozen):
+            await asyncio.sleep(0.02)
+    async with running_engine(site) as engine:
+        await engine.until_sealed(job_id)
+        assert sha256sum_agrees(site.at_nas(other)) == len(files)
 
 
 def _command(pid: int) -> bytes:

@@ -29,6 +29,7 @@ from tests.integration.sync_engine.staging_site import (
     IN_ORDER,
     STAGING,
     VERIFIED,
+    Pushed,
     looks,
     push,
     stage,
@@ -239,20 +240,26 @@ async def test_what_keeps_a_run_from_being_used_is_named(intake: Engine) -> None
     without = push(site, leaf="Run_2026-04-17T14-01")
     (without.folder / ".exlab-wizard" / "creation.json").unlink()
     without.finish()
+    site.make_run(leaf="Run_2026-04-17T14-02")
     twice = push(site, leaf="Run_2026-04-17T14-02")
     twice.finish()
-    site.make_run(leaf="Run_2026-04-17T14-02")
-    broken = push(site, leaf="Run_2026-04-17T14-03")
-    broken.write(".exlab-wizard/ingest.json", b"{ by hand")
+    broken = Pushed(twice.run.replace("14-02", "14-03"), twice.folder.with_name("Run_2026-04-17T14-03"))
+    # In one step, or the engine writes the file before.
+    beside = Pushed(broken.run, site.lab.folder / "beside")
+    beside.created()
+    beside.write("a.tif")
+    beside.write(".exlab-wizard/ingest.json", b"{ by hand")
+    beside.folder.rename(broken.folder)
+    # At once: a run without its flag is soon held for that.
+    assert "ingest.json" in (await until_held(intake, broken.run, pb.STAGING_HOLD_UNUSABLE)).hold_detail
+    assert ("staging_waiting", broken.run) in await findings(intake)
+    broken.finish()
     linked = push(site, leaf="Run_2026-04-17T14-04")
     (linked.folder / "out").symlink_to("/etc/hostname")
     for one in (without, linked):
         held = await until_held(intake, one.run, pb.STAGING_HOLD_UNUSABLE)
         assert held.hold_detail, one.run
     assert (await until_held(intake, twice.run, pb.STAGING_HOLD_ELSEWHERE)).state == COMPLETE
-    assert "ingest.json" in (await until_held(intake, broken.run, pb.STAGING_HOLD_UNUSABLE)).hold_detail
-    assert ("staging_waiting", broken.run) in await findings(intake)
-    broken.finish()
     await until_state(intake, broken.run, VERIFIED)
     assert (broken.folder / ".exlab-wizard" / "ingest.json").read_bytes() == b"{ by hand"
     without.created()

@@ -26,7 +26,7 @@ from tests.integration.sync_engine.staging_site import (
 from tests.integration.sync_engine.test_bad_input import refused, wrong_fields
 from tests.integration.sync_engine.test_cleanup import ALLOWED, data_files, until_cleaned, verify
 
-_COSTLY = {"local_files_unchanged", "fresh_read_back", "copy_is_elsewhere"}
+_COSTLY = {"local_files_unchanged", "writers_visible", "fresh_read_back", "copy_is_elsewhere"}
 AT_ONCE = {**ALLOWED, "min_verify_passes": 1}
 
 

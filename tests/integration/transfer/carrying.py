@@ -46,6 +46,8 @@ HOSTILE_NAMES = (
     b"n" * 255,
     b"creation.json",
     b"x.1234.tmp",
+    # What tools take for a comment, a filter, a remote or a pattern where a list or an argument begins so.
+    *(b"#x", b";x", b"+ x", b"- x", b"! x", b"~x", b"@x", b":x", b"x:", b"*", b"?", b"[x]", b"{x}", b"\\x", b"\\#x"),
 )
 
 

@@ -72,7 +72,8 @@ class Sshd:
 
 
 @contextmanager
-def running_sshd(folder: Path) -> Iterator[Sshd]:
+def running_sshd(folder: Path, *options: str) -> Iterator[Sshd]:
+    """`options`: further lines of its configuration."""
     folder.mkdir()
     port = free_port()
     if os.geteuid() == 0:
@@ -85,7 +86,7 @@ def running_sshd(folder: Path) -> Iterator[Sshd]:
         f"PidFile none\nStrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
         f"MaxStartups 100\nUsePAM no\nSubsystem sftp internal-sftp\n"
         # Else bash reads what is meant for people, at every command.
-        f"SetEnv SHLVL=2\nPermitRootLogin prohibit-password\n"
+        f"SetEnv SHLVL=2\nPermitRootLogin prohibit-password\n" + "".join(f"{option}\n" for option in options)
     )
     sshd = shutil.which("sshd") or "/usr/sbin/sshd"
     with server([sshd, "-D", "-e", "-f", folder / "sshd_config"], port, folder) as process:

@@ -23,12 +23,25 @@ class NamesConformance(Conforming):
         for number, name in enumerate(self.names):
             write(carrying.source, name, b"%d" % number)
             write(carrying.source, b"folder " + name[:200].rstrip(b" .") + b"/" + name, b"%d" % -number)
+            write(carrying.source, b"below/" + name + b"/file", b"%d" % number)
         copied = carrying.copy()
         assert tree(carrying.run) == tree(carrying.source)
         outcome = carrying.verify(copied)
         assert (outcome.missing, outcome.differing, outcome.proven) == ((), (), True)
         assert (outcome.unexpected, outcome.oversize, outcome.grade) == ((), (), EvidenceGrade.E4)
         assert {one.path for one in outcome.evidence} == {file.path for file in copied}
+
+    def test_empty_folders_with_hostile_names_arrive(self, carrying: Carrying) -> None:
+        write(carrying.source, b"a file.txt", b"x")
+        for name in self.names:
+            os.makedirs(os.path.join(os.fsencode(carrying.source), name, b"below", name))
+        if "empty folders" in self.keeps:
+            carrying.copy()
+            assert tree(carrying.run) == tree(carrying.source)
+            return
+        with pytest.raises(TransferError, match="keeps no empty folders"):
+            carrying.copy()
+        assert not carrying.run.exists()
 
     def test_a_name_that_can_not_be_kept_is_refused_before_the_first_byte(self, carrying: Carrying) -> None:
         refused = sorted(set(HOSTILE_NAMES) - set(self.names))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from libs.run_tree.manifest import MANIFEST_PATH, ManifestEntry, format_manifest
 from services.sync_engine.transfer.mark import new_mark
 from services.sync_engine.transfer.sealed_file import SealedFile
-from services.sync_engine.transfer.transport import (
-    ProgressPhase,
-)
+from services.sync_engine.transfer.transport import FailureKind, ProgressPhase, TransferError
 from tests.integration.sync_engine.running_engine import sha256sum_agrees
 from tests.integration.transfer.carrying import TARGET, Carrying, tree, write
 from tests.integration.transfer.conforming import Conforming
@@ -56,6 +54,28 @@ class ProofConformance(Conforming):
         assert outcome.differing == (b"corrupt", b"short")
         assert outcome.unexpected == (b"sub/new",)
         assert (outcome.expected, outcome.matched) == (4, 1)
+
+    def test_an_empty_folder_in_its_place_is_not_the_destination(self, carrying: Carrying, tmp_path: Path) -> None:
+        """What a mount leaves that goes away: in the first session, too, of those that the engine has with it."""
+        write(carrying.source, b"a", b"x")
+        copied = carrying.copy()
+        assert carrying.verify(copied).proven
+        away = tmp_path / "away"
+        away.mkdir()
+        for name in os.listdir(carrying.destination):
+            (carrying.destination / name).rename(away / name)
+        if "empty folders" not in self.keeps:
+            # There is nothing by which it could be known again.
+            assert carrying.verify(copied).missing == (b"a",)
+            return
+        for act in (carrying.transport.check, carrying.copy, lambda: carrying.verify(copied)):
+            with pytest.raises(TransferError, match="another folder than before") as refused:
+                act()
+            assert refused.value.kind is FailureKind.NETWORK
+        assert os.listdir(carrying.destination) == []
+        for name in os.listdir(away):
+            (away / name).rename(carrying.destination / name)
+        assert carrying.verify(copied).proven
 
     def test_sealing_replaces_and_the_manifest_checks_there(self, carrying: Carrying) -> None:
         for name in self.names:

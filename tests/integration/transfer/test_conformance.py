@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,17 +16,19 @@ from services.sync_engine.transfer.rclone_remote import RcloneRemote
 from services.sync_engine.transfer.remote_transport import RemoteTransport
 from services.sync_engine.transfer.rsync_far import RsyncPlace
 from services.sync_engine.transfer.tools import RCLONE, RSYNC, SSH, Toolbox
-from services.sync_engine.transfer.transport import Transport
+from services.sync_engine.transfer.transport import FailureKind, TransferError, Transport
 from tests.integration.transfer.bandwidth_conformance import BandwidthConformance, LimitConformance
-from tests.integration.transfer.carrying import HOSTILE_NAMES
+from tests.integration.transfer.carrying import HOSTILE_NAMES, Carrying, tree, write
 from tests.integration.transfer.conformance import TransportConformance
 from tests.integration.transfer.far_servers import Sshd, rclone_serving, running_samba, running_sshd
+from tests.integration.transfer.links_conformance import LinksConformance
+from tests.integration.transfer.mounts_conformance import MountsConformance
 
 MAX_STREAM = 1 << 30
 RSYNC_TOOLS, RCLONE_TOOLS = Toolbox((RSYNC, SSH)), Toolbox((RCLONE,))
 
 
-class TestMounted(TransportConformance, BandwidthConformance):
+class TestMounted(TransportConformance, BandwidthConformance, LinksConformance, MountsConformance):
     def open(self, destination: Path, bandwidth: Bandwidth = UNLIMITED) -> Transport:
         return MountedTransport(destination, bandwidth=bandwidth)
 
@@ -36,7 +39,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         yield running
 
 
-class TestRsyncSsh(TransportConformance, BandwidthConformance):
+class TestRsyncSsh(TransportConformance, BandwidthConformance, LinksConformance):
     several_batches = 90
     small_files = 200
     large_bytes = 5 << 20
@@ -46,7 +49,7 @@ class TestRsyncSsh(TransportConformance, BandwidthConformance):
         self.access = sshd.access
 
     def open(self, destination: Path, bandwidth: Bandwidth = UNLIMITED) -> Transport:
-        place = RsyncPlace(self.access, str(destination), tools=RSYNC_TOOLS, bandwidth=bandwidth, used_before=False)
+        place = RsyncPlace(self.access, str(destination), tools=RSYNC_TOOLS, bandwidth=bandwidth)
         return RemoteTransport(place, max_stream_bytes=MAX_STREAM, batch_files=self.several_batches // 3)
 
 
@@ -83,7 +86,7 @@ class RcloneConformance(TransportConformance, LimitConformance):
     def open(self, destination: Path, bandwidth: Bandwidth = UNLIMITED) -> Transport:
         remote = RcloneRemote("far", self.path_there(destination), self.config_file)
         return RemoteTransport(
-            RclonePlace(remote, tools=RCLONE_TOOLS, bandwidth=bandwidth, used_before=False),
+            RclonePlace(remote, tools=RCLONE_TOOLS, bandwidth=bandwidth),
             max_stream_bytes=MAX_STREAM,
             batch_files=self.several_batches // 3,
         )
@@ -93,7 +96,7 @@ def utf8_names(without: bytes = b"") -> Sequence[bytes]:
     return [name for name in HOSTILE_NAMES if b"\xff" not in name and not set(name) & set(without)]
 
 
-class TestRcloneLocal(RcloneConformance, BandwidthConformance):
+class TestRcloneLocal(RcloneConformance, BandwidthConformance, LinksConformance, MountsConformance):
     config = "type = alias\nremote = {served}\n"
     keeps = frozenset({"empty folders", "folder times"})
     names = utf8_names()
@@ -173,3 +176,19 @@ class TestRcloneSamba(RcloneConformance):
 
     def path_there(self, destination: Path) -> str:
         return "lab"
+
+    def test_a_name_that_is_taken_in_another_case(self, carrying: Carrying) -> None:
+        for name in (b"Data.bin", b"Sub/x", b"own"):
+            write(carrying.source, name, b"pixels")
+        for name in (b"DATA.BIN", b"SUB/theirs"):
+            write(carrying.run, name, b"pixels")
+        with pytest.raises(TransferError) as refused:
+            carrying.copy()
+        assert refused.value.kind is FailureKind.NAME_NOT_POSSIBLE
+        assert refused.value.paths == (b"Data.bin", b"Sub")
+        assert "Data.bin: the destination has DATA.BIN, which is the same name to it" in refused.value.message
+        assert set(tree(carrying.run)) == {b"DATA.BIN", b"SUB", b"SUB/theirs"}, "nothing was sent"
+        shutil.rmtree(carrying.run)
+        copied = carrying.copy()
+        assert carrying.verify(copied).proven
+        assert carrying.verify(carrying.copy()).proven, "its own names are no others"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from libs.event_log.blob_store import BlobChangedError, BlobMissingError, BlobStore
+from libs.event_log.store import LogUnavailableError
 
 
 @pytest.fixture
@@ -91,6 +92,6 @@ def test_a_disk_that_refuses_leaves_nothing(folder: Path) -> None:
     digest = hashlib.sha256(b"evidence").hexdigest()
     folder.mkdir()
     (folder / digest[:2]).write_bytes(b"a file where a folder belongs")
-    with pytest.raises(OSError, match=digest[:2]):
+    with pytest.raises(LogUnavailableError, match=digest[:2]):
         blobs.put_sync(b"evidence")
     assert len(files(folder)) == 1

@@ -12,6 +12,7 @@ from libs.event_log.checkpoint_key import CheckpointKeyError
 from libs.event_log.errors import as_labferry_error
 from libs.event_log.event import UnknownEventTypeError
 from libs.event_log.projection import ProjectionFailure, ProjectionStoppedError
+from libs.event_log.projection_failure import ReadModelsFullError
 from libs.event_log.store import (
     AppendOutcomeUnknownError,
     EventStoreError,
@@ -44,6 +45,7 @@ CASES: list[tuple[Exception, grpc.StatusCode, str, dict[str, str]]] = [
         {"type": "t", "size": "2000000", "limit": "1048576"},
     ),
     (InvalidEventError("reason", "holds a NUL character"), Code.INVALID_ARGUMENT, "INVALID_FIELD", {}),
+    (ReadModelsFullError(), Code.RESOURCE_EXHAUSTED, "LOG_DISK_FULL", {}),
     (LogDiskFullError(), Code.RESOURCE_EXHAUSTED, "LOG_DISK_FULL", {}),
     (LogDamagedError(7, "x"), Code.DATA_LOSS, "LOG_DAMAGED", {"position": "7"}),
     (LogUnavailableError("x"), Code.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE", {"dependency": "event_log"}),

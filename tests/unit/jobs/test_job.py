@@ -259,3 +259,18 @@ def test_a_raised_bound_holds_for_the_copy() -> None:
     raised = events.JobVerified(expected=2, hashed=2, matched=2, max_stream_bytes=7)
     job = _fold(QUEUED, STARTED, LANDING, COPIED, raised, VERIFIED, MISMATCH)
     assert job.max_stream_bytes == 7
+    failed = events.JobVerificationFailed(max_stream_bytes=7)
+    assert _fold(QUEUED, STARTED, LANDING, COPIED, failed, MISMATCH).max_stream_bytes == 7
+    assert _fold(QUEUED, STARTED, LANDING, COPIED, VERIFIED, failed, VERIFIED).max_stream_bytes == 7
+
+
+def test_what_differed_is_known_until_something_lands_in_its_place() -> None:
+    differs = events.JobVerificationFailed(differing_blob="d" * 64)
+    failure = Failure(FailureKind.HASH_MISMATCH, "differs")
+    job = _fold(QUEUED, STARTED, LANDING, COPIED, differs)
+    job = evolve(job, after_failure(job, failure, NOW, 0.0), NOW)
+    job = evolve(evolve(job, decide_start(job, "e"), NOW), events.JobRequeued(), NOW)
+    job = evolve(job, decide_start(job, "e"), NOW)
+    assert job.differing_blob == "d" * 64
+    assert evolve(job, LANDING, NOW).differing_blob == ""
+    assert evolve(job, COPIED, NOW).differing_blob == ""

@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
+from collections.abc import Callable
+
+import pytest
 import structlog
 
 from libs.event_log.local_leases import LocalLeases
 from services.sync_engine.jobs.ownership import LeasedOwnership, LeaseTerms
+from services.sync_engine.jobs.workbench import Workbench
 
 
 def _engine(leases: LocalLeases, engine_id: str, slots: int = 2) -> LeasedOwnership:
     lost: list[str] = []
     return LeasedOwnership(leases, engine_id, lambda _: slots, lost.append, structlog.get_logger(), LeaseTerms(30.0))
+
+
+@pytest.fixture
+def sleep(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Lets the machine sleep for so many seconds, which the monotonic clock doesn't count."""
+    slept, read = [0.0], time.clock_gettime
+
+    def of_both(clock: int) -> float:
+        return read(clock) + (slept[0] if clock == time.CLOCK_BOOTTIME else 0.0)
+
+    monkeypatch.setattr(time, "clock_gettime", of_both)
+    return lambda seconds: slept.append(slept.pop() + seconds)
+
+
+async def test_a_job_is_not_surely_held_after_the_machine_slept(sleep: Callable[[float], None]) -> None:
+    engine = _engine(LocalLeases(), "a")
+    async with engine.over("job", "E") as mine:
+        assert (mine, engine.holds("job")) == (True, True)
+        sleep(31.0)
+        assert not engine.holds("job")
+
+
+def test_evidence_grows_old_while_the_machine_sleeps(sleep: Callable[[float], None]) -> None:
+    (monotonic,) = [field.default for field in dataclasses.fields(Workbench) if field.name == "monotonic"]
+    before = monotonic()
+    sleep(3600.0)
+    assert monotonic() - before >= 3600.0
 
 
 async def test_the_same_engine_does_not_take_its_own_job_a_second_time() -> None:

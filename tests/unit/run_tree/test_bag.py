@@ -8,7 +8,7 @@ from pathlib import Path
 import bagit
 import pytest
 
-from libs.run_tree.bag import BagError, BagWriter, is_read_by_python_bagit
+from libs.run_tree.bag import BagError, BaggedFile, BagWriter, is_read_by_python_bagit
 
 
 def _add(bag: BagWriter, run: Path, name: bytes) -> None:
@@ -67,7 +67,7 @@ def test_what_one_source_lacks_comes_from_the_next(tmp_path: Path) -> None:
             (tmp_path / folder / "a").write_bytes(content)
     sources = [tmp_path / "gone", tmp_path / "longer", tmp_path / "run"]
     with BagWriter(tmp_path / "bag") as bag:
-        assert bag.copy(b"a", hashlib.sha256(b"content").hexdigest(), sources) == 7
+        assert bag.copy(b"a", hashlib.sha256(b"content").hexdigest(), sources) == BaggedFile(7, tmp_path / "run")
         bag.close({}, {".exlab-wizard/creation.json": b"{}"})
     assert (tmp_path / "bag/data/a").read_bytes() == b"content"
     assert "tagmanifest-sha256.txt" in {p.name for p in (tmp_path / "bag").iterdir()}

@@ -237,10 +237,19 @@ _RCLONE = "type: rclone, rclone_remote: nas"
         (f"{_RSYNC}, remote_path: /a", f"{_RSYNC}, remote_path: /b", False),
         (f"{_RCLONE}, rclone_remote_path: a", f"{_RCLONE}, rclone_remote_path: a", True),
         (f"{_RCLONE}, rclone_remote_path: a", f"{_RCLONE}, rclone_remote_path: b", False),
+        (f"{_RCLONE}, rclone_remote_path: a", f"{_RCLONE}, rclone_remote_path: a/below", True),
+        (f"{_RSYNC}, remote_path: /a/below", f"{_RSYNC}, remote_path: /a", True),
         (f"{_RCLONE}, rclone_remote_path: /a", f"{_RSYNC}, remote_path: /a", False),
     ],
 )
 def test_one_place_is_not_two_destinations(tmp_path: Path, one: str, other: str, are_one: bool) -> None:
+    both = MINIMAL.replace("{type: mounted, path: /mnt/nas/CONFOCAL_01}", f"{{{one}}}")
+    second = both.replace("CONFOCAL_01", "CONFOCAL_02").replace(one, other).partition("equipment:\n")[2]
+    if are_one:
+        (said,) = _mistakes(tmp_path, both + second)
+        assert "their runs would meet there" in said
+    else:
+        load_configuration(_write(tmp_path, both + second), {})
     two = f"destinations: [{{name: one, transport: {{{one}}}}}, {{name: other, transport: {{{other}}}}}]"
     text = MINIMAL.replace("transport: {type: mounted, path: /mnt/nas/CONFOCAL_01}", two)
     if are_one:

@@ -73,6 +73,7 @@ MEANINGS = {
     "rclone-disk-error": FailureKind.TOOL_FAILED,
     "rclone-encrypted-configuration": FailureKind.CONFIGURATION,
     "rclone-full": FailureKind.DESTINATION_FULL,
+    "rclone-smb-full": FailureKind.DESTINATION_FULL,
     "rclone-no-such-host": FailureKind.NETWORK,
     "rclone-no-such-remote": FailureKind.CONFIGURATION,
     "rclone-permission": FailureKind.CONFIGURATION,
@@ -204,6 +205,12 @@ def test_what_our_own_scripts_say() -> None:
     assert away.kind is FailureKind.DESTINATION_FILE_DIFFERS
 
 
+def test_what_a_killed_tool_had_said_before_is_not_why_it_ended() -> None:
+    for table in (RSYNC_FAILURES, RCLONE_FAILURES):
+        killed = tool_failure(table, "sending", -9, "trying a name: file name too long")
+        assert killed.kind is FailureKind.TOOL_FAILED
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -213,6 +220,8 @@ def test_what_our_own_scripts_say() -> None:
         "secret_access_key = hunter2",
         "Authorization: Bearer hunter2",
         '{"access_token": "hunter2"}',
+        'Put "https://lab.example/run?X-Amz-Credential=hunter2&X-Amz-Signature=hunter2": refused',
+        "got a redirect to https://lab.example/a?sig=hunter2",
     ],
 )
 def test_no_credential_is_told(words: str) -> None:

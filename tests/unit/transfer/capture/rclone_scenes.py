@@ -106,6 +106,15 @@ def rclone_full(folder: Path) -> Said:
         return _copy(folder, nas)
 
 
+def rclone_smb_full(folder: Path) -> Said:
+    with (
+        mounted_tmpfs(folder / "nas", "size=400k") as nas,
+        running_samba(nas, folder / "samba") as port,
+    ):
+        _configure(folder, type="smb", host="127.0.0.1", port=port, user="guest")
+        return _copy(folder, "far:lab")
+
+
 def rclone_quota(folder: Path) -> Said:
     return _copy_with_error(folder, "EDQUOT")
 
@@ -278,7 +287,7 @@ SCENES: tuple[Scene, ...] = (
     *(rclone_usage, rclone_no_such_remote, rclone_encrypted_configuration, rclone_wrong_configuration_password),
     *(rclone_refused, rclone_no_such_host, rclone_wrong_key, rclone_wrong_password, rclone_changed_host_key),
     *(rclone_webdav_wrong_password, rclone_s3_wrong_key, rclone_s3_no_bucket, rclone_smb_no_share),
-    *(rclone_directory_missing, rclone_object_missing, rclone_full, rclone_quota, rclone_disk_error),
+    *(rclone_directory_missing, rclone_object_missing, rclone_full, rclone_smb_full, rclone_quota, rclone_disk_error),
     *(
         rclone_read_only,
         rclone_permission,

@@ -1,0 +1,106 @@
+"""A run that was brought to one set of destinations, and is cleaned under another (SPEC §4, Cleanup)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cli.why import answers
+from labferry.sync.v1 import job_pb2, run_pb2, sync_service_pb2
+from tests.integration.sync_engine.running_engine import EQUIPMENT, Engine, Site, running_engine
+from tests.integration.sync_engine.test_cleanup import CLEANED, VERIFIED, clean, data_files
+
+SOON = {"enabled": True, "min_verify_passes": 1, "min_age_hours": 0}
+ALREADY_SYNCED = sync_service_pb2.ENQUEUE_OUTCOME_ALREADY_SYNCED
+
+
+def name_destinations(site: Site, *names: str) -> None:
+    equipment = site.lab.settings["equipment"][0]
+    equipment.pop("transport", None)
+    for name in names:
+        site.nas(destination=name).mkdir(parents=True, exist_ok=True)
+    equipment["destinations"] = [
+        {"name": name, "transport": {"type": "mounted", "path": str(site.nas(destination=name))}} for name in names
+    ]
+
+
+async def bring_to_all(engine: Engine, run: str) -> dict[str, str]:
+    """By destination: the job."""
+    jobs = (await engine.enqueue(run)).jobs
+    for job in jobs:
+        await engine.until_sealed(job.job_id)
+    return {job.destination: job.job_id for job in jobs}
+
+
+async def states(engine: Engine, jobs: dict[str, str]) -> dict[str, Any]:
+    return {name: (await engine.job(job_id)).state for name, job_id in jobs.items()}
+
+
+async def test_a_run_is_cleaned_at_the_destinations_that_are_configured_and_other_equipment_goes_on(site: Site) -> None:
+    name_destinations(site, "nas", "late")
+    run = site.make_run()
+    async with running_engine(site) as engine:
+        jobs = await bring_to_all(engine, run)
+    name_destinations(site, "nas")
+    site.lab.settings["nas_cleanup"] = SOON
+    async with running_engine(site) as engine:
+        await engine.until_state(jobs["nas"], CLEANED)
+        assert data_files(site.local(run)) == set()
+        assert len(data_files(site.at_nas(run, "late"))) == 2, "what isn't configured is left alone"
+    site.equip("STEM_02")
+    async with running_engine(site) as engine:
+        # The reaper begins with what it finds, and may have been asked at once.
+        assert (await clean(engine, run)).cleaned
+        await engine.bring(site.make_run(equipment="STEM_02"))
+        assert await states(engine, jobs) == {"nas": CLEANED, "late": VERIFIED}
+        found = await engine.run(run)
+        assert found.sync_status == run_pb2.SYNC_STATUS_CLEANED
+        said = [(a.destination, a.condition, a.detail, a.needs_somebody) for a in answers(found, [])]
+        done = ("done", "2 files are verified and sealed; the local data was deleted", False)
+        assert sorted(said) == [("late", *done), ("nas", *done)]
+        assert (await engine.enqueue(run)).outcome == ALREADY_SYNCED
+        assert (await engine.event_types(f"run-{run}")).count("sync.run.cleanup_begun.v1") == 1
+    name_destinations(site, "nas", "late")
+    (site.local(run) / "later.tif").write_bytes(b"later")
+    async with running_engine(site) as engine:
+        answer = await clean(engine, run)
+        assert (answer.cleaned, [r.path for r in answer.remaining]) == (False, ["later.tif"])
+        (site.local(run) / "later.tif").unlink()
+        answer = await clean(engine, run)
+        assert (answer.cleaned, answer.file_count) == (True, 0)
+        assert await states(engine, jobs) == {"nas": CLEANED, "late": VERIFIED}
+        assert (await engine.enqueue(run)).outcome == ALREADY_SYNCED
+
+
+async def test_a_run_that_was_queued_again_for_a_renamed_destination(site: Site) -> None:
+    run = site.make_run()
+    async with running_engine(site) as engine:
+        before = await engine.bring(run)
+    assert before.destination == "default"
+    equipment = site.lab.settings["equipment"][0]
+    equipment["destinations"] = [{"name": "nas", "transport": equipment.pop("transport")}]
+    site.lab.settings["nas_cleanup"] = SOON
+    async with running_engine(site) as engine:
+        jobs = await bring_to_all(engine, run) | {"default": before.job_id}
+        await engine.until_state(jobs["nas"], CLEANED)
+    async with running_engine(site) as engine:
+        assert (await clean(engine, run)).cleaned
+        await engine.bring(site.make_run(leaf="Run_2026-04-17T16-00"))
+        assert await states(engine, jobs) == {"nas": CLEANED, "default": VERIFIED}
+        assert [j.equipment_id for j in (await engine.run(run)).jobs] == [EQUIPMENT] * 2
+
+
+async def test_nothing_is_cleaned_before_a_destination_that_was_taken_out_has_what_is_on_its_way(site: Site) -> None:
+    name_destinations(site, "nas", "late")
+    run = site.make_run()
+    (site.nas(destination="late")).rmdir()
+    async with running_engine(site) as engine:
+        job = (await engine.enqueue(run)).jobs[0]
+        await engine.until_sealed(job.job_id)
+    name_destinations(site, "nas")
+    site.lab.settings["nas_cleanup"] = SOON
+    async with running_engine(site) as engine:
+        answer = await clean(engine, run)
+        assert not answer.cleaned
+        (said,) = [i.detail for i in answer.interlocks if i.name == "copies_verified"]
+        assert said == "without a verified copy: late"
+        assert (await engine.job(job.job_id)).state == job_pb2.JOB_STATE_VERIFIED

@@ -1,0 +1,48 @@
+"""What is only at the storage: a run whose folder went with its cleanup is told of like any other (SPEC §§3-4)."""
+
+from __future__ import annotations
+
+import shutil
+
+import grpc
+
+from cli.why import answers
+from labferry.sync.v1 import finding_pb2, problem_service_pb2, run_pb2
+from tests.integration.sync_engine.running_engine import EQUIPMENT, Engine, Site, running_engine
+from tests.integration.sync_engine.test_bad_input import refused
+from tests.integration.sync_engine.test_cleanup import ALLOWED, until_cleaned, verify
+from tests.integration.sync_engine.test_problems import _problems as problems
+
+AT_ONCE = {**ALLOWED, "min_verify_passes": 1, "retain_cache": False}
+
+
+async def test_the_only_copy_of_a_run_that_is_gone_here_is_told_when_it_rots(site: Site) -> None:
+    site.lab.settings["nas_cleanup"] = AT_ONCE
+    async with running_engine(site) as engine:
+        run = site.make_run()
+        job_id = (await engine.enqueue(run)).job.job_id
+        await until_cleaned(engine, job_id)
+        assert [path for path in site.local(run).rglob("*") if not path.is_dir()] == []
+        assert await problems(engine, run=run) == []
+        (site.local(run) / "found.tif").write_bytes(b"nobody knows of it")
+        assert [f.rule for f in await problems(engine, run=run)] == [finding_pb2.RULE_ORPHAN]
+        shutil.rmtree(site.local(run))
+        (site.at_nas(run) / "a.tif").write_bytes(b"pixelz")
+        assert not await verify(engine, run)
+        for scope in (
+            {},
+            {"run": run},
+            {"equipment_id": EQUIPMENT},
+            {"project_path": "/".join(run.split("/")[:2])},
+        ):
+            told = [f for f in await problems(engine, **scope) if f.rule == finding_pb2.RULE_COPY_ROTTED]
+            assert [f.offending_path for f in told] == [run, f"{run}/a.tif"], scope
+        found = await engine.run(run)
+        assert found.sync_status == run_pb2.SYNC_STATUS_CLEANED
+        assert [a.condition for a in answers(found, await problems(engine, run=run))] == ["verification_failed"]
+        unknown = problem_service_pb2.QueryProblemsRequest(run=run.replace("14-32", "23-59"))
+        assert (await refused(_first(engine, unknown)))[:2] == (grpc.StatusCode.NOT_FOUND, "RUN_NOT_FOUND")
+
+
+async def _first(engine: Engine, request: problem_service_pb2.QueryProblemsRequest) -> list[finding_pb2.Finding]:
+    return [finding async for finding in engine.problems.QueryProblems(request)]

@@ -1,0 +1,67 @@
+"""What travels with a run beside its data: cache folders with all they hold, and nothing of others is written over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.integration.sync_engine.running_engine import Engine, same_tree
+
+CACHE = ".exlab-wizard"
+
+
+def _write(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+
+
+async def test_the_cache_folders_above_a_run_travel_with_their_folders(engine: Engine) -> None:
+    site = engine.site
+    run = site.make_run()
+    above = site.local(run).parents[2]
+    inside = ("templates/confocal/t.jinja", "equipment.json", "templates/wizard.a.log/notes.txt")
+    for name in inside:
+        _write(above / CACHE / name, name)
+        _write(above / "Cortex Q3 Pilot" / CACHE / name, name)
+    (above / CACHE / "templates" / "link").symlink_to("/etc/passwd")
+    _write(above / CACHE / "equipment.json.lock", "")
+    job_id = (await engine.enqueue(run)).job.job_id
+    await engine.until_sealed(job_id)
+    for name in inside:
+        assert (site.nas() / CACHE / name).read_text(encoding="utf-8") == name
+        assert (site.nas() / "Cortex Q3 Pilot" / CACHE / name).read_text(encoding="utf-8") == name
+    assert not (site.nas() / CACHE / "templates" / "link").is_symlink()
+    assert not (site.nas() / CACHE / "equipment.json.lock").exists()
+
+
+async def test_a_folder_that_is_called_like_a_changing_file_is_data(engine: Engine) -> None:
+    site = engine.site
+    run = site.make_run()
+    names = ("wizard.old.log/inner.txt", "receipt.mine.json/a/b.txt", "x.lock/c.txt", "creation.json.d/e.txt")
+    for name in names:
+        _write(site.local(run) / CACHE / name, name)
+    job_id = (await engine.enqueue(run)).job.job_id
+    job = await engine.until_sealed(job_id)
+    same_tree(site.local(run), site.at_nas(run))
+    for name in names:
+        assert (site.at_nas(run) / CACHE / name).read_text(encoding="utf-8") == name
+    assert job.file_count == 2 + len(names)
+
+
+async def test_what_others_wrote_at_the_destination_is_kept_when_a_run_is_sealed_first(engine: Engine) -> None:
+    site = engine.site
+    run = site.make_run()
+    _write(site.local(run) / CACHE / "readme_fields.json", "{}")
+    theirs = {"creation.json": "theirs", "readme_fields.json": "theirs too", "checksums.sha256": "and theirs"}
+    for name, content in theirs.items():
+        _write(site.at_nas(run) / CACHE / name, content)
+    job_id = (await engine.enqueue(run)).job.job_id
+    job = await engine.until_sealed(job_id)
+    same_tree(site.local(run), site.at_nas(run))
+    kept = site.nas() / ".labferry-superseded" / f"{job_id}-{job.attempt}" / site.at_nas(run).relative_to(site.nas())
+    assert {path.name: path.read_text(encoding="utf-8") for path in (kept / CACHE).iterdir()} == theirs
+    # What this engine sealed itself is its own: sealed again, it is replaced.
+    _write(site.local(run) / CACHE / "readme_fields.json", '{"later": 1}')
+    _write(site.local(run) / "later.tif", "later")
+    await engine.until_sealed((await engine.enqueue(run)).job.job_id)
+    same_tree(site.local(run), site.at_nas(run))
+    assert len(list((site.nas() / ".labferry-superseded").iterdir())) == 1
