@@ -136,8 +136,8 @@ class Directory:
         return await self._ask_for(id_)
 
     async def refresh(self) -> CacheState:
-        """Fetches all projects now, once for all who ask at the same time."""
-        return await self._refresh_once()
+        """Fetches all projects as the LIMS has them from this moment on, once for all who ask at the same time."""
+        return await self._refresh_once.anew()
 
     async def current_user(self) -> LimsUser:
         return await self._upstream.current_user()

@@ -22,6 +22,13 @@ class SingleFlight(Generic[T]):
             flight = self._flight = asyncio.create_task(self._work())
         return await asyncio.shield(flight)
 
+    async def anew(self) -> T:
+        """The result of work that begins after this call: work under way may have looked before. Whoever asks while
+        that is under way shares the next."""
+        if self._flight is not None and not self._flight.done():
+            await asyncio.wait((self._flight,))
+        return await self()
+
     async def close(self) -> None:
         """Ends the work that is under way."""
         if self._flight is not None and not self._flight.done():

@@ -36,6 +36,20 @@ async def test_all_who_ask_meanwhile_share_one_result_and_later_ones_a_new_one()
     assert await flight() == 3
 
 
+async def test_who_asks_anew_shares_no_work_that_began_before() -> None:
+    work = Work()
+    flight = SingleFlight(work.__call__)
+    first = asyncio.create_task(flight())
+    await asyncio.sleep(0)
+    anew = [asyncio.create_task(flight.anew()) for _ in range(20)]
+    await asyncio.sleep(0)
+    assert work.begun == 1
+    work.may_end.set()
+    assert await first == 1
+    assert {str(error) for error in await asyncio.gather(*anew, return_exceptions=True)} == {"the second time fails"}
+    assert await flight.anew() == 3
+
+
 async def test_close_ends_the_work() -> None:
     work = Work()
     flight = SingleFlight(work.__call__)
