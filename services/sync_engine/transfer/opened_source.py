@@ -12,8 +12,10 @@ from libs.run_tree.beneath import open_beneath
 from services.sync_engine.transfer.system_error import source_error
 from services.sync_engine.transfer.transport import TransferError
 
-DESCRIPTORS = f"/proc/{os.getpid()}/fd"
-"""Where any process of this user finds what this one has opened."""
+
+def folder_of_descriptors() -> str:
+    """Where any process of this user finds what this one has opened, by the descriptor's number."""
+    return f"/proc/{os.getpid()}/fd"
 
 
 @contextmanager
@@ -24,7 +26,7 @@ def opened_folder(folder: bytes) -> Iterator[bytes]:
         descriptor = open_beneath(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise source_error(error, b".") from error
-    given = f"{DESCRIPTORS}/{descriptor}"
+    given = f"{folder_of_descriptors()}/{descriptor}"
     try:
         yield os.fsencode(given)
     except TransferError as failure:

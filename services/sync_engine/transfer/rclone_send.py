@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from operator import attrgetter
 
-from services.sync_engine.transfer.opened_source import DESCRIPTORS
+from services.sync_engine.transfer.opened_source import folder_of_descriptors
 from services.sync_engine.transfer.rclone_calls import FileCall, call_for_each
 from services.sync_engine.transfer.rclone_daemon import RcloneDaemon
 from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.transport import SourceEntry
 
-_OPENED = {"type": "local", "_root": DESCRIPTORS, "encoding": "Raw", "copy_links": "true"}
 _FRESH = {"NoCheckDest": True}
 
 
@@ -30,6 +29,7 @@ def send_files(
     """Into a folder of the remote `fs`. TransferError, TransferStoppedError."""
     current = entries[0].path
     left = sum(entry.size for entry in entries)
+    opened = {"type": "local", "_root": folder_of_descriptors(), "encoding": "Raw", "copy_links": "true"}
 
     def handled(nbytes: int) -> None:
         # rclone counts what it sends again, too.
@@ -44,7 +44,7 @@ def send_files(
         descriptor = source.open_alone(entry)
         held.callback(os.close, descriptor)
         return {
-            "srcFs": _OPENED,
+            "srcFs": opened,
             "srcRemote": str(descriptor),
             "dstFs": fs,
             "dstRemote": f"{folder.decode()}/{entry.path.decode()}",

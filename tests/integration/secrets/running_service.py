@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,11 +24,11 @@ from labferry.events.v1 import event_pb2
 from labferry.lims.v1 import lims_service_pb2_grpc as lims_grpc
 from labferry.secrets.v1 import secrets_service_pb2_grpc as secrets_grpc
 from libs.service_kit.channel import open_channel, read_token
+from tests.processes.order import ANNOUNCE, Order
+from tests.processes.service_process import NO_KEYRING, ServiceProcess, start_process
 
 START_SECONDS = 60
 PASSPHRASE = "correct horse battery"
-# Nobody's real keyring is to be touched by a test.
-NO_KEYRING = {"PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
 
 
 class ServiceEndedError(Exception):
@@ -101,7 +100,7 @@ class RunningService:
 
     lab: Lab
     name: str
-    process: asyncio.subprocess.Process
+    process: ServiceProcess
     address: str
     """Where it says that it serves."""
     resources: AsyncExitStack = field(repr=False)
@@ -168,14 +167,15 @@ async def start(
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("LABFERRY_", "DBUS_"))}
     announced, announce_to = os.pipe()
     with (lab.folder / f"{name}.log").open("ab") as log, open(announced, "rb") as announcement:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", module or f"services.{name}", "--config", str(lab.write_config())),
-            *("--announce-to", str(announce_to)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={**kept, **environment},
-            pass_fds=(announce_to,),
+        process = await start_process(
+            Order(
+                module or f"services.{name}",
+                ("--config", str(lab.write_config()), "--announce-to", ANNOUNCE),
+                {**kept, **environment},
+                str(Path.cwd()),
+            ),
+            log,
+            announce_to,
         )
         os.close(announce_to)
         async with asyncio.timeout(START_SECONDS):

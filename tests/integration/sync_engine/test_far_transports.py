@@ -196,12 +196,13 @@ async def test_a_killed_engine_leaves_no_child_and_no_credential_stood_in_a_comm
         said = b"\0".join(_command(child) for child in children)
         for secret in (OBSCURED, SECRET, *sshd.access.key_path.read_text().splitlines()[1:-1]):
             assert secret.encode() not in said
+        # Whatever engine starts next, another test's too, may remove it once this one is gone.
+        left = f"labferry-tool-{engine.service.process.pid}-*"
+        assert list(Path(tempfile.gettempdir()).glob(left)), "what it was told lies there, credentials among it"
         await engine.kill()
         async with asyncio.timeout(20):
             while any(_runs(child) for child in children):
                 await asyncio.sleep(0.02)
-        left = f"labferry-tool-{engine.service.process.pid}-*"
-        assert list(Path(tempfile.gettempdir()).glob(left)), "what it was told lies there, credentials among it"
     site.lab.settings["equipment"] = []
     async with running_engine(site):
         assert not list(Path(tempfile.gettempdir()).glob(left)), "the next start removes it, whatever it carries"
