@@ -29,7 +29,8 @@ from cli.commands import (
 from libs.service_kit.version import LABFERRY_VERSION
 
 _EPILOG = """Exit status: 0 done · 1 the answer is no (blocked, not verified, not intact) · 2 wrong usage ·
-3 the configuration or token file can't be used · 64 + the gRPC status for a refused call · 130 interrupted."""
+3 the configuration or token file can't be used · 4 the output can't be written · 64 + the gRPC status for a refused
+call · 130 interrupted."""
 
 app = typer.Typer(
     name="labferry",
@@ -75,7 +76,3 @@ app.command("up", epilog="Example: labferry up --config labferry.yaml")(up.up)
 def version() -> None:
     """Print the version."""
     typer.echo(LABFERRY_VERSION)
-
-
-def main() -> None:
-    app()

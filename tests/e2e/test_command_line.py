@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,19 @@ async def test_events_follow_live_until_interrupted(operator: Operator) -> None:
     assert json.loads(await process.stdout.readline())["type"] == "sync.job.queued.v1"
     process.send_signal(signal.SIGINT)
     assert await process.wait() == 130
+
+
+@pytest.mark.parametrize("command", [("events",), ("events", "-o", "json"), ("job", "list"), ("version",)])
+async def test_output_that_a_disk_cannot_take_is_said_in_a_line(operator: Operator, command: Sequence[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        process = await asyncio.create_subprocess_exec(
+            *(str(BIN / "labferry"), *command),
+            env={**os.environ, "LABFERRY_CONFIG": str(operator.site.lab.folder / "labferry.yaml")},
+            stdout=full,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, err = await process.communicate()
+    assert (process.returncode, err) == (4, b"the output could not be written: No space left on device\n")
 
 
 async def test_secrets_go_in_and_never_come_out(operator: Operator) -> None:
