@@ -61,19 +61,26 @@ def run_pipeline(
     landing: Landing,
     before_landing: Callable[[Sequence[CopiedFile]], None],
     workers: int,
+    streams: int,
     control: TransferControl,
 ) -> PipelineOutcome:
     """Copies and lands everything that can be read. Raises what the destination, the engine or `before_landing` raised,
-    with all threads ended. A copy that is wound down lands what is whole before it raises TransferStoppedError."""
+    with all threads ended. A copy that is wound down lands what is whole before it raises TransferStoppedError.
+
+    `workers` threads copy small files, `streams` others a large one each."""
     outcome = PipelineOutcome()
     in_work: deque[list[Future[ChunkOutcome]]] = deque()
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="copy") as threads:
+    with (
+        ThreadPoolExecutor(max_workers=workers, thread_name_prefix="copy") as small,
+        ThreadPoolExecutor(max_workers=streams, thread_name_prefix="stream") as large,
+    ):
         try:
             for batch in batches(entries):
                 if control.winding_down:
                     outcome.cut_short = True
                     break
                 chunks = [batch[start : start + _CHUNK_FILES] for start in range(0, len(batch), _CHUNK_FILES)]
+                threads = large if batch[0].size >= LARGE_BYTES else small
                 in_work.append([threads.submit(copier.copy_chunk, chunk) for chunk in chunks])
                 if len(in_work) == _BATCHES_IN_WORK:
                     _finish(in_work.popleft(), landing, before_landing, outcome)
@@ -81,7 +88,8 @@ def run_pipeline(
                 _finish(in_work.popleft(), landing, before_landing, outcome)
         except BaseException:
             copier.abort()
-            threads.shutdown(wait=True, cancel_futures=True)
+            small.shutdown(wait=True, cancel_futures=True)
+            large.shutdown(wait=True, cancel_futures=True)
             raise
     if outcome.cut_short:
         control.raise_before_file()

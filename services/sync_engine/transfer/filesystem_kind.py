@@ -19,6 +19,7 @@ _HONEST_PROGRAMS = frozenset(
     {"fuseblk", "fuse.ceph", "fuse.glusterfs", "fuse.lizardfs", "fuse.moosefs", "fuse.saunafs", "fuse.sshfs"}
 )
 _LOCAL_WORKERS = 3
+_LOCAL_STREAMS = 4
 _NETWORK_WORKERS = 8
 
 
@@ -42,7 +43,16 @@ class Filesystem:
     def workers(self) -> int:
         """Threads that are busy with small files at once. Where a server answers, most of their time is waiting; on a
         disk of this machine more of them only wait for each other."""
-        return _LOCAL_WORKERS if self.kind in (FilesystemKind.DISK, FilesystemKind.MEMORY) else _NETWORK_WORKERS
+        return _LOCAL_WORKERS if self._is_local else _NETWORK_WORKERS
+
+    @property
+    def streams(self) -> int:
+        """Threads that are busy with a large file each. They hold Python's lock for little of their time."""
+        return _LOCAL_STREAMS if self._is_local else _NETWORK_WORKERS
+
+    @property
+    def _is_local(self) -> bool:
+        return self.kind in (FilesystemKind.DISK, FilesystemKind.MEMORY)
 
     @property
     def note(self) -> str:

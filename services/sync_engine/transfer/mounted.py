@@ -154,6 +154,7 @@ class MountedTransport:
                     ),
                     before_landing=before_landing,
                     workers=root.filesystem.workers,
+                    streams=root.filesystem.streams,
                     control=control,
                 )
             if outcome.failures:

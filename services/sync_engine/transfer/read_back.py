@@ -192,17 +192,22 @@ def read_back(
     reader = _Reader(root, target, StorageWitness(root, target, present), control, progress)
     found = _Found()
     in_work: deque[Future[list[_Checked]]] = deque()
-    with ThreadPoolExecutor(max_workers=root.filesystem.workers, thread_name_prefix="verify") as threads:
+    with (
+        ThreadPoolExecutor(max_workers=root.filesystem.workers, thread_name_prefix="verify") as small,
+        ThreadPoolExecutor(max_workers=root.filesystem.streams, thread_name_prefix="verify large") as large,
+    ):
         try:
             there = InStep(present)
             for chunk in _chunks(_Expected(file, there.at(file.path)) for file in expected):
+                threads = large if chunk[0].file.size > _CHUNK_BYTES else small
                 in_work.append(threads.submit(reader.check, chunk))
                 if len(in_work) == _CHUNKS_IN_WORK:
                     found.note(in_work.popleft().result())
             while in_work:
                 found.note(in_work.popleft().result())
         except BaseException:
-            threads.shutdown(wait=True, cancel_futures=True)
+            small.shutdown(wait=True, cancel_futures=True)
+            large.shutdown(wait=True, cancel_futures=True)
             raise
     found.refuse_if_none_was_read()
     # A destination that went away looks empty; that is no missing file but a check that couldn't check.
