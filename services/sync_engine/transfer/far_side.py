@@ -16,14 +16,17 @@ import msgspec
 
 from services.sync_engine.transfer.bandwidth import SharedBandwidth
 from services.sync_engine.transfer.sealed_file import SealedFile
+from services.sync_engine.transfer.system_error import shown
 from services.sync_engine.transfer.tools import Toolbox
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     EntryKind,
+    FailureKind,
     SourceEntry,
     TargetTraits,
     TransferError,
+    UnreadableFile,
 )
 
 
@@ -38,10 +41,20 @@ class FarName(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 @dataclass(slots=True)
 class FarDigests:
-    """SHA-256 by path. `oversize`: files that would have to be downloaded and are larger than that may be."""
+    """SHA-256 by path. `oversize`: files that would have to be downloaded, larger than that may be. `unreadable`:
+    files that the far end can't read although it reads others."""
 
     found: dict[bytes, str] = field(default_factory=dict)
     oversize: list[bytes] = field(default_factory=list)
+    unreadable: list[UnreadableFile] = field(default_factory=list)
+
+    def readable(self) -> dict[bytes, str]:
+        """`found`, for those to whom a file that can't be read isn't one that isn't there. TransferError."""
+        for file in self.unreadable:
+            raise TransferError(
+                FailureKind.NETWORK, f"reading back {shown(file.path)} at the destination: {file.words}", [file.path]
+            )
+        return self.found
 
 
 @dataclass(frozen=True, slots=True)

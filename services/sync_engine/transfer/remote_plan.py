@@ -62,7 +62,7 @@ def plan_remote(
 def present_digests(far: FarSide, target: bytes, names: Sequence[FarName], max_stream_bytes: int) -> dict[bytes, str]:
     """SHA-256 of files and of symlinks' targets; files that are too large to be downloaded are left out."""
     files = {name.path: name.size for name in names if name.kind is EntryKind.FILE}
-    found = dict(far.digests(target, files, max_stream_bytes, lambda path, size: None).found) if files else {}
+    found = far.digests(target, files, max_stream_bytes, lambda path, size: None).readable() if files else {}
     for name in names:
         if name.link_target is not None:
             found[name.path] = hashlib.sha256(name.link_target).hexdigest()

@@ -168,7 +168,8 @@ class RemoteTransport:
                 with suppress(TransferError):
                     far.remove(incoming)
             expected = {file.path: file.size for file in files}
-            found = far.digests(b"", expected, max(expected.values(), default=0), lambda path, size: None).found
+            most = max(expected.values(), default=0)
+            found = far.digests(b"", expected, most, lambda path, size: None).readable()
         differing = [file.path for file in files if found.get(file.path) != file.sha256()]
         if differing:
             raise TransferError(

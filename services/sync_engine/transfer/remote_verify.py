@@ -19,6 +19,7 @@ from services.sync_engine.transfer.transport import (
     FileEvidence,
     Progress,
     ProgressPhase,
+    UnreadableFile,
     VerifyOutcome,
 )
 
@@ -68,6 +69,7 @@ class _Reading:
         self._missing: list[bytes] = []
         self._differing: list[bytes] = []
         self._oversize: list[bytes] = []
+        self._unreadable: list[UnreadableFile] = []
         self._evidence = ListWriter(FileEvidence)
 
     def read(self, portion: Sequence[tuple[CopiedFile, FarName | None]]) -> None:
@@ -78,6 +80,8 @@ class _Reading:
         if sizes:
             read = self._far.digests(self._target, sizes, self._max_stream_bytes, self._advanced)
         self._oversize += read.oversize
+        self._unreadable += read.unreadable
+        unreadable = {file.path for file in read.unreadable}
         for file, there in portion:
             self._expected += file.kind is EntryKind.FILE
             if there is None:
@@ -85,6 +89,8 @@ class _Reading:
             elif file.path in sizes:
                 if file.path in read.found:
                     self._judge(file, file.size, read.found[file.path])
+                elif file.path in unreadable:
+                    self._differing.append(file.path)
                 elif file.path not in read.oversize:
                     # One that vanished after it was listed.
                     self._missing.append(file.path)
@@ -119,6 +125,7 @@ class _Reading:
             host=self._far.host,
             note=self._far.note,
             oversize=tuple(self._oversize),
+            unreadable=tuple(self._unreadable),
         )
 
 
