@@ -160,11 +160,13 @@ def _print_reports(reports: list[sync_service_pb2.VerifyReport]) -> None:
         ],
     )
     for report in reports:
-        for what, paths in (
-            ("missing", report.missing),
-            ("differing", report.differing),
-            ("unreadable", report.unreadable),
-            ("unexpected", report.unexpected),
+        for what, paths, count in (
+            ("missing", report.missing, report.missing_count),
+            ("differing", report.differing, report.differing_count),
+            ("unreadable", report.unreadable, 0),
+            ("unexpected", report.unexpected, 0),
         ):
             for path in paths:
                 note(f"{report.destination}: {what}: {visible(path)}")
+            if count > len(paths):
+                note(f"{report.destination}: {what}: and {count - len(paths)} more")

@@ -54,3 +54,17 @@ async def test_receipts_evidence_and_cleanup(operator: Operator, tmp_path: Path)
     assert (operator.site.local(run) / "a.tif").exists()
     shown = await operator("job", "list", "--run", run, "-o", "json")
     assert shown.json[0]["waiting_on"][0]["condition"] == "cleanup_interlock"
+
+
+async def test_more_files_are_counted_than_are_named(operator: Operator) -> None:
+    run = operator.site.make_run({f"{number}.tif": b"x" for number in range(130)})
+    await operator("run", "queue", run)
+    assert (await operator("job", "watch", "--run", run)).status == 0
+    for file in operator.site.at_nas(run).glob("?.tif"):
+        file.write_bytes(b"y")
+    for file in operator.site.at_nas(run).glob("??*.tif"):
+        file.unlink()
+    verified = await operator("run", "verify", run)
+    assert verified.status == NO
+    assert "default: missing: and 20 more\n" in verified.err
+    assert "120 of 130 files missing, 10 differing" in (await operator("problems", "--run", run)).out

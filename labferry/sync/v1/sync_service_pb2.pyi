@@ -854,6 +854,8 @@ class VerifyReport(_message.Message):
     VERIFIED_TIME_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
     UNREADABLE_FIELD_NUMBER: _builtins.int
+    MISSING_COUNT_FIELD_NUMBER: _builtins.int
+    DIFFERING_COUNT_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """The run."""
     destination: _builtins.str
@@ -876,6 +878,10 @@ class VerifyReport(_message.Message):
     """Host that hashed."""
     note: _builtins.str
     """What to know beside the numbers ("memory": the filesystem has nothing behind its cache). Empty: nothing."""
+    missing_count: _builtins.int
+    """How many are missing, of which `missing` names the first."""
+    differing_count: _builtins.int
+    """How many differ, of which `differing` names the first."""
     @_builtins.property
     def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Files of the manifest that the destination does not hold; at most 100."""
@@ -917,10 +923,12 @@ class VerifyReport(_message.Message):
         verified_time: _timestamp_pb2.Timestamp | None = ...,
         note: _builtins.str = ...,
         unreadable: _abc.Iterable[_builtins.str] | None = ...,
+        missing_count: _builtins.int = ...,
+        differing_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["verified_time", b"verified_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "differing", b"differing", "expected", b"expected", "grade", b"grade", "hashed", b"hashed", "host", b"host", "job_id", b"job_id", "matched", b"matched", "method", b"method", "missing", b"missing", "note", b"note", "passed", b"passed", "run", b"run", "unexpected", b"unexpected", "unreadable", b"unreadable", "verified_time", b"verified_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "differing", b"differing", "differing_count", b"differing_count", "expected", b"expected", "grade", b"grade", "hashed", b"hashed", "host", b"host", "job_id", b"job_id", "matched", b"matched", "method", b"method", "missing", b"missing", "missing_count", b"missing_count", "note", b"note", "passed", b"passed", "run", b"run", "unexpected", b"unexpected", "unreadable", b"unreadable", "verified_time", b"verified_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from heapq import merge
+from heapq import merge, nsmallest
 from itertools import groupby
+from operator import attrgetter
 from pathlib import PurePosixPath
 
 from services.sync_engine.jobs.landing_journal import LandingJournal
@@ -33,6 +34,7 @@ from services.sync_engine.transfer.transport import (
 
 _ROUNDS = 5
 """A run that still gets new files after so many rounds of copying isn't settled."""
+_WITNESSES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,31 +141,48 @@ def _set_aside_what_rotted(
     errand: Errand, journal: LandingJournal, control: TransferControl, progress: Progress
 ) -> AbstractSet[bytes]:
     """Moves files that don't hold what was sent out of the way, so that they can be sent again: this job's own, and
-    those that it keeps of an earlier one. Which those are its verification told; they are read only when it didn't.
+    those that it keeps of an earlier one. Which those may be its verification told; that they still are is looked at,
+    since what was lost may have been put back. Nothing that was proven is moved unless the run here can replace it.
     The paths of kept ones that are to be sent anew: they are lost or wrong there, and whole here."""
     job, located = journal.job, errand.located
     own = spilled(CopiedFile, (deque(files, 1)[0] for _, files in groupby(journal.landed(), by_path)))
     landed = InStep(own)
     older = spilled(CopiedFile, (file for file in errand.kept if landed.at(file.path) is None))
     ours = spilled(CopiedFile, merge(own, older, key=by_path))
-    if known := journal.found_wrong():
-        wrong = {file.path for file in known}
-    else:
-        outcome = errand.transport.verify(
-            errand.target, ours, control=control, progress=progress, max_stream_bytes=job.max_stream_bytes
-        )
-        wrong = {*outcome.missing, *outcome.differing}
+    outcome = errand.transport.verify(
+        errand.target,
+        _suspects(ours, {file.path for file in journal.found_wrong()}),
+        control=control,
+        progress=progress,
+        max_stream_bytes=job.max_stream_bytes,
+        whole=ours,
+    )
+    differing = {*outcome.differing}
+    wrong = differing.union(outcome.missing)
     sent = {file.path: file.sha256 for file in ours if file.path in wrong}
     kept = {file.path for file in older if file.path in wrong}
-    moved = _set_aside(errand, journal, sorted(sent), control)
-    # Was it the destination? Not if the source is another by now: then the copy was right, and the run isn't settled.
     source = SourceFiles(os.fsencode(located.folder))
-    looked_at = {*moved, *kept}
-    here = [e for e in scan_run(located.folder, of_project=located.path.is_project) if e.path in looked_at]
-    changed = [entry.path for entry in here if source.sha256(entry, control.look) != sent[entry.path]]
-    if changed:
+    here = {
+        entry.path: source.sha256(entry, control.look)
+        for entry in scan_run(located.folder, of_project=located.path.is_project)
+        if entry.path in differing or entry.path in kept
+    }
+    whole = {path for path, sha256 in here.items() if sha256 == sent[path]}
+    _set_aside(errand, journal, sorted(path for path in differing if path in whole or path not in kept), control)
+    # Was it the destination? Not if the source is another by now: then the copy was right, and the run isn't settled.
+    if changed := sorted(here.keys() - whole):
         raise TransferError(FailureKind.SOURCE_CHANGED, "files changed here after they were copied", changed)
-    return kept & {entry.path for entry in here}
+    return kept & whole
+
+
+def _suspects(ours: Sequence[CopiedFile], known: AbstractSet[bytes]) -> Sequence[CopiedFile]:
+    """The files to look at: those that are known, if any are. A few small ones besides, by which a file that the
+    storage can't read is told from a storage that reads nothing."""
+    if not known:
+        return ours
+    others = (file for file in ours if file.kind is EntryKind.FILE and file.size and file.path not in known)
+    looked_at = known | {file.path for file in nsmallest(_WITNESSES, others, key=attrgetter("size"))}
+    return spilled(CopiedFile, (file for file in ours if file.path in looked_at))
 
 
 def _set_aside(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labferry.events.v1 import job_events_pb2
-from labferry.sync.v1 import job_pb2
+from labferry.sync.v1 import job_pb2, sync_service_pb2
 from libs.service_kit.enum_names import ProtoNames
 from services.sync_engine.transfer.transport import DifferingFile, FailureKind, TransferError, bytes_unless_text
 
@@ -45,13 +45,19 @@ def failure_of_pass(failed: job_events_pb2.JobVerificationFailed, given_up: Sequ
         return Failure(FailureKind.HASH_MISMATCH, f"a pass could not check: {report.note}")
     if report.expected and not report.missing and not report.differing:
         return Failure(FailureKind.HASH_MISMATCH, f"a pass could not check every file: {report.note}")
+    missing, differing = wrong_counts(report)
     unreadable = f" ({report.unreadable[0]})" if report.unreadable else ""
     return Failure(
         FailureKind.HASH_MISMATCH,
-        f"read back from the destination: {len(report.missing)} of {report.expected} files missing,"
-        f" {len(report.differing)} differing{unreadable}{_not_put_back(given_up)}",
+        f"read back from the destination: {missing} of {report.expected} files missing,"
+        f" {differing} differing{unreadable}{_not_put_back(given_up)}",
         (*report.missing, *report.differing),
     )
+
+
+def wrong_counts(report: sync_service_pb2.VerifyReport) -> tuple[int, int]:
+    """How many files are missing, and how many differ. The first reports in a log named them only."""
+    return max(report.missing_count, len(report.missing)), max(report.differing_count, len(report.differing))
 
 
 def _not_put_back(paths: Sequence[str]) -> str:

@@ -166,6 +166,8 @@ def verify_report(job: Job, outcome: VerifyOutcome, at: datetime) -> sync_servic
         matched=outcome.matched,
         missing=_shown(outcome.missing),
         differing=_shown(outcome.differing),
+        missing_count=len(outcome.missing),
+        differing_count=len(outcome.differing),
         unexpected=_shown(outcome.unexpected),
         unreadable=[f"{shown(file.path)}: {file.words}" for file in outcome.unreadable[:_MOST_PATHS]],
         method=outcome.method,

@@ -7,6 +7,7 @@ from google.protobuf.message import Message
 from labferry.events.v1 import job_events_pb2 as job
 from labferry.events.v1 import run_events_pb2 as run
 from libs.run_tree.wizard_log import LogLevel
+from services.sync_engine.jobs.failure import wrong_counts
 from services.sync_engine.jobs.job import SYNC_STATUSES, WAIT_CONDITIONS
 from services.sync_engine.runs.run import RULES
 
@@ -45,7 +46,8 @@ def _of_job(payload: Message | None) -> Said | None:
             return _INFO, f"verified: {read} ({payload.occasion})"
         case job.JobVerificationFailed():
             report = payload.report
-            wrong = f"{len(report.missing)} missing, {len(report.differing)} differing"
+            missing, differing = wrong_counts(report)
+            wrong = f"{missing} missing, {differing} differing"
             return _WARN, f"verification failed: {wrong} of {report.expected} files ({payload.occasion})"
         case job.JobSealed():
             return _INFO, f"sealed with {payload.file_count} files"

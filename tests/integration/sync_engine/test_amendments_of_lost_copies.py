@@ -90,3 +90,26 @@ async def test_a_run_that_was_cleaned_takes_one_late_file_after_the_other(site: 
         assert (await engine.run(run)).sync_status == run_pb2.SYNC_STATUS_CLEANED
         assert not data_files(site.local(run))
         assert sha256sum_agrees(site.at_nas(run)) == 4
+
+
+async def test_what_only_the_copy_held_counts_again_once_it_was_put_back_and_is_not_moved_away(site: Site) -> None:
+    site.lab.settings["nas_cleanup"] = ALLOWED
+    run = site.make_run({"a.tif": b"pixels", "b.tif": b"precious", "c.tif": b"more"})
+    async with running_engine(site) as engine:
+        job = await engine.bring(run)
+        await verify(engine, run)
+        await engine.until_state(job.job_id, job_pb2.JOB_STATE_CLEANED)
+        lost = site.at_nas(run) / "a.tif"
+        aside = lost.rename(site.lab.folder / "lost")
+        (site.at_nas(run) / "b.tif").write_bytes(b"preciouS")
+        (site.local(run) / "late.tif").write_bytes(b"late")
+        late = (await engine.enqueue(run)).job.job_id
+        failed = await engine.until_failed(late)
+        assert failed.failure.message.endswith("1 of 4 files missing, 1 differing"), failed.failure
+        aside.rename(lost)
+        (site.at_nas(run) / "b.tif").write_bytes(b"precious")
+        await engine.steer("RetryJob", late)
+        await engine.until_sealed(late)
+        assert sha256sum_agrees(site.at_nas(run)) == 4
+        kept = [p.read_bytes() for p in (site.nas() / ".labferry-superseded").rglob("*.tif")]
+        assert kept == [b"preciouS"], "what was wrong twice, and nothing that was put back"
