@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
@@ -76,7 +77,10 @@ class SealStep:
         try:
             located = await bench.locate(job.run)
             receipt = await bench.receipts.issue(job)
-            snapshot = await self._snapshot(located, manifest, {job.destination: receipt}, record.sync_status)
+            settled = await self._snapshot(job, located, manifest, {job.destination: receipt})
+            if settled is None:
+                return None
+            snapshot, status = settled
             progress.begin(ProgressPhase.SEALING, len(snapshot), sum(f.size for f in snapshot))
             control = TransferControl()
             first = not any(one.sealed for one in jobs if one.destination == job.destination)
@@ -105,7 +109,7 @@ class SealStep:
             events.JobSealed(
                 snapshot_blob=await bench.blobs.put(msgspec.json.Encoder().encode_lines(lines)),
                 file_count=len(snapshot),
-                sync_status=SYNC_STATUSES.to_proto(record.sync_status),
+                sync_status=SYNC_STATUSES.to_proto(status),
                 receipt_blob=await bench.blobs.put(receipt),
             ),
         )
@@ -132,24 +136,29 @@ class SealStep:
             self._bench.logger.warning("set_aside_before_sealing", job=job.job_id, run=job.run, files=names)
 
     async def _snapshot(
-        self, located: LocatedRun, manifest: Path, receipts: Mapping[str, bytes], status: SyncStatus
-    ) -> Sequence[SealedFile]:
-        """The changing files, which say what the log says: another program may write them at any moment."""
+        self, job: Job, located: LocatedRun, manifest: Path, receipts: Mapping[str, bytes]
+    ) -> tuple[Sequence[SealedFile], SyncStatus] | None:
+        """The changing files, and the status that they say and the log says; None when that calls for no seal any more.
+        Another program may write them at any moment, and the run's other jobs may change the status."""
         bench = self._bench
         for _ in range(_TRIES):
             # A lock that another program holds for long is waited for.
             await bench.files.project(located)
             await bench.before_seal(located.identity)
+            status = (await bench.log.run(located.identity)).sync_status
+            if status is None or not job.seal_is_due(status):
+                return None
             snapshot = await bench.threads.run(lambda: changing_files(located, manifest, receipts))
-            if _says(snapshot, located, status):
-                return snapshot
+            if _status_in(snapshot, located) is status:
+                return snapshot, status
         raise TransferError(FailureKind.SOURCE_CHANGED, "another program keeps writing creation.json")
 
 
-def _says(snapshot: Sequence[SealedFile], located: LocatedRun, status: SyncStatus) -> bool:
+def _status_in(snapshot: Sequence[SealedFile], located: LocatedRun) -> SyncStatus | None:
+    """What the run's creation.json says; None when it was just gone."""
     creation = os.fsencode(located.path.below_equipment) + b"/" + CACHE_FOLDER + b"/creation.json"
     written = next((file for file in snapshot if file.path == creation), None)
-    return written is None or parse_creation(b"".join(written.pieces())).sync_status is status
+    return None if written is None else parse_creation(b"".join(written.pieces())).sync_status
 
 
 def changing_files(
@@ -176,21 +185,29 @@ def changing_files(
 
 
 def _cache_files(folder: Path, target: PurePosixPath, manifest: Path | None = None) -> list[SealedFile]:
-    """With a `manifest` of the run itself, whose other cache files, and all in folders there, travel with its data."""
+    """With a `manifest` of the run itself, whose other cache files, and all in folders there, travel with its data.
+
+    Other seals and other programs write here meanwhile: a name that is gone when its turn comes was a temporary one.
+    """
     if not is_folder_beneath(folder / CACHE_FOLDER.decode()):
         return []
     files: list[SealedFile] = []
     ahead = [CACHE_FOLDER]
     while ahead:
         below = ahead.pop()
-        with folder_beneath(folder / os.fsdecode(below)) as opened:
+        with suppress(FileNotFoundError), folder_beneath(folder / os.fsdecode(below)) as opened:
             for name in sorted(os.listdir(opened)):
                 relative = below + b"/" + os.fsencode(name)
-                status = os.stat(name, dir_fd=opened, follow_symlinks=False)
+                if manifest is not None and (never_travels(relative) or not is_changing_file(relative)):
+                    continue
+                try:
+                    status = os.stat(name, dir_fd=opened, follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
                 if stat.S_ISDIR(status.st_mode):
                     ahead += [relative] if manifest is None else []
                     continue
-                if never_travels(relative) or (manifest is not None and not is_changing_file(relative)):
+                if never_travels(relative):
                     continue
                 content: bytes | Path
                 if manifest is not None and relative == MANIFEST_PATH:
@@ -198,7 +215,7 @@ def _cache_files(folder: Path, target: PurePosixPath, manifest: Path | None = No
                 else:
                     try:
                         content = read_in_folder(opened, folder / os.fsdecode(relative))
-                    except NotAPlainFileError:
+                    except (FileNotFoundError, NotAPlainFileError):
                         continue
                 where = os.fsencode(target) + b"/" + relative
                 files.append(SealedFile(where.removeprefix(b"./"), content, status.st_mtime_ns))

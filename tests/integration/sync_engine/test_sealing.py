@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from pathlib import Path
 
-from tests.integration.sync_engine.running_engine import Engine, same_tree
+from labferry.events.v1 import event_log_service_pb2, job_events_pb2
+from labferry.sync.v1 import run_pb2
+from services.sync_engine.event_types import job_stream
+from tests.integration.sync_engine.running_engine import PATIENCE, Engine, Site, running_engine, same_tree
 
 CACHE = ".exlab-wizard"
 
@@ -65,3 +70,40 @@ async def test_what_others_wrote_at_the_destination_is_kept_when_a_run_is_sealed
     await engine.until_sealed((await engine.enqueue(run)).job.job_id)
     same_tree(site.local(run), site.at_nas(run))
     assert len(list((site.nas() / ".labferry-superseded").iterdir())) == 1
+
+
+async def test_seals_that_go_on_together_are_in_nobodys_way(site: Site) -> None:
+    """Each seal writes to the cache folder that those of the run's other destinations read, and the last proof changes
+    what all of them have to say."""
+    names = ("nas", "second", "third")
+    places = {name: site.nas(destination=name) for name in names}
+    for place in places.values():
+        place.mkdir(parents=True, exist_ok=True)
+    site.lab.settings["equipment"].clear()
+    transports = {name: {"type": "mounted", "path": str(place)} for name, place in places.items()}
+    destinations = [{"name": name, "transport": transport} for name, transport in transports.items()]
+    site.equip(destinations=destinations, max_parallel=3)
+    runs = [site.make_run(leaf=f"Run_2026-04-17T14-{minute:02d}") for minute in range(40)]
+    async with running_engine(site) as engine:
+        jobs = {job.job_id for run in runs for job in (await engine.enqueue(run)).jobs}
+        await _sealed_as_synced_without_a_wait(engine, jobs)
+    for run in runs:
+        for name in names:
+            creation = site.at_nas(run, name) / CACHE / "creation.json"
+            assert json.loads(creation.read_bytes())["sync_status"] == "synced"
+
+
+async def _sealed_as_synced_without_a_wait(engine: Engine, jobs: set[str]) -> None:
+    unsealed = {job_stream(job_id) for job_id in jobs}
+    request = event_log_service_pb2.SubscribeEventsRequest(after_position=0, stream_prefix="job-")
+    following = engine.log.SubscribeEvents(request)
+    async with asyncio.timeout(PATIENCE):
+        async for step in following:
+            for event in step.events.events:
+                sealed, waits = job_events_pb2.JobSealed(), job_events_pb2.JobWaiting()
+                assert not event.payload.Unpack(waits), waits
+                if event.payload.Unpack(sealed) and sealed.sync_status == run_pb2.SYNC_STATUS_SYNCED:
+                    unsealed.discard(event.stream)
+            if not unsealed:
+                following.cancel()
+                return
