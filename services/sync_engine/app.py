@@ -38,6 +38,7 @@ from services.sync_engine.jobs.accept_change import AcceptChange
 from services.sync_engine.jobs.destination_watch import DestinationWatch
 from services.sync_engine.jobs.enqueue import Enqueue
 from services.sync_engine.jobs.enqueue_many import EnqueueMany
+from services.sync_engine.jobs.file_list import sent_among
 from services.sync_engine.jobs.gate_watch import GateWatch
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.news import JobNews
@@ -193,7 +194,11 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             paused=pauses,
         )
         watch.on_back(scheduler.wake_destination)
-        targets = TargetKeeper(log, destinations, logger, scheduler.wake_destination)
+
+        async def sent(job: Job, paths: Sequence[str]) -> Sequence[str]:
+            return await threads.run(lambda: sent_among(blobs, job, paths))
+
+        targets = TargetKeeper(log, destinations, logger, scheduler.wake_destination, sent)
         resources.push_async_callback(targets.close)
         await targets.start(p.job for p in await projections.query(jobs_failed))
         projections.on_applied(targets.applied)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
 
 from libs.event_log.blob_store import BlobStore
+from services.sync_engine.jobs.job import Job
 from services.sync_engine.transfer.path_order import by_path
 from services.sync_engine.transfer.spilled_list import ListWriter, SpilledList, in_portions
 from services.sync_engine.transfer.transport import CopiedFile, EntryKind, EvidenceGrade, FileEvidence
@@ -73,6 +74,18 @@ def encode_copied(files: Iterable[CopiedFile]) -> bytes:
 def read_copied(blobs: BlobStore, digest: str) -> SpilledList[CopiedFile]:
     """The files of a blob, in its order. Errors as `BlobStore.read`. For worker threads."""
     return _read(blobs, digest, CopiedFile, _copied_file)
+
+
+def landings(blobs: BlobStore, job: Job) -> Iterator[CopiedFile]:
+    """What the job put into place itself, over all its attempts. Errors as `BlobStore.read`. For worker threads."""
+    for blob in job.landing_blobs:
+        yield from read_copied(blobs, blob)
+
+
+def sent_among(blobs: BlobStore, job: Job, texts: Sequence[str]) -> Sequence[str]:
+    """Those of the paths, as texts show them, that the job put into place itself. As `landings`."""
+    sent = frozenset(texts).intersection(file.path.decode(errors="replace") for file in landings(blobs, job))
+    return [text for text in texts if text in sent]
 
 
 def _copied_file(line: bytes) -> CopiedFile:

@@ -146,13 +146,13 @@ class VerifyRun:
         await decided_anew(attempt)
 
     async def _keep_aside(self, job: Job, place: Destination, wrong: VerifyOutcome) -> None:
-        control, meter = TransferControl(), JobProgressMeter(lambda: None)
+        control, meter, blobs = TransferControl(), JobProgressMeter(lambda: None), self._bench.blobs
         async with self._bench.owned.over(job.job_id, job.equipment_id, in_slot=False) as mine:
             if not mine:
                 raise UnavailableError(f"another engine works on job {job.job_id} now")
             try:
                 await self._in_hand.do(
-                    f"request {uuid.uuid4()}", control, meter, lambda: quarantine(job, place, wrong, control)
+                    f"request {uuid.uuid4()}", control, meter, lambda: quarantine(blobs, job, place, wrong, control)
                 )
             except TransferError as error:
                 # Nothing is recorded: the job waits as before.

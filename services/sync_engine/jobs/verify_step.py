@@ -12,10 +12,11 @@ from google.protobuf.message import Message
 
 from labferry.events.v1 import job_events_pb2 as events
 from labferry.sync.v1 import sync_service_pb2
+from libs.event_log.blob_store import BlobStore
 from libs.run_tree.run_path import RunPath
 from services.sync_engine.jobs.failed_pass import failed_pass, failed_proof, is_evidence_of
 from services.sync_engine.jobs.failure import failure_of_transfer
-from services.sync_engine.jobs.file_list import evidence_lines, read_copied
+from services.sync_engine.jobs.file_list import evidence_lines, landings, read_copied
 from services.sync_engine.jobs.job import (
     AUDIT,
     BEFORE_CLEANUP,
@@ -216,11 +217,15 @@ def ends_the_job(follows: Sequence[Message]) -> bool:
     return any(isinstance(event, events.JobFailed) for event in follows)
 
 
-def quarantine(job: Job, destination: Destination, outcome: VerifyOutcome, control: TransferControl) -> None:
-    """Nobody may take for the run's what was wrong twice: it is kept aside before the job fails. For worker threads.
-    TransferError, TransferStoppedError."""
+def quarantine(
+    blobs: BlobStore, job: Job, destination: Destination, outcome: VerifyOutcome, control: TransferControl
+) -> None:
+    """Nobody may take for the run's what was sent twice and is wrong: it is kept aside before the job fails. What an
+    earlier job proved and this one only counts on stays, wrong as it may be: there may be no other copy. For worker
+    threads. TransferError, TransferStoppedError."""
     target = RunPath.parse(job.run).below_equipment
-    destination.transport.set_aside(target, outcome.differing, job_id=job.job_id, attempt=job.attempt, control=control)
+    wrong = frozenset(outcome.differing).intersection(file.path for file in landings(blobs, job))
+    destination.transport.set_aside(target, sorted(wrong), job_id=job.job_id, attempt=job.attempt, control=control)
 
 
 def is_inconclusive(outcome: VerifyOutcome) -> bool:
@@ -254,7 +259,7 @@ class VerifyStep:
             found = await verify_destination(bench, job, destination, Occasion.TRANSFER, do, control, progress)
             follows = what_follows(bench, job, found)
             if ends_the_job(follows):
-                await do(lambda: quarantine(job, destination, found.outcome, control))
+                await do(lambda: quarantine(bench.blobs, job, destination, found.outcome, control))
         except TransferStoppedError:
             # Nothing to record: the job still awaits its verification, which is begun anew.
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from google.protobuf.message import Message
@@ -23,7 +23,8 @@ from services.sync_engine.transfer.transport import FailureKind, TargetTraits, T
 
 
 class TargetKeeper:
-    """Owns one task. `on_trusted` hears (equipment, destination) when an operator trusts one again."""
+    """Owns one task. `on_trusted` hears (equipment, destination) when an operator trusts one again. `sent_by` tells
+    which of some files a job put into place itself: the others say nothing of how the destination takes them."""
 
     def __init__(
         self,
@@ -31,11 +32,13 @@ class TargetKeeper:
         destinations: Mapping[str, Sequence[Destination]],
         logger: Logger,
         on_trusted: Callable[[str, str], None],
+        sent_by: Callable[[Job, Sequence[str]], Awaitable[Sequence[str]]],
     ) -> None:
         self._log = log
         self._places = {(i, d.name): d for i, ds in destinations.items() for d in ds}
         self._logger = logger
         self._on_trusted = on_trusted
+        self._sent_by = sent_by
         self._targets: dict[tuple[str, str], Target] = {}
         self._due: dict[str, None] = {}
         self._wake = asyncio.Event()
@@ -138,7 +141,10 @@ class TargetKeeper:
         attempt = (job.job_id, job.attempt)
         if attempt in self.target(job.equipment_id, job.destination).attempts or job.failure is None:
             return
-        event = _doubted(job, [f"{job.run}/{path}" for path in job.failure.paths])
+        sent = await self._sent_by(job, job.failure.paths)
+        if not sent:
+            return
+        event = _doubted(job, [f"{job.run}/{path}" for path in sent])
         await self._append(
             job.equipment_id, job.destination, lambda t: None if attempt in t.attempts else event, BY_ITSELF
         )

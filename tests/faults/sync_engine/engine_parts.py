@@ -36,6 +36,7 @@ from services.sync_engine.engine_log import Cause, EngineLog
 from services.sync_engine.event_types import EVENT_TYPES
 from services.sync_engine.jobs.destination_watch import DestinationWatch
 from services.sync_engine.jobs.enqueue import Enqueue, Enqueued
+from services.sync_engine.jobs.file_list import sent_among
 from services.sync_engine.jobs.gate_watch import GateWatch
 from services.sync_engine.jobs.job import Job, JobState
 from services.sync_engine.jobs.ownership import Ownership, SoleOwnership
@@ -245,7 +246,11 @@ async def engine_parts(
         logger=logger,
         monotonic=clock.monotonic,
     )
-    targets = TargetKeeper(log, destinations, logger, lambda equipment_id, name: None)
+
+    async def sent(job: Job, paths: Sequence[str]) -> Sequence[str]:
+        return sent_among(bench.blobs, job, paths)
+
+    targets = TargetKeeper(log, destinations, logger, lambda equipment_id, name: None, sent)
     await targets.start(())
     keeper = CreationKeeper(log, files, locator, logger)
     rules = rules or CleanupRules(True, 2, timedelta(hours=24), True, Limits(1000, 1 << 30))
