@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shlex
 import tempfile
@@ -201,6 +202,14 @@ def _say_what_is_strange(names: Sequence[str]) -> None:
         )
 
 
+def _sha256(content: IO[bytes]) -> str:
+    content.seek(0)
+    digest = hashlib.sha256()
+    for piece in iter(partial(content.read, _PIECE), b""):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class _Bag:
     """All that a bag is made of."""
@@ -215,6 +224,11 @@ class _Bag:
     def fill(self, stopped: Callable[[], bool]) -> _Exported:
         """Makes the bag. Blocking; BagError, OSError."""
         receipt, manifest = self.receipt, self.manifest
+        if _sha256(manifest) != receipt.manifest_sha256:
+            raise BagError(
+                f"the receipt of {receipt.destination} tells of other files than were proven there since: the run is to"
+                f" be sealed there first; labferry why {shlex.quote(receipt.run)} says what keeps it"
+            )
         folders = [place.folder for place in self.places]
         held = 0
         origins: Counter[str] = Counter()

@@ -85,6 +85,24 @@ def test_folders_that_are_not_there_are_refused(tmp_path: Path, given: str) -> N
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+async def test_no_bag_is_made_of_a_receipt_and_other_files_than_it_tells_of(tmp_path: Path) -> None:
+    async with new_site() as site:
+        site.equip()
+        run = site.make_run()
+        async with running_engine(site) as engine:
+            await engine.bring(run)
+            (site.local(run) / "late.tif").write_bytes(b"late")
+            (site.at_nas(run) / ".exlab-wizard/checksums.sha256").unlink()
+            in_the_way = site.at_nas(run) / ".exlab-wizard/checksums.sha256/folder"
+            in_the_way.mkdir(parents=True)
+            late = (await engine.enqueue(run)).job.job_id
+            await engine.until_event(f"job-{late}", "sync.job.verified.v1")
+            told = await Operator(site)("run", "export", run, "--to", str(tmp_path / "bag"))
+            assert told.status == NO
+            assert "the run is to be sealed there first" in told.err
+            assert not list(tmp_path.iterdir())
+
+
 async def test_a_bag_of_an_amended_run_tells_of_all_jobs_and_of_rot(operator: Operator, tmp_path: Path) -> None:
     run = operator.site.make_run()
     for name in ("b.tif", "100%.csv"):
