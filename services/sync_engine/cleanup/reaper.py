@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from datetime import datetime
-from heapq import heappop, heappush
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 
 from libs.event_log.store import EventStoreError
 from libs.run_tree.creation_record import SyncStatus
@@ -17,39 +15,46 @@ from libs.service_kit.telemetry import Logger
 from services.sync_engine.cleanup.back_off import AGAIN, BackOff
 from services.sync_engine.cleanup.clean_run import CleanRun
 from services.sync_engine.cleanup.interlocks import CleanupRules
+from services.sync_engine.cleanup.turns_to_come import TurnsToCome
 from services.sync_engine.engine_log import BY_ITSELF
 from services.sync_engine.jobs.job import Job, JobState, JobStateError
 from services.sync_engine.jobs.retry import ANOTHERS_PAUSE
 from services.sync_engine.jobs.workbench import Workbench
 
+_LOOK_SECONDS = 60.0
+"""The clock on the wall may be set meanwhile: the first run that waits for a time of day is compared with it this often
+at least."""
 
-@dataclass(slots=True)
+
 class _Lane:
-    """One equipment's runs by when they are looked at, on the loop's clock."""
+    """One equipment's runs: those that wait until they are old enough, by the clock on the wall, and those that are
+    tried again, by the loop's."""
 
-    due: dict[str, float] = field(default_factory=dict)
-    heap: list[tuple[float, str]] = field(default_factory=list)
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] | None = None
+    def __init__(self, clock: Callable[[], datetime], look_seconds: float) -> None:
+        self.old_enough = TurnsToCome(lambda: clock().timestamp())
+        self.again = TurnsToCome(asyncio.get_running_loop().time)
+        self.wake = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+        self._look_seconds = look_seconds
 
-    def at(self, run: str, seconds: float) -> None:
-        moment = asyncio.get_running_loop().time() + max(0.0, seconds)
-        self.due[run] = moment
-        heappush(self.heap, (moment, run))
+    def at(self, run: str, moment: datetime) -> None:
+        self.again.drop(run)
+        self.old_enough.put(run, moment.timestamp())
         self.wake.set()
 
+    def after(self, run: str, pause: timedelta) -> None:
+        """Unless it has a turn already."""
+        if run not in self.old_enough and run not in self.again:
+            self.again.put(run, asyncio.get_running_loop().time() + pause.total_seconds())
+
     def pop_due(self) -> str | None:
-        now = asyncio.get_running_loop().time()
-        while self.heap and self.heap[0][0] <= now:
-            moment, run = heappop(self.heap)
-            if self.due.get(run) == moment:
-                del self.due[run]
-                return run
-        return None
+        return self.old_enough.pop() or self.again.pop()
 
     def pause(self) -> float | None:
-        """Seconds until the next is due; None: only an event brings one."""
-        return self.heap[0][0] - asyncio.get_running_loop().time() if self.heap else None
+        """Seconds until the next look; None: only an event brings one."""
+        aging = self.old_enough.pause()
+        pauses = [self.again.pause(), None if aging is None else min(aging, self._look_seconds)]
+        return min((pause for pause in pauses if pause is not None), default=None)
 
 
 class Reaper:
@@ -57,7 +62,15 @@ class Reaper:
     that isn't due costs an entry in a heap and nothing else; one that can't be cleaned is looked at again when
     something happens to its jobs, or later; the less changes, the later where that reads its data."""
 
-    def __init__(self, clean: CleanRun, bench: Workbench, rules: CleanupRules, logger: Logger) -> None:
+    def __init__(
+        self,
+        clean: CleanRun,
+        bench: Workbench,
+        rules: CleanupRules,
+        logger: Logger,
+        *,
+        look_seconds: float = _LOOK_SECONDS,
+    ) -> None:
         self._clean = clean
         self._locate = bench.locate
         self._destination = bench.destination
@@ -67,6 +80,7 @@ class Reaper:
         self._known: dict[str, tuple[datetime | None, SyncStatus | None]] = {}
         self._lanes: dict[str, _Lane] = {}
         self._back_off = BackOff()
+        self._look_seconds = look_seconds
 
     def start(self, jobs: Iterable[Job]) -> None:
         """Begins with the jobs that the log knows."""
@@ -87,8 +101,7 @@ class Reaper:
         self._back_off.forget(job.run)
         if job.sealed and len(job.passes) >= self._rules.min_verify_passes:
             reached = job.passes[self._rules.min_verify_passes - 1]
-            pause = (reached + self._rules.min_age - self._clock()).total_seconds()
-            self._lane(job.equipment_id).at(job.run, pause)
+            self._lane(job.equipment_id).at(job.run, reached + self._rules.min_age)
 
     async def close(self) -> None:
         tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
@@ -100,7 +113,7 @@ class Reaper:
     def _lane(self, equipment_id: str) -> _Lane:
         lane = self._lanes.get(equipment_id)
         if lane is None:
-            lane = self._lanes[equipment_id] = _Lane()
+            lane = self._lanes[equipment_id] = _Lane(self._clock, self._look_seconds)
             lane.task = asyncio.create_task(self._work(lane), name=f"reaper of {equipment_id}")
         return lane
 
@@ -138,5 +151,4 @@ class Reaper:
                 self._back_off.forget(run)
                 return
             again = self._back_off.after(run, done.outcome) if done.read_data else AGAIN
-        if run not in lane.due:
-            lane.at(run, again.total_seconds())
+        lane.after(run, again)

@@ -85,6 +85,32 @@ async def test_a_run_that_hangs_holds_up_no_other_equipment(tmp_path: Path) -> N
             await reaper.close()
 
 
+async def test_a_clock_that_is_put_right_is_noticed(tmp_path: Path) -> None:
+    """The engine starts while the clock is ten days behind."""
+    rules = dataclasses.replace(RULES, min_age=timedelta(hours=1))
+    async with engine_parts(tmp_path, rules) as parts:
+        await _proven(parts)
+        (job,) = await parts.bench.jobs_of_run(RUN)
+        cleaned, clean = asyncio.Event(), parts.cleaner.clean
+
+        async def clean_and_tell(run: str, cause: Cause) -> Cleaned:
+            answer = await clean(run, cause)
+            cleaned.set()
+            return answer
+
+        parts.cleaner.clean = clean_and_tell  # type: ignore[method-assign]
+        reaper = Reaper(parts.cleaner, parts.bench, rules, parts.bench.logger, look_seconds=0.01)
+        parts.clock.now -= timedelta(days=10)
+        reaper.start([job])
+        # Its task takes its first look, and waits.
+        await asyncio.sleep(0)
+        parts.clock.now += timedelta(days=10, hours=1)
+        async with asyncio.timeout(30):
+            await cleaned.wait()
+        await reaper.close()
+        assert not (parts.here / "a.tif").exists()
+
+
 def _equipment(parts: Parts, equipment_id: str) -> dict[str, object]:
     transport = {"type": "mounted", "path": str(parts.folder / "nas")}
     return {"id": equipment_id, "local_root": str(parts.folder / "lab"), "transport": transport}
