@@ -12,7 +12,15 @@ from libs.event_log.event import RecordedEvent
 from libs.event_log.store import RequestKey
 from libs.event_log.uuid7 import Uuid7Source
 from libs.run_tree.creation_record import SyncStatus
-from services.sync_engine.engine_log import Cause, Change, decided_anew, job_change, new_job_change, run_change
+from services.sync_engine.engine_log import (
+    BY_ITSELF,
+    Cause,
+    Change,
+    decided_anew,
+    job_change,
+    new_job_change,
+    run_change,
+)
 from services.sync_engine.errors import SourceUnreadableError
 from services.sync_engine.event_types import EVENT_TYPES
 from services.sync_engine.jobs.amendment import lists_of_deletions, proven_bases
@@ -105,6 +113,8 @@ class Enqueue:
         if any(p.change is not None for p in plans):
             await self._append(view.run, plans, cause, request)
             await self._keeper.project(located, view.creation)
+        else:
+            await self._heed_configuration(located, view, [latest.get(d.name) for d in destinations if d.required])
         jobs = [job for p in plans if (job := await bench.log.job(p.job_id)) is not None]
         return Enqueued(_overall([p.outcome for p in plans]), jobs)
 
@@ -145,6 +155,14 @@ class Enqueue:
         status = status_change(record, SyncStatus.PENDING if pending else status_by_jobs(record, [None]))
         changes = [p.change for p in plans if p.change is not None]
         await self._bench.log.append(cause, *changes, run_change(record, *status), request=request)
+
+    async def _heed_configuration(self, located: LocatedRun, view: GateView, required: Sequence[Job | None]) -> None:
+        """A destination that is no longer configured, or no longer required, may be all that the run waited for: none
+        of its jobs moves for that."""
+        status = status_change(view.run, status_by_jobs(view.run, required))
+        if status:
+            await self._bench.log.append(BY_ITSELF, run_change(view.run, *status))
+            await self._keeper.project(located, view.creation)
 
     async def _since_proven(
         self, located: LocatedRun, bases: Mapping[str, Job], deleted: Sequence[str]

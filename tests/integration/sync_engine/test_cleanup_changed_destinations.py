@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Any
 
 from cli.why import answers
 from labferry.sync.v1 import job_pb2, run_pb2, sync_service_pb2
-from tests.integration.sync_engine.running_engine import EQUIPMENT, Engine, Site, running_engine
+from tests.integration.sync_engine.running_engine import EQUIPMENT, PATIENCE, Engine, Site, running_engine
 from tests.integration.sync_engine.test_cleanup import CLEANED, VERIFIED, clean, data_files
 
 SOON = {"enabled": True, "min_verify_passes": 1, "min_age_hours": 0}
@@ -104,3 +106,27 @@ async def test_nothing_is_cleaned_before_a_destination_that_was_taken_out_has_wh
         (said,) = [i.detail for i in answer.interlocks if i.name == "copies_verified"]
         assert said == "without a verified copy: late"
         assert (await engine.job(job.job_id)).state == job_pb2.JOB_STATE_VERIFIED
+
+
+async def test_a_run_that_waited_for_a_destination_that_is_taken_out_is_synced_once_it_is_queued_again(
+    site: Site,
+) -> None:
+    name_destinations(site, "nas", "late")
+    site.nas(destination="late").rename(site.lab.folder / "away")
+    run = site.make_run()
+    async with running_engine(site) as engine:
+        nas, late = (await engine.enqueue(run)).jobs
+        await engine.until_sealed(nas.job_id)
+        await engine.until_waiting(late.job_id, job_pb2.WAIT_CONDITION_DESTINATION_UNREACHABLE)
+        await engine.steer("CancelJob", late.job_id)
+    name_destinations(site, "nas")
+    async with running_engine(site) as engine:
+        assert (await engine.enqueue(run)).outcome == ALREADY_SYNCED
+        assert (await engine.run(run)).sync_status == run_pb2.SYNC_STATUS_SYNCED
+        at_nas = site.at_nas(run, "nas") / ".exlab-wizard/creation.json"
+        async with asyncio.timeout(PATIENCE):
+            while json.loads(at_nas.read_text(encoding="utf-8")).get("sync_status") != "synced":
+                await asyncio.sleep(0.05)
+        assert (await engine.enqueue(run)).outcome == ALREADY_SYNCED
+        changes = [t for t in await engine.event_types(f"run-{run}") if t == "sync.run.sync_status_changed.v1"]
+        assert len(changes) == 2, "pending, then synced"
