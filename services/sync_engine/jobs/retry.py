@@ -39,6 +39,9 @@ _SECRET_PAUSES = (timedelta(seconds=30), timedelta(minutes=2), timedelta(minutes
 GATE_PAUSE = timedelta(seconds=30)
 """A closed gate opens without an event when somebody renames the offending file: it is looked at again this often."""
 
+SOURCE_PAUSE = timedelta(seconds=30)
+"""No event tells that a file system is mounted here again: an equipment's folder is looked for again this often."""
+
 ANOTHERS_PAUSE = timedelta(seconds=10)
 """A job that another engine works on is looked at again after this long, in case that engine died."""
 

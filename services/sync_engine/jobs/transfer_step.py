@@ -9,7 +9,7 @@ from labferry.events.v1 import job_events_pb2 as events
 from libs.run_tree.creation_errors import CreationError
 from libs.run_tree.manifest import ManifestEntry, manifest_line
 from libs.service_kit.errors import LabferryError
-from services.sync_engine.errors import EquipmentNotConfiguredError
+from services.sync_engine.errors import EquipmentNotConfiguredError, RunNotFoundError
 from services.sync_engine.jobs.amendment import lists_of_deletions
 from services.sync_engine.jobs.commands import decide_start
 from services.sync_engine.jobs.copy_run import Errand, copy_run
@@ -18,7 +18,7 @@ from services.sync_engine.jobs.gate_watch import GateWatch
 from services.sync_engine.jobs.job import Job, WaitCondition
 from services.sync_engine.jobs.job_history import JobHistoryError
 from services.sync_engine.jobs.landing_journal import LandingJournal
-from services.sync_engine.jobs.retry import GATE_PAUSE
+from services.sync_engine.jobs.retry import GATE_PAUSE, SOURCE_PAUSE
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
@@ -140,6 +140,10 @@ class TransferStep:
         match error:
             case EquipmentNotConfiguredError():
                 return await bench.hold(job, WaitCondition.EQUIPMENT_NOT_CONFIGURED, error.message, None)
+            case RunNotFoundError() if away := await bench.threads.run(
+                lambda: bench.locator.why_away(job.equipment_id)
+            ):
+                return await bench.hold(job, WaitCondition.OPERATOR, away, bench.clock() + SOURCE_PAUSE)
             case LabferryError():
                 failure = TransferError(FailureKind.LOCAL_FILE_VANISHED, error.message)
             case CreationError():

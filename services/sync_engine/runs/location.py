@@ -62,6 +62,13 @@ class RunLocator:
         """Where the equipment's folder lies in its `local_root`, real; touches the disk."""
         return self._resolve(Path(os.path.realpath(self.equipment(equipment_id).local_root)), equipment_id)
 
+    def why_away(self, equipment_id: str) -> str:
+        """Why no run of the equipment can be there at all, empty when its folder is; touches the disk."""
+        folder = self.equipment_folder(equipment_id)
+        if is_folder_beneath(folder):
+            return ""
+        return f"{folder} is not there: local_root is not mounted, or its path is wrong"
+
     def parse(self, run: str) -> RunPath:
         """PathOutsideRootsError for a text that can't be a run's path."""
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -270,3 +271,26 @@ async def test_an_equipment_or_destination_that_is_configured_no_more_is_waited_
     async with running_engine(site) as engine:
         for job_id in jobs:
             await engine.until_sealed(job_id)
+
+
+async def test_runs_of_a_local_root_that_is_not_mounted_are_waited_for(site: Site) -> None:
+    run, gone = site.make_run(), site.make_run(leaf="Run_2026-04-18T09-00")
+    away = site.nas().rename(site.nas().with_name("away"))
+    async with running_engine(site) as engine:
+        jobs = [(await engine.enqueue(one)).job.job_id for one in (run, gone)]
+        for job_id in jobs:
+            await engine.until_waiting(job_id, job_pb2.WAIT_CONDITION_DESTINATION_UNREACHABLE)
+    away.rename(site.nas())
+    unmounted = site.local_root.rename(site.lab.folder / "unmounted")
+    site.local_root.mkdir()
+    async with running_engine(site) as engine:
+        for job_id in jobs:
+            job = await engine.until_waiting(job_id, job_pb2.WAIT_CONDITION_OPERATOR)
+            assert f"{site.local(run).parents[2]} is not there: local_root is not mounted" in job.waiting_on[0].detail
+    site.local_root.rmdir()
+    unmounted.rename(site.local_root)
+    shutil.rmtree(site.local(gone))
+    async with running_engine(site) as engine:
+        await engine.until_sealed(jobs[0])
+        failed = await engine.until_failed(jobs[1])
+        assert failed.failure.kind == job_pb2.FAILURE_KIND_LOCAL_FILE_VANISHED
