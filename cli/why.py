@@ -90,7 +90,9 @@ def _of_job(job: job_pb2.Job, closed: Sequence[finding_pb2.Finding], *, cleaned:
     if is_copy_wrong(job):
         verify = f"labferry run verify {shlex.quote(job.run)}"
         return answer("verification_failed", _failure(job), "it", "look at the storage", verify)
-    if job.waiting_on:
+    # A cleanup that went on without this destination asked no more what it had waited for.
+    over = cleaned and {w.condition for w in job.waiting_on} == {job_pb2.WAIT_CONDITION_CLEANUP_INTERLOCK}
+    if job.waiting_on and not over:
         return _waiting(job, state, closed)
     if job.state == job_pb2.JOB_STATE_FAILED:
         return answer("failed", _failure(job), "operator", *_after_failure(job))

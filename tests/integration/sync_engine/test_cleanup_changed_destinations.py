@@ -130,3 +130,18 @@ async def test_a_run_that_waited_for_a_destination_that_is_taken_out_is_synced_o
         assert (await engine.enqueue(run)).outcome == ALREADY_SYNCED
         changes = [t for t in await engine.event_types(f"run-{run}") if t == "sync.run.sync_status_changed.v1"]
         assert len(changes) == 2, "pending, then synced"
+
+
+async def test_what_a_cleanup_waited_for_at_a_destination_is_over_when_it_goes_on_without_that(site: Site) -> None:
+    name_destinations(site, "nas", "late")
+    run = site.make_run()
+    site.lab.settings["nas_cleanup"] = {**SOON, "min_age_hours": 1000}
+    async with running_engine(site) as engine:
+        jobs = await bring_to_all(engine, run)
+        assert not (await clean(engine, run)).cleaned
+        await engine.until_waiting(jobs["late"], job_pb2.WAIT_CONDITION_CLEANUP_INTERLOCK)
+    name_destinations(site, "nas")
+    site.lab.settings["nas_cleanup"] = SOON
+    async with running_engine(site) as engine:
+        await engine.until_state(jobs["nas"], CLEANED)
+        assert {a.condition for a in answers(await engine.run(run), [])} == {"done"}
