@@ -9,6 +9,7 @@ from datetime import timedelta
 from libs.event_log.projection import ProjectionRunner
 from libs.service_kit.settings import CleanupSettings, Settings
 from services.sync_engine.audits.auditor import Auditor, PassRules
+from services.sync_engine.audits.first_seen import FirstSeen
 from services.sync_engine.audits.reading import CopyReading as AuditReading
 from services.sync_engine.cleanup.cache_folder import CacheFolder
 from services.sync_engine.cleanup.clean_run import CleanRun
@@ -75,8 +76,9 @@ async def after_proof(
             news.listen(lambda placed: reaper.notice(placed.job))
             verified = JobFilter(states=(JobState.VERIFIED, JobState.CLEANUP_ELIGIBLE))
             reaper.start(p.job for p in await projections.query(lambda c: jobs_where(c, verified)))
-        reading = AuditReading(bench, in_hand, brakes)
-        auditor = Auditor(bench, projections, reading, pass_rules(settings), scheduler.is_idle)
+        first_seen = FirstSeen(bench.clock, bench.monotonic)
+        reading = AuditReading(bench, in_hand, brakes, first_seen)
+        auditor = Auditor(bench, projections, reading, pass_rules(settings), scheduler.is_idle, first_seen)
         resources.push_async_callback(auditor.close)
         projections.on_applied(auditor.applied)
         scheduler.on_busy(auditor.busy)

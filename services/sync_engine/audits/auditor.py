@@ -6,13 +6,14 @@ import asyncio
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
 from libs.event_log.blob_store import BlobError
 from libs.event_log.projection import AppliedEvent, ProjectionRunner
 from libs.event_log.store import EventStoreError, LeaseLostError
 from libs.service_kit.errors import LabferryError
+from services.sync_engine.audits.first_seen import FirstSeen
 from services.sync_engine.audits.read_model import DueCopy, next_to_audit, next_to_scrub
 from services.sync_engine.audits.reading import CopyReading
 from services.sync_engine.audits.repair import RepairStoppedError
@@ -83,12 +84,14 @@ class Auditor:
         reading: CopyReading,
         rules: PassRules,
         is_idle: Callable[[str], bool],
+        first_seen: FirstSeen,
     ) -> None:
         self._bench = bench
         self._projections = projections
         self._reading = reading
         self._rules = rules
         self._is_idle = is_idle
+        self._first_seen = first_seen
         self._lanes = {equipment_id: _Lane(equipment_id) for equipment_id in bench.destinations}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -106,6 +109,7 @@ class Auditor:
 
     def applied(self, batch: Sequence[AppliedEvent]) -> None:
         """The callback of the projections: what is due next may be another now."""
+        self._first_seen.note(batch[0][0].position)
         if any(event.type.endswith(_MOVES) for event, _ in batch):
             for lane in self._lanes.values():
                 lane.wake.set()
@@ -167,17 +171,19 @@ class Auditor:
         return [place for place in places if lane.rests_until.get(place.name, 0.0) <= now]
 
     async def _due(self, equipment_id: str, place: Destination) -> Sequence[_Due]:
-        rules, found = self._rules, []
-        query, now = self._projections.query, self._bench.clock()
-        audit = await query(lambda c: next_to_audit(c, equipment_id, place.name, rules.passes, rules.interval))
-        if audit is not None:
-            found.append(_Due(_seconds_left(audit, now), place, audit.job_id, scrub=False))
+        rules, query, name = self._rules, self._projections.query, place.name
+        now = self._bench.clock()
+        audits = await query(lambda c: next_to_audit(c, equipment_id, name, rules.passes, rules.interval, now))
+        scrubs: Sequence[DueCopy] = ()
         if rules.scrub_interval is not None:
             pause = rules.scrub_interval * _SCRUB_BEGINS
-            scrub = await query(lambda c: next_to_scrub(c, equipment_id, place.name, pause))
-            if scrub is not None:
-                found.append(_Due(_seconds_left(scrub, now), place, scrub.job_id, scrub=True))
-        return found
+            scrubs = await query(lambda c: next_to_scrub(c, equipment_id, name, pause, now))
+        now, time_of = self._bench.clock(), self._first_seen.times()
+        return [
+            _Due((time_of(copy.since, copy.position) + copy.pause - now).total_seconds(), place, copy.job_id, scrub)
+            for scrub, copies in ((False, audits), (True, scrubs))
+            for copy in copies
+        ]
 
     async def _do(self, lane: _Lane, due: _Due) -> None:
         bench = self._bench
@@ -235,7 +241,3 @@ class Auditor:
 
     def _rest(self, lane: _Lane, place: Destination, rest: timedelta = _REST) -> None:
         lane.rests_until[place.name] = asyncio.get_running_loop().time() + rest.total_seconds()
-
-
-def _seconds_left(copy: DueCopy, now: datetime) -> float:
-    return min(copy.pause, copy.since + copy.pause - now).total_seconds()

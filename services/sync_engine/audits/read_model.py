@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from google.protobuf.message import Message
 
@@ -20,10 +21,16 @@ _MOST_FAILED = 5
 """More passes that failed in a row than this make the pause before the next one no longer."""
 
 
+class _Moment(NamedTuple):
+    time: float
+    position: int
+
+
 class CopiesProjection:
     """One row a proven copy: how many passes in a row matched, or failed, when the last pass was, and when the file
     that was not read for longest was read, whether or not it matched then; and whether another copy of the run has
-    another manifest. It needs the rows of `jobs`."""
+    another manifest. `looked_at` and `oldest_at` are the positions of the events that tell so. It needs the rows of
+    `jobs`."""
 
     name = "copies"
     tables: Sequence[str] = ("copies",)
@@ -32,10 +39,13 @@ class CopiesProjection:
         connection.execute(
             "CREATE TABLE copies (job_id TEXT PRIMARY KEY, run TEXT NOT NULL, equipment_id TEXT NOT NULL,"
             " destination TEXT NOT NULL, passes INTEGER NOT NULL, failed INTEGER NOT NULL, looked REAL NOT NULL,"
-            " oldest REAL NOT NULL, manifest TEXT NOT NULL, differs INTEGER NOT NULL) WITHOUT ROWID"
+            " looked_at INTEGER NOT NULL, oldest REAL NOT NULL, oldest_at INTEGER NOT NULL,"
+            " manifest TEXT NOT NULL, differs INTEGER NOT NULL) WITHOUT ROWID"
         )
-        connection.execute("CREATE INDEX copies_by_pass ON copies (equipment_id, destination, passes, failed, looked)")
-        connection.execute("CREATE INDEX copies_by_age ON copies (equipment_id, destination, oldest)")
+        connection.execute(
+            "CREATE INDEX copies_by_pass ON copies (equipment_id, destination, passes, failed, looked, looked_at)"
+        )
+        connection.execute("CREATE INDEX copies_by_age ON copies (equipment_id, destination, oldest, oldest_at)")
         connection.execute("CREATE INDEX copies_that_rotted ON copies (job_id) WHERE passes = 0")
         connection.execute("CREATE INDEX copies_by_run ON copies (run, destination)")
         connection.execute("CREATE INDEX copies_that_differ ON copies (run) WHERE differs = 1")
@@ -49,17 +59,17 @@ class CopiesProjection:
             )
         if payload is None or not event.stream.startswith("job-"):
             return
-        job_id, at = event.stream.removeprefix("job-"), recorded_at(event).timestamp()
+        job_id, at = event.stream.removeprefix("job-"), _Moment(recorded_at(event).timestamp(), event.position)
         match payload:
             case events.JobVerified() if payload.occasion == BEFORE_CLEANUP:
-                connection.execute("UPDATE copies SET oldest = ? WHERE job_id = ?", (at, job_id))
+                self._read(connection, job_id, at)
             case events.JobVerified():
                 self._passed(connection, job_id, at, payload.manifest_sha256)
             case events.JobVerificationFailed():
                 self._failed(connection, job_id, payload, at)
             case events.JobFilesScrubbed():
                 oldest = payload.oldest_evidence_time.ToDatetime(tzinfo=UTC).timestamp()
-                connection.execute("UPDATE copies SET oldest = ? WHERE job_id = ?", (oldest, job_id))
+                self._read(connection, job_id, at._replace(time=oldest))
             case events.JobCopyRepaired():
                 # What was put back is to be read again at once, though not for ever: storage may spoil what it gets.
                 connection.execute("UPDATE copies SET passes = 0 WHERE job_id = ?", (job_id,))
@@ -67,26 +77,33 @@ class CopiesProjection:
             case _:
                 pass
 
+    def _read(self, connection: sqlite3.Connection, job_id: str, oldest: _Moment) -> None:
+        connection.execute("UPDATE copies SET oldest = ?, oldest_at = ? WHERE job_id = ?", (*oldest, job_id))
+
     def _failed(
-        self, connection: sqlite3.Connection, job_id: str, failed: events.JobVerificationFailed, at: float
+        self, connection: sqlite3.Connection, job_id: str, failed: events.JobVerificationFailed, at: _Moment
     ) -> None:
         oldest = at
         if failed.HasField("oldest_evidence_time"):
-            oldest = failed.oldest_evidence_time.ToDatetime(tzinfo=UTC).timestamp()
+            oldest = at._replace(time=failed.oldest_evidence_time.ToDatetime(tzinfo=UTC).timestamp())
+        self._read(connection, job_id, oldest)
         if failed.occasion == SCRUB:
             # A copy of which portion after portion fails must not put off its next pass each time.
-            connection.execute("UPDATE copies SET looked = ? WHERE job_id = ? AND passes > 0", (at, job_id))
-            connection.execute("UPDATE copies SET passes = 0, oldest = ? WHERE job_id = ?", (oldest, job_id))
+            connection.execute(
+                "UPDATE copies SET passes = 0, looked = ?, looked_at = ? WHERE job_id = ? AND passes > 0",
+                (*at, job_id),
+            )
             return
         connection.execute(
-            "UPDATE copies SET passes = 0, failed = MIN(failed + 1, ?), looked = ?, oldest = ? WHERE job_id = ?",
-            (_MOST_FAILED, at, oldest, job_id),
+            "UPDATE copies SET passes = 0, failed = MIN(failed + 1, ?), looked = ?, looked_at = ? WHERE job_id = ?",
+            (_MOST_FAILED, *at, job_id),
         )
 
-    def _passed(self, connection: sqlite3.Connection, job_id: str, at: float, manifest: str) -> None:
+    def _passed(self, connection: sqlite3.Connection, job_id: str, at: _Moment, manifest: str) -> None:
         again = connection.execute(
-            "UPDATE copies SET passes = passes + 1, failed = 0, looked = ?, oldest = ? WHERE job_id = ?",
-            (at, at, job_id),
+            "UPDATE copies SET passes = passes + 1, failed = 0, looked = ?, looked_at = ?, oldest = ?, oldest_at = ?"
+            " WHERE job_id = ?",
+            (*at, *at, job_id),
         )
         if again.rowcount:
             return
@@ -97,9 +114,9 @@ class CopiesProjection:
             (job_id, job_id),
         )
         connection.execute(
-            "INSERT INTO copies SELECT job_id, run, equipment_id, destination, 1, 0, ?, ?, ?, 0 FROM jobs"
+            "INSERT INTO copies SELECT job_id, run, equipment_id, destination, 1, 0, ?, ?, ?, ?, ?, 0 FROM jobs"
             " WHERE job_id = ?",
-            (at, at, manifest, job_id),
+            (*at, *at, manifest, job_id),
         )
         connection.execute(
             "UPDATE copies SET differs = (SELECT MIN(manifest) != MAX(manifest) FROM copies AS each"
@@ -110,42 +127,50 @@ class CopiesProjection:
 
 @dataclass(frozen=True, slots=True)
 class DueCopy:
-    """`since`: the last pass, or the time of the oldest evidence. It is due `pause` later."""
+    """`since`: the last pass, or the time of the oldest evidence, as the event at `position` has it. It is due `pause`
+    later."""
 
     job_id: str
     since: datetime
+    position: int
     pause: timedelta
 
 
 def next_to_audit(
-    connection: sqlite3.Connection, equipment_id: str, destination: str, passes: int, interval: timedelta
-) -> DueCopy | None:
-    """The copy with fewer passes than wanted that is due first. A second pass that fails in a row, and each further one
-    up to the fifth, doubles the pause before the next."""
+    connection: sqlite3.Connection,
+    equipment_id: str,
+    destination: str,
+    passes: int,
+    interval: timedelta,
+    now: datetime,
+) -> Sequence[DueCopy]:
+    """Copies with fewer passes than wanted, among them that which is due first, whether or not times that lie after
+    `now` count. A second pass that fails in a row, and each further one up to the fifth, doubles the pause before the
+    next."""
     rows = [(0, failed) for failed in range(_MOST_FAILED + 1)] + [(number, 0) for number in range(1, passes)]
-    found = [
-        _first(
-            connection,
-            "SELECT job_id, looked FROM copies WHERE equipment_id = ? AND destination = ? AND passes = ? AND failed = ?"
-            " ORDER BY looked LIMIT 1",
-            (equipment_id, destination, matched, failed),
-            interval * (1 << max(0, failed - 1)),
-        )
+    return [
+        copy
         for matched, failed in rows
+        for copy in _first(
+            connection,
+            _Wanted(
+                "looked",
+                "equipment_id = ? AND destination = ? AND passes = ? AND failed = ?",
+                (equipment_id, destination, matched, failed),
+                interval * (1 << max(0, failed - 1)),
+            ),
+            now,
+        )
     ]
-    return min((c for c in found if c is not None), key=lambda copy: copy.since + copy.pause, default=None)
 
 
 def next_to_scrub(
-    connection: sqlite3.Connection, equipment_id: str, destination: str, pause: timedelta
-) -> DueCopy | None:
-    """The copy with the file that was not read for longest."""
-    return _first(
-        connection,
-        "SELECT job_id, oldest FROM copies WHERE equipment_id = ? AND destination = ? ORDER BY oldest LIMIT 1",
-        (equipment_id, destination),
-        pause,
-    )
+    connection: sqlite3.Connection, equipment_id: str, destination: str, pause: timedelta, now: datetime
+) -> Sequence[DueCopy]:
+    """Copies, among them that with the file that was not read for longest, whether or not times that lie after `now`
+    count."""
+    wanted = _Wanted("oldest", "equipment_id = ? AND destination = ?", (equipment_id, destination), pause)
+    return _first(connection, wanted, now)
 
 
 def jobs_that_rotted(connection: sqlite3.Connection) -> list[PlacedJob]:
@@ -160,8 +185,25 @@ def jobs_of_runs_that_differ(connection: sqlite3.Connection) -> Mapping[str, Seq
     return {run: [placed.job for placed in jobs_where(connection, JobFilter(run=run))] for (run,) in runs}
 
 
-def _first(
-    connection: sqlite3.Connection, query: str, values: tuple[str | int, ...], pause: timedelta
-) -> DueCopy | None:
-    row = connection.execute(query, values).fetchone()
-    return None if row is None else DueCopy(row[0], datetime.fromtimestamp(row[1], UTC), pause)
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Rows that meet a condition, by a column with a time, which has the position beside it."""
+
+    column: str
+    condition: str
+    values: tuple[str | int, ...]
+    pause: timedelta
+
+
+def _first(connection: sqlite3.Connection, wanted: _Wanted, now: datetime) -> list[DueCopy]:
+    """The first by its time, and the first of those whose time lies after `now`."""
+    column, found = wanted.column, []
+    for more, values in (("", ()), (f" AND {column} > ?", (now.timestamp(),))):
+        row = connection.execute(
+            f"SELECT job_id, {column}, {column}_at FROM copies WHERE {wanted.condition}{more}"
+            f" ORDER BY {column}, {column}_at LIMIT 1",
+            (*wanted.values, *values),
+        ).fetchone()
+        if row is not None:
+            found.append(DueCopy(row[0], datetime.fromtimestamp(row[1], UTC), row[2], wanted.pause))
+    return found

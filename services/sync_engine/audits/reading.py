@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from google.protobuf.message import Message
 
 from labferry.events.v1 import job_events_pb2 as events
+from services.sync_engine.audits.first_seen import FirstSeen
 from services.sync_engine.audits.given_up import given_up
 from services.sync_engine.audits.portion_reading import files_scrubbed, portion_reading
 from services.sync_engine.audits.portions import PortionedPass, oldest_first
@@ -56,10 +57,17 @@ class _BegunPass:
 class CopyReading:
     """One reading at a time for each equipment; `brakes` by (equipment, destination)."""
 
-    def __init__(self, bench: Workbench, in_hand: WorkInHand, brakes: Mapping[tuple[str, str], BandwidthBrake]) -> None:
+    def __init__(
+        self,
+        bench: Workbench,
+        in_hand: WorkInHand,
+        brakes: Mapping[tuple[str, str], BandwidthBrake],
+        first_seen: FirstSeen,
+    ) -> None:
         self._bench = bench
         self._in_hand = in_hand
         self._brakes = brakes
+        self._first_seen = first_seen
         self._repair = Repair(bench, in_hand)
         self._begun: dict[str, _BegunPass] = {}
 
@@ -94,7 +102,7 @@ class CopyReading:
         Errors as `audit`: then nothing is recorded."""
         bench = self._bench
         expected = await self._files(job)
-        had, now = await turns(bench, job, len(expected)), bench.clock()
+        had, now = await turns(bench, job, len(expected), self._first_seen.times()), bench.clock()
         portion = await bench.threads.run(lambda: oldest_first(had.of(expected), len(expected), now))
         try:
             outcome = await self._read(job, place, portion.files, expected, control)

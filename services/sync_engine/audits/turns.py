@@ -13,6 +13,7 @@ import msgspec
 
 from labferry.events.v1 import job_events_pb2 as events
 from libs.event_log.blob_store import BlobStore
+from services.sync_engine.audits.first_seen import TimeOf
 from services.sync_engine.engine_log import recorded_at
 from services.sync_engine.event_types import EVENT_TYPES, job_stream
 from services.sync_engine.jobs.file_list import read_copied, read_evidence
@@ -56,12 +57,12 @@ class Turns:
             yield file, self.whole if turn is None else self.portions[turn.portion].time
 
 
-async def turns(bench: Workbench, job: Job, file_count: int) -> Turns:
+async def turns(bench: Workbench, job: Job, file_count: int, time_of: TimeOf) -> Turns:
     """What the job's stream tells of its so many files. BlobError when a list of files is lost or damaged."""
     whole: datetime | None = None
     portions: list[_Portion] = []
     for event in await bench.log.store.read_stream(job_stream(job.job_id)):
-        read, at = EVENT_TYPES.decode(event), recorded_at(event)
+        read, at = EVENT_TYPES.decode(event), time_of(recorded_at(event), event.position)
         match read:
             case events.JobFilesScrubbed():
                 portions.append(_Portion(read.evidence_blob, "", at))

@@ -14,6 +14,7 @@ from typing import Any
 from labferry.events.v1 import job_events_pb2 as events
 from libs.event_log.projection import ProjectionRunner
 from services.sync_engine.audits.auditor import Auditor, PassRules
+from services.sync_engine.audits.first_seen import FirstSeen
 from services.sync_engine.audits.read_model import CopiesProjection
 from services.sync_engine.audits.reading import CopyReading
 from services.sync_engine.event_types import EVENT_TYPES, job_stream
@@ -90,6 +91,11 @@ class Audited:
             while len(await self.readings(run)) < count:
                 await self.projections.query(lambda c: None)
 
+    async def until_passes(self, count: int) -> None:
+        async with asyncio.timeout(30):
+            while (await self.job()).verify_passes < count:
+                await self.projections.query(lambda c: None)
+
     async def readings(self, run: str = RUN) -> list[Any]:
         """Since the copy was verified."""
         job = (await self.parts.bench.jobs_of_run(run))[0]
@@ -128,11 +134,12 @@ async def _read_again(
     bench = replace(parts.bench, destinations={EQUIPMENT: [place]})
     in_hand = WorkInHand(parts.threads, stall_seconds)
     brakes = {(EQUIPMENT, place.name): BandwidthBrake(UNLIMITED)}
-    reading = CopyReading(bench, in_hand, brakes)
+    first_seen = FirstSeen(bench.clock, bench.monotonic)
+    reading = CopyReading(bench, in_hand, brakes, first_seen)
     models = (JobsProjection(), RunsProjection(), CopiesProjection())
     projections = ProjectionRunner(bench.log.store, EVENT_TYPES, parts.folder / "read_models.sqlite3", models)
     await projections.start()
-    auditor = Auditor(bench, projections, reading, rules, lambda equipment_id: True)
+    auditor = Auditor(bench, projections, reading, rules, lambda equipment_id: True, first_seen)
     projections.on_applied(auditor.applied)
     try:
         yield Audited(parts, place, storage, reading, auditor, projections, in_hand)

@@ -31,23 +31,24 @@ class Copies:
         self._projections = (JobsProjection(), CopiesProjection())
         for projection in self._projections:
             projection.create(self.connection)
-        self._position = 0
+        self.position = 0
+        self.ahead: datetime | None = None
 
     @property
     def now(self) -> datetime:
-        return BEGAN + timedelta(hours=self._position)
+        return BEGAN + timedelta(hours=self.position)
 
     def tell(self, job_id: str, *payloads: Message) -> None:
         for payload in payloads:
-            self._position += 1
+            self.position += 1
             new = EVENT_TYPES.new_event(payload, actor="service:sync_engine")
             event = RecordedEvent(
-                position=self._position,
+                position=self.position,
                 stream=job_stream(job_id),
                 revision=0,
                 type=new.type,
-                event_id=f"e-{self._position}",
-                recorded_ns=round(self.now.timestamp()) * 10**9,
+                event_id=f"e-{self.position}",
+                recorded_ns=round((self.ahead or self.now).timestamp()) * 10**9,
                 actor=new.actor,
                 payload=new.payload,
                 hash=b"",
@@ -62,14 +63,20 @@ class Copies:
         self.tell(job_id, queued, events.JobStarted(attempt=1), events.JobCopied(), VERIFIED)
 
     def audit(self) -> DueCopy:
-        due = next_to_audit(self.connection, "CONFOCAL_01", "nas", 2, DAY)
-        assert due is not None
-        return due
+        return _first(self.audits())
 
     def scrub(self) -> DueCopy:
-        due = next_to_scrub(self.connection, "CONFOCAL_01", "nas", DAY)
-        assert due is not None
-        return due
+        return _first(self.scrubs())
+
+    def audits(self) -> Sequence[DueCopy]:
+        return next_to_audit(self.connection, "CONFOCAL_01", "nas", 2, DAY, self.now)
+
+    def scrubs(self) -> Sequence[DueCopy]:
+        return next_to_scrub(self.connection, "CONFOCAL_01", "nas", DAY, self.now)
+
+
+def _first(copies: Sequence[DueCopy]) -> DueCopy:
+    return min(copies, key=lambda copy: copy.since + copy.pause)
 
 
 @pytest.fixture
@@ -92,9 +99,9 @@ def test_passes_that_fail_in_a_row_come_less_and_less_often_until_one_matches(co
         pauses.append(copies.audit().pause / DAY)
     assert pauses == [1, 2, 4, 8, 16, 16, 16]
     copies.tell("sick", VERIFIED)
-    assert copies.audit() == DueCopy("sick", copies.now, DAY)
+    assert copies.audit() == DueCopy("sick", copies.now, copies.position, DAY)
     copies.tell("sick", FAILED)
-    assert copies.audit() == DueCopy("sick", copies.now, DAY)
+    assert copies.audit() == DueCopy("sick", copies.now, copies.position, DAY)
 
 
 def test_a_copy_that_fails_again_and_again_is_overtaken_by_one_that_is_sound(copies: Copies) -> None:
@@ -116,9 +123,9 @@ def test_what_was_put_back_is_read_at_once_but_not_for_ever(copies: Copies) -> N
 def test_portions_that_fail_put_off_no_pass(copies: Copies) -> None:
     copies.prove("sick")
     copies.tell("sick", scrub_failed(BEGAN))
-    first = copies.now
+    first, position = copies.now, copies.position
     copies.tell("sick", scrub_failed(BEGAN), scrub_failed(BEGAN))
-    assert copies.audit() == DueCopy("sick", first, DAY)
+    assert copies.audit() == DueCopy("sick", first, position, DAY)
 
 
 def test_a_portion_that_failed_has_had_its_turn(copies: Copies) -> None:
@@ -141,17 +148,31 @@ def test_an_amendment_that_proves_nothing_leaves_its_base_in_audit_and_scrub(
     copies: Copies, ending: Sequence[Message]
 ) -> None:
     copies.prove("base")
-    proven = copies.now
+    proven, position = copies.now, copies.position
     amending = events.JobQueued(
         job_id="later", run="run", equipment_id="CONFOCAL_01", destination="nas", amends_job_id="base"
     )
     copies.tell("later", amending, *ending)
-    assert copies.audit() == copies.scrub() == DueCopy("base", proven, DAY)
+    assert copies.audit() == copies.scrub() == DueCopy("base", proven, position, DAY)
 
 
 def test_an_amendment_that_is_proven_takes_its_bases_place(copies: Copies) -> None:
     copies.prove("base")
     copies.prove("later", amends="base")
-    assert copies.audit() == copies.scrub() == DueCopy("later", copies.now, DAY)
+    assert copies.audit() == copies.scrub() == DueCopy("later", copies.now, copies.position, DAY)
     copies.tell("base", events.JobPriorityChanged())
     assert [row[0] for row in copies.connection.execute("SELECT job_id FROM copies")] == ["later"]
+
+
+def test_of_copies_with_the_same_time_ahead_the_first_is_told_beside_the_one_that_is_due(copies: Copies) -> None:
+    """A clock that ran ahead leaves one time, which later events keep."""
+    copies.prove("right")
+    right, position = copies.now, copies.position
+    ahead = right + 400 * DAY
+    copies.ahead = ahead
+    copies.prove("b", run="b")
+    first = copies.position
+    copies.prove("a", run="a")
+    due = DueCopy("right", right, position, DAY)
+    assert list(copies.scrubs()) == [due, DueCopy("b", ahead, first, DAY)]
+    assert list(copies.audits()) == list(copies.scrubs())
