@@ -176,7 +176,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             why_suspected=lambda equipment_id, name: targets.why_suspected(equipment_id, name),
             doubt=lambda job, paths: targets.doubt(job, paths),
             before_seal=steps.follow,
-            receipts=ReceiptIssuer(log, checkpoints.key.private, destinations, jobs_of_run, _now),
+            receipts=ReceiptIssuer(log, checkpoints.key.private, jobs_of_run, _now),
             jobs_of_run=jobs_of_run,
             clock=_now,
             jitter=lambda: random.uniform(-1, 1),

@@ -201,6 +201,26 @@ class JobVerified(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ToolsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MANIFEST_SHA256_FIELD_NUMBER: _builtins.int
     EXPECTED_FIELD_NUMBER: _builtins.int
     HASHED_FIELD_NUMBER: _builtins.int
@@ -212,6 +232,8 @@ class JobVerified(_message.Message):
     EVIDENCE_BLOB_FIELD_NUMBER: _builtins.int
     OCCASION_FIELD_NUMBER: _builtins.int
     MAX_STREAM_BYTES_FIELD_NUMBER: _builtins.int
+    TRANSPORT_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
     manifest_sha256: _builtins.str
     """SHA-256 of the manifest compared with."""
     expected: _builtins.int
@@ -238,6 +260,12 @@ class JobVerified(_message.Message):
     """The largest file, in bytes, that an operator let be downloaded for it where nothing else gives a hash. Later readings of
     this copy may download as much. 0: as configured.
     """
+    transport: _builtins.str
+    """Transport by which it was read, as the configuration names it. Empty in older events."""
+    @_builtins.property
+    def tools(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Versions, by name, of the programs on the engine's machine that the transport calls. Empty in older events."""
+
     def __init__(
         self,
         *,
@@ -252,10 +280,12 @@ class JobVerified(_message.Message):
         evidence_blob: _builtins.str = ...,
         occasion: _builtins.str = ...,
         max_stream_bytes: _builtins.int = ...,
+        transport: _builtins.str = ...,
+        tools: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence_blob", b"evidence_blob", "expected", b"expected", "grade", b"grade", "hashed", b"hashed", "host", b"host", "manifest_sha256", b"manifest_sha256", "matched", b"matched", "max_stream_bytes", b"max_stream_bytes", "method", b"method", "note", b"note", "occasion", b"occasion"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence_blob", b"evidence_blob", "expected", b"expected", "grade", b"grade", "hashed", b"hashed", "host", b"host", "manifest_sha256", b"manifest_sha256", "matched", b"matched", "max_stream_bytes", b"max_stream_bytes", "method", b"method", "note", b"note", "occasion", b"occasion", "tools", b"tools", "transport", b"transport"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -117,6 +117,7 @@ async def verification_of(
         failed = await bench.threads.run(lambda: told(bench.blobs, expected, outcome, report, occasion))
         failed.max_stream_bytes = max_stream_bytes
         return Verification(outcome, report, failed)
+    place = bench.destination(job)
     passed = events.JobVerified(
         manifest_sha256=job.manifest_blob or "",
         expected=outcome.expected,
@@ -129,6 +130,8 @@ async def verification_of(
         evidence_blob=await bench.threads.run(lambda: bench.blobs.put_pieces_sync(evidence_lines(outcome.evidence))),
         occasion=occasion.value,
         max_stream_bytes=max_stream_bytes,
+        transport="" if place is None else place.kind,
+        tools={} if place is None else place.transport.tools,
     )
     return Verification(outcome, report, passed)
 

@@ -239,7 +239,7 @@ async def engine_parts(
         why_suspected=lambda equipment_id, name: targets.why_suspected(equipment_id, name),
         doubt=lambda job, paths: targets.doubt(job, paths),
         before_seal=_nothing_more,
-        receipts=ReceiptIssuer(log, Ed25519PrivateKey.generate(), destinations, jobs_of_run, clock),
+        receipts=ReceiptIssuer(log, Ed25519PrivateKey.generate(), jobs_of_run, clock),
         jobs_of_run=jobs_of_run,
         clock=clock,
         jitter=lambda: 0.0,

@@ -108,6 +108,45 @@ async def test_each_destination_has_its_own_and_names_the_other(site: Site) -> N
         assert {e.destination for e in await evidence(engine, run, destination="archive")} == {"archive"}
 
 
+async def test_a_receipt_tells_how_the_copy_was_read_whatever_is_configured_now(site: Site) -> None:
+    config = site.lab.folder / "rclone.conf"
+    config.write_text("[here]\ntype = local\n")
+
+    def place(name: str, kind: str) -> dict[str, Any]:
+        path = str(site.nas(destination=name))
+        by_rclone = {"rclone_remote": "here", "rclone_remote_path": path, "rclone_config": str(config)}
+        return {"name": name, "transport": {"type": kind, **(by_rclone if kind == "rclone" else {"path": path})}}
+
+    def configure(**kinds: str) -> None:
+        site.lab.settings["equipment"].clear()
+        site.equip(destinations=[place(name, kind) for name, kind in kinds.items()])
+
+    run = site.make_run()
+    for name in ("nas", "second"):
+        site.nas(destination=name).mkdir(parents=True, exist_ok=True)
+    configure(nas="rclone", second="mounted", late="mounted")
+    async with running_engine(site) as engine:
+        jobs = {job.destination: job.job_id for job in (await engine.enqueue(run)).jobs}
+        for name in ("nas", "second"):
+            await engine.until_sealed(jobs[name])
+        before = read_receipt((await receipt(engine, run, destination="nas")).content).receipt
+    site.nas(destination="late").mkdir(parents=True)
+    configure(nas="mounted", second="rclone", late="mounted")
+    async with running_engine(site) as engine:
+        for name in ("nas", "second"):
+            events = await engine.event_types(f"job-{jobs[name]}")
+            while events.count("sync.job.sealed.v1") < 2:
+                events = await engine.event_types(f"job-{jobs[name]}")
+            after = read_receipt((await receipt(engine, run, destination=name)).content).receipt
+            assert {copy.destination: (copy.transport, copy.method) for copy in after.copies} == {
+                "nas": ("rclone", "far_sha256"),
+                "second": ("mounted", "uncached_read"),
+                "late": ("mounted", "uncached_read"),
+            }
+            assert after.tools == before.tools
+            assert after.tools.keys() == {"rclone", "labferry"}
+
+
 async def test_no_new_receipt_vouches_for_a_copy_whose_last_reading_failed(site: Site) -> None:
     site.lab.settings["equipment"].clear()
     for name in ("nas", "rotten", "late"):
