@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import msgspec
@@ -82,7 +83,7 @@ class ForkedProcess:
 async def start_process(order: Order, log: BinaryIO, announce_to: int) -> ServiceProcess:
     """`announce_to` is the one descriptor that the process inherits."""
     server = _fork_server()
-    if server.looked_at_once == _looked_at_once(order.environment):
+    if server.inherits == _inherits(order.environment):
         return await _forked(server, order, log, announce_to)
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", order.module, *order.arguments_for(announce_to)),
@@ -104,14 +105,23 @@ async def _forked(server: _ForkServer, order: Order, log: BinaryIO, announce_to:
     return ForkedProcess(int(await reader.readline()), reader, writer)
 
 
-def _looked_at_once(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(_LOOKED_AT_ONCE)}
+@dataclass(frozen=True, slots=True)
+class _Inherited:
+    """What a process gets from the one that starts it, and a fork of the server from the server."""
+
+    looked_at_once: Mapping[str, str]
+    limits: str
+
+
+def _inherits(environment: Mapping[str, str]) -> _Inherited:
+    looked_at_once = {name: value for name, value in environment.items() if name.startswith(_LOOKED_AT_ONCE)}
+    return _Inherited(looked_at_once, Path("/proc/self/limits").read_text(encoding="ascii"))
 
 
 @dataclass(frozen=True, slots=True)
 class _ForkServer:
     orders: socket.socket
-    looked_at_once: dict[str, str]
+    inherits: _Inherited
 
 
 @cache
@@ -132,4 +142,4 @@ def _fork_server() -> _ForkServer:
         process.wait()
 
     atexit.register(end)
-    return _ForkServer(ours, _looked_at_once(environment))
+    return _ForkServer(ours, _inherits(environment))

@@ -92,6 +92,8 @@ class Enqueue:
         if not view.is_open:
             return await self._refuse(view, view.blocking, cause)
         jobs_so_far = await bench.jobs_of_run(located.identity)
+        if view.creation.sync_status is SyncStatus.CLEANED and not any(job.deletion_begun for job in jobs_so_far):
+            raise _cleaned_unbeknown(located)
         latest = latest_by_destination(jobs_so_far)
         destinations = bench.destinations[located.path.equipment_id]
         configured = {d.name for d in destinations}
@@ -221,6 +223,16 @@ def _refuse_whole_copies(located: LocatedRun, names: Sequence[str]) -> None:
     if names:
         detail = f"cleanup deleted files of the run here; {', '.join(names)} could only get what is left"
         raise SourceUnreadableError(detail, metadata={"path": located.identity, "detail": detail})
+
+
+def _cleaned_unbeknown(located: LocatedRun) -> SourceUnreadableError:
+    """After a log was restored from a backup: what the cleanup left here would be proven as if it were the run."""
+    detail = (
+        "creation.json says that the run was cleaned, and this log knows of no cleanup: what is here may be what that"
+        " left. Restore a later backup of the log; or, if every file of the run is here, set sync_status in"
+        " creation.json to pending"
+    )
+    return SourceUnreadableError(detail, metadata={"path": located.identity, "detail": detail})
 
 
 def _overall(outcomes: Sequence[EnqueueOutcome]) -> EnqueueOutcome:

@@ -4,6 +4,7 @@ here."""
 from __future__ import annotations
 
 import hashlib
+import shutil
 
 import pytest
 
@@ -115,3 +116,22 @@ async def test_what_only_the_copy_held_counts_again_once_it_was_put_back_and_is_
         await engine.until_sealed(late)
         assert sha256sum_agrees(site.at_nas(run)) == 4
         assert not (site.nas() / ".labferry-superseded").exists(), "nothing that was put back is moved away"
+
+
+async def test_what_a_cleanup_left_is_not_the_run_for_a_log_that_knows_of_no_cleanup(site: Site) -> None:
+    site.lab.settings["nas_cleanup"] = ALLOWED
+    run = site.make_run({"a.tif": b"pixels"})
+    async with running_engine(site) as engine:
+        job = await engine.bring(run)
+        await verify(engine, run)
+        await engine.until_state(job.job_id, job_pb2.JOB_STATE_CLEANED)
+        await site.until_sync_status(run, "cleaned")
+    shutil.rmtree(site.lab.state_dir)
+    (site.local(run) / "late.tif").write_bytes(b"late")
+    manifest = (site.at_nas(run) / ".exlab-wizard/checksums.sha256").read_bytes()
+    async with running_engine(site) as engine:
+        status, reason, told = await refused(engine.enqueue(run))
+        assert (status, reason) == (PRECONDITION, "SOURCE_UNREADABLE")
+        assert "this log knows of no cleanup" in told["detail"]
+    assert site.creation(run)["sync_status"] == "cleaned"
+    assert (site.at_nas(run) / ".exlab-wizard/checksums.sha256").read_bytes() == manifest

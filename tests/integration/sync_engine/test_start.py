@@ -68,10 +68,11 @@ async def test_a_damaged_log_is_said_so(site: Site) -> None:
 
 async def test_folders_that_are_gone_are_told_once_at_the_start(site: Site) -> None:
     async with running_engine(site) as engine:
-        for leaf in ("Run_2026-04-17T14-32", "Run_2026-04-17T14-33"):
-            run = site.make_run(leaf=leaf)
+        runs = [site.make_run(leaf=leaf) for leaf in ("Run_2026-04-17T14-32", "Run_2026-04-17T14-33")]
+        for run in runs:
             await engine.bring(run)
-            shutil.rmtree(site.local(run))
+    for run in runs:
+        shutil.rmtree(site.local(run))
     seen = len(site.lab.log_text("sync_engine"))
     async with running_engine(site):
         async with asyncio.timeout(60):
