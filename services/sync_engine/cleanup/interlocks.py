@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from libs.run_tree.creation_record import SyncStatus
+from libs.service_kit.time_span import shown_span
 from services.sync_engine.cleanup.ticket import Limits, Ticket
 from services.sync_engine.jobs.job import COPY_IS_ELSEWHERE, PROVEN_STATES, Job
 
@@ -175,12 +176,15 @@ def _age(facts: CleanupFacts, rules: CleanupRules) -> Interlock:
     if not times or len(times) < len(reached):
         return Interlock(InterlockName.AGE, False, f"the {hours:g} h begin with the last pass that is still wanted")
     since = max(times)
-    return Interlock(
-        InterlockName.AGE,
-        # A time that lies ahead is a clock that was set back: nothing is old enough then.
-        timedelta(0) <= facts.now - since and facts.now - since >= rules.min_age,
-        f"the last pass that was wanted matched at {since:%Y-%m-%dT%H:%M:%SZ}; {hours:g} h are wanted since then",
-    )
+    age = facts.now - since
+    said = f"the last pass that was wanted matched at {since:%Y-%m-%dT%H:%M:%SZ}"
+    wanted = f"{hours:g} h are wanted since then"
+    if age < timedelta(0):
+        # One of the two clocks was wrong, and nobody knows which: nothing is old enough then.
+        ahead = f"which lies {shown_span(-age)} ahead of this machine's clock"
+        way_out = "put the clock right if it is behind; if it ran ahead then, the data stays until that time has come"
+        return Interlock(InterlockName.AGE, False, f"{said}, {ahead}; {wanted}: {way_out}")
+    return Interlock(InterlockName.AGE, age >= rules.min_age, f"{said}; {wanted}")
 
 
 def _reached(job: Job | None, passes: int) -> datetime | None:

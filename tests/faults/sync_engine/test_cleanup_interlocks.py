@@ -99,8 +99,10 @@ async def test_too_young(parts: Parts) -> None:
 
 async def test_a_clock_that_was_set_back_makes_nothing_old_enough(parts: Parts) -> None:
     await _two_passes(parts)
-    parts.clock.now -= timedelta(hours=48)
-    await _held(parts, "age")
+    parts.clock.now -= timedelta(hours=72)
+    held = await _held(parts, "age")
+    (age,) = (i.detail for i in held.interlocks if i.name == "age")
+    assert "which lies 3 days ahead of this machine's clock; 24 h are wanted since then: put the clock right" in age
 
 
 async def test_one_pass_is_not_two_and_the_reading_before_a_deletion_is_none(parts: Parts) -> None:
