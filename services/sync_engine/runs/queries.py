@@ -14,7 +14,7 @@ from libs.run_tree.creation_errors import CreationError
 from libs.run_tree.creation_record import SyncStatus
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.engine_log import EngineLog, recorded_at
-from services.sync_engine.errors import RunNotFoundError
+from services.sync_engine.errors import EquipmentNotConfiguredError, RunNotFoundError
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.messages import job_message
 from services.sync_engine.jobs.read_model import JobFilter, jobs_where
@@ -49,7 +49,7 @@ class RunQueries:
 
     async def run(self, run: str, as_of: run_pb2.AsOf | None) -> run_pb2.Run:
         """Errors: those of the run's place. A creation.json that can't be read is left out; a run whose folder is gone,
-        and of which the log knows, is told from the log alone."""
+        or whose equipment isn't configured any more, and of which the log knows, is told from the log alone."""
         if as_of is not None:
             return await self._run_as_of(run, await self.position_of(as_of))
         located = await self._locate(run)
@@ -62,10 +62,10 @@ class RunQueries:
         return run_message(self._locator.parse(run), record, creation, jobs)
 
     async def _locate(self, run: str) -> LocatedRun | None:
-        """None for a run whose folder is gone, and of which the log knows."""
+        """None for a run that can't be found any more, and of which the log knows."""
         try:
             return await self._threads.run(lambda: self._locator.locate(run))
-        except RunNotFoundError:
+        except (RunNotFoundError, EquipmentNotConfiguredError):
             if (await self._log.run(run)).revision < 0 and not await self.jobs_of_run(run):
                 raise
             return None

@@ -141,15 +141,17 @@ class Problems:
         return in_order(findings)
 
     async def _look(self, scope: Scope) -> list[RunAudit | FolderAudit]:
-        """Empty for a run or project whose folder is gone, and of which the log knows."""
+        """Empty for what can't be found any more, or isn't configured, and of which the log knows."""
         try:
             return await self._threads.run(lambda: list(self._audits(scope)))
-        except RunNotFoundError:
+        except (RunNotFoundError, EquipmentNotConfiguredError):
             match scope:
                 case RunScope(run):
                     folder = run
                 case ProjectScope(equipment_id, project):
                     folder = f"{equipment_id}/{project}"
+                case EquipmentScope(equipment_id):
+                    folder = equipment_id
                 case _:
                     raise
             if not await self._projections.query(lambda c: knows_jobs_below(c, folder)):

@@ -7,7 +7,7 @@ import shutil
 import grpc
 
 from cli.why import answers
-from labferry.sync.v1 import finding_pb2, problem_service_pb2, run_pb2
+from labferry.sync.v1 import finding_pb2, job_pb2, problem_service_pb2, run_pb2
 from tests.integration.sync_engine.running_engine import EQUIPMENT, Engine, Site, running_engine
 from tests.integration.sync_engine.test_bad_input import refused
 from tests.integration.sync_engine.test_cleanup import ALLOWED, until_cleaned, verify
@@ -46,3 +46,21 @@ async def test_the_only_copy_of_a_run_that_is_gone_here_is_told_when_it_rots(sit
 
 async def _first(engine: Engine, request: problem_service_pb2.QueryProblemsRequest) -> list[finding_pb2.Finding]:
     return [finding async for finding in engine.problems.QueryProblems(request)]
+
+
+async def test_runs_of_equipment_that_is_configured_no_more_are_told_from_the_log(site: Site) -> None:
+    run, waiting = site.make_run(), site.make_run(leaf="Run_2026-04-18T09-00")
+    async with running_engine(site) as engine:
+        await engine.bring(run)
+        site.nas().rename(site.nas().with_name("away"))
+        queued = (await engine.enqueue(waiting)).job.job_id
+        await engine.until_waiting(queued, job_pb2.WAIT_CONDITION_DESTINATION_UNREACHABLE)
+    site.lab.settings["equipment"] = []
+    site.equip("STEM_02")
+    async with running_engine(site) as engine:
+        for one, condition in ((run, "done"), (waiting, "equipment_not_configured")):
+            found = await engine.run(one)
+            assert [a.condition for a in answers(found, await problems(engine, run=one))] == [condition]
+        await problems(engine, equipment_id=EQUIPMENT)
+        unknown = problem_service_pb2.QueryProblemsRequest(equipment_id="NOWHERE")
+        assert (await refused(_first(engine, unknown)))[1] == "EQUIPMENT_NOT_CONFIGURED"
