@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -23,8 +24,11 @@ from labferry.sync.v1 import (
 )
 from libs.service_kit.identity import ServiceName
 from libs.service_kit.settings import Settings
+from libs.service_kit.time_span import shown_span
 
 _ANSWER_SECONDS = 60.0
+_MOST_AHEAD = timedelta(minutes=5)
+"""A database, whose clock the recorded times may be by, is not always in step with the engine's machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +124,23 @@ async def _log(service: ServiceName, channel: grpc.aio.Channel) -> list[Check]:
     said = f"intact, head {found.head_position}"
     if not found.intact:
         said = f"BROKEN at {found.first_bad_position}: {found.reason}"
-    return [
-        Check(service, True, f"version {info.version}{late}"),
-        Check(f"log of {service}", found.intact, said),
-    ]
+    checks = [Check(service, True, f"version {info.version}{late}"), Check(f"log of {service}", found.intact, said)]
+    if service is ServiceName.SYNC_ENGINE and found.intact and info.HasField("time"):
+        checks.append(await _clock(stub, info))
+    return checks
+
+
+async def _clock(stub: Any, info: event_log_service_pb2.GetServerInfoResponse) -> Check:
+    """Whether the log's time, which is never set back, lies ahead of the service's clock."""
+    request = event_log_service_pb2.ReadEventsRequest(limit=1, backwards=True)
+    async for batch in stub.ReadEvents(request, timeout=_ANSWER_SECONDS):
+        for event in batch.events:
+            ahead = event.recorded_time.ToDatetime() - info.time.ToDatetime()
+            if ahead > _MOST_AHEAD:
+                said = f"{moment(info.time)}; the newest event lies {shown_span(ahead)} ahead of it"
+                delays = "what is recorded until then gets that time, and no run with such a pass is cleaned before"
+                return Check("clock", False, f"{said}: {delays}. Put the clock right if it is behind")
+    return Check("clock", True, f"{moment(info.time)}, not behind the log")
 
 
 async def _staging(channel: grpc.aio.Channel) -> Check:

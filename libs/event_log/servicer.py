@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from labferry.events.v1 import event_log_service_pb2 as pb
 from labferry.events.v1 import event_log_service_pb2_grpc, event_pb2
@@ -65,8 +66,10 @@ class EventLogServicer(event_log_service_pb2_grpc.EventLogServiceServicer):
         self._draining = draining
 
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.GetServerInfoResponse:
-        caller = current_caller()
+        caller, now = current_caller(), Timestamp()
+        now.GetCurrentTime()
         return pb.GetServerInfoResponse(
+            time=now,
             version=self._version,
             store_id=self._store.store_id,
             head_position=self._store.head,

@@ -14,6 +14,7 @@ async def test_what_works_and_what_does_not(operator: Operator) -> None:
     assert parts["log of sync_engine"]["ok"]
     assert parts["log of sync_engine"]["detail"].startswith("intact, head ")
     assert parts["sync_engine"]["detail"].startswith("version ")
+    assert parts["clock"]["ok"]
     nas = parts["CONFOCAL_01 to default"]
     assert nas["ok"]
     assert "free" in nas["detail"]

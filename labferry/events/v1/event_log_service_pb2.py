@@ -22,64 +22,65 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from labferry.events.v1 import event_pb2 as labferry_dot_events_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*labferry/events/v1/event_log_service.proto\x12\x12labferry.events.v1\x1a\x1elabferry/events/v1/event.proto\"\x16\n\x14GetServerInfoRequest\"\xc3\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08store_id\x18\x02 \x01(\t\x12\x15\n\rhead_position\x18\x03 \x01(\x03\x12\x17\n\x0foldest_position\x18\x04 \x01(\x03\x12\x0e\n\x06\x63\x61ller\x18\x05 \x01(\t\x12\r\n\x05roles\x18\x06 \x03(\t\x12\x38\n\x0bprojections\x18\x07 \x03(\x0b\x32#.labferry.events.v1.ProjectionState\"q\n\x0fProjectionState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x35\n\x04stop\x18\x03 \x01(\x0b\x32\".labferry.events.v1.ProjectionStopH\x00\x88\x01\x01\x42\x07\n\x05_stop\"J\n\x0eProjectionStop\x12\x12\n\nprojection\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x12\n\nevent_type\x18\x03 \x01(\t\"k\n\x11ReadEventsRequest\x12\x15\n\rfrom_position\x18\x01 \x01(\x03\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\r\n\x05types\x18\x03 \x03(\t\x12\r\n\x05limit\x18\x04 \x01(\x03\x12\x11\n\tbackwards\x18\x05 \x01(\x08\"\x92\x01\n\x16SubscribeEventsRequest\x12\x15\n\x08store_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1b\n\x0e\x61\x66ter_position\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x15\n\rstream_prefix\x18\x03 \x01(\t\x12\r\n\x05types\x18\x04 \x03(\tB\x0b\n\t_store_idB\x11\n\x0f_after_position\"\xe3\x01\n\x17SubscribeEventsResponse\x12\x30\n\x06\x65vents\x18\x01 \x01(\x0b\x32\x1e.labferry.events.v1.EventBatchH\x00\x12\x31\n\tcaught_up\x18\x02 \x01(\x0b\x32\x1c.labferry.events.v1.CaughtUpH\x00\x12\x34\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1e.labferry.events.v1.CheckpointH\x00\x12\x10\n\x08position\x18\x04 \x01(\x03\x12\x10\n\x08store_id\x18\x05 \x01(\tB\t\n\x07\x63ontent\"\n\n\x08\x43\x61ughtUp\"\x0c\n\nCheckpoint\"R\n\x10VerifyLogRequest\x12\x15\n\rfrom_position\x18\x01 \x01(\x03\x12\x13\n\x0bto_position\x18\x02 \x01(\x03\x12\x12\n\nskip_blobs\x18\x03 \x01(\x08\"\xab\x03\n\x11VerifyLogResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12\x15\n\rhead_position\x18\x02 \x01(\x03\x12\x11\n\thead_hash\x18\x03 \x01(\t\x12\x1f\n\x12\x66irst_bad_position\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06reason\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x16\n\x0e\x65vents_checked\x18\x06 \x01(\x03\x12\x1b\n\x13\x63heckpoints_checked\x18\x07 \x01(\x03\x12\x42\n\x13\x63heckpoint_problems\x18\x08 \x03(\x0b\x32%.labferry.events.v1.CheckpointProblem\x12\x15\n\rblobs_checked\x18\t \x01(\x03\x12\x36\n\rblob_problems\x18\n \x03(\x0b\x32\x1f.labferry.events.v1.BlobProblem\x12<\n\x0eunread_folders\x18\x0b \x03(\x0b\x32$.labferry.events.v1.CheckpointFolderB\x15\n\x13_first_bad_positionB\t\n\x07_reason\"S\n\x11\x43heckpointProblem\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x0e\n\x06reason\x18\x04 \x01(\t\"?\n\x0b\x42lobProblem\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"Q\n\x13\x45xportEventsRequest\x12\x15\n\rfrom_position\x18\x01 \x01(\x03\x12\x13\n\x0bto_position\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x1f\n\rBackUpRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\"R\n\tFilePiece\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12*\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1b.labferry.events.v1.FileEndH\x00\x42\t\n\x07\x63ontent\"\'\n\x07\x46ileEnd\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"\'\n\x16ListCheckpointsRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\"\x8b\x01\n\x17ListCheckpointsResponse\x12\x39\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32$.labferry.events.v1.SignedCheckpoint\x12\x35\n\x07\x66olders\x18\x02 \x03(\x0b\x32$.labferry.events.v1.CheckpointFolder\"\x99\x01\n\x10SignedCheckpoint\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x0c\n\x04hash\x18\x03 \x01(\t\x12\x0c\n\x04time\x18\x04 \x01(\t\x12\x0e\n\x06series\x18\x05 \x01(\t\x12\x0e\n\x06number\x18\x06 \x01(\x03\x12\x12\n\npublic_key\x18\x07 \x01(\t\x12\x11\n\tsignature\x18\x08 \x01(\t\"F\n\x10\x43heckpointFolder\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x13\n\x0blast_number\x18\x02 \x01(\x03\x12\x0f\n\x07problem\x18\x03 \x01(\t\",\n\x19RebuildProjectionsRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\"W\n\x1aRebuildProjectionsResponse\x12\x39\n\x0bprojections\x18\x01 \x03(\x0b\x32$.labferry.events.v1.ProjectionReport\"i\n\x10ProjectionReport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x65vents_applied\x18\x02 \x01(\x03\x12\x13\n\x0b\x64ifferences\x18\x03 \x01(\x03\x12\x1a\n\x12\x64ifference_samples\x18\x04 \x03(\t2\x9f\x06\n\x0f\x45ventLogService\x12\x64\n\rGetServerInfo\x12(.labferry.events.v1.GetServerInfoRequest\x1a).labferry.events.v1.GetServerInfoResponse\x12U\n\nReadEvents\x12%.labferry.events.v1.ReadEventsRequest\x1a\x1e.labferry.events.v1.EventBatch0\x01\x12l\n\x0fSubscribeEvents\x12*.labferry.events.v1.SubscribeEventsRequest\x1a+.labferry.events.v1.SubscribeEventsResponse0\x01\x12X\n\tVerifyLog\x12$.labferry.events.v1.VerifyLogRequest\x1a%.labferry.events.v1.VerifyLogResponse\x12s\n\x12RebuildProjections\x12-.labferry.events.v1.RebuildProjectionsRequest\x1a..labferry.events.v1.RebuildProjectionsResponse\x12X\n\x0c\x45xportEvents\x12\'.labferry.events.v1.ExportEventsRequest\x1a\x1d.labferry.events.v1.FilePiece0\x01\x12L\n\x06\x42\x61\x63kUp\x12!.labferry.events.v1.BackUpRequest\x1a\x1d.labferry.events.v1.FilePiece0\x01\x12j\n\x0fListCheckpoints\x12*.labferry.events.v1.ListCheckpointsRequest\x1a+.labferry.events.v1.ListCheckpointsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*labferry/events/v1/event_log_service.proto\x12\x12labferry.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1elabferry/events/v1/event.proto\"\x16\n\x14GetServerInfoRequest\"\xed\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08store_id\x18\x02 \x01(\t\x12\x15\n\rhead_position\x18\x03 \x01(\x03\x12\x17\n\x0foldest_position\x18\x04 \x01(\x03\x12\x0e\n\x06\x63\x61ller\x18\x05 \x01(\t\x12\r\n\x05roles\x18\x06 \x03(\t\x12\x38\n\x0bprojections\x18\x07 \x03(\x0b\x32#.labferry.events.v1.ProjectionState\x12(\n\x04time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"q\n\x0fProjectionState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x35\n\x04stop\x18\x03 \x01(\x0b\x32\".labferry.events.v1.ProjectionStopH\x00\x88\x01\x01\x42\x07\n\x05_stop\"J\n\x0eProjectionStop\x12\x12\n\nprojection\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x12\n\nevent_type\x18\x03 \x01(\t\"k\n\x11ReadEventsRequest\x12\x15\n\rfrom_position\x18\x01 \x01(\x03\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\r\n\x05types\x18\x03 \x03(\t\x12\r\n\x05limit\x18\x04 \x01(\x03\x12\x11\n\tbackwards\x18\x05 \x01(\x08\"\x92\x01\n\x16SubscribeEventsRequest\x12\x15\n\x08store_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1b\n\x0e\x61\x66ter_position\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x15\n\rstream_prefix\x18\x03 \x01(\t\x12\r\n\x05types\x18\x04 \x03(\tB\x0b\n\t_store_idB\x11\n\x0f_after_position\"\xe3\x01\n\x17SubscribeEventsResponse\x12\x30\n\x06\x65vents\x18\x01 \x01(\x0b\x32\x1e.labferry.events.v1.EventBatchH\x00\x12\x31\n\tcaught_up\x18\x02 \x01(\x0b\x32\x1c.labferry.events.v1.CaughtUpH\x00\x12\x34\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1e.labferry.events.v1.CheckpointH\x00\x12\x10\n\x08position\x18\x04 \x01(\x03\x12\x10\n\x08store_id\x18\x05 \x01(\tB\t\n\x07\x63ontent\"\n\n\x08\x43\x61ughtUp\"\x0c\n\nCheckpoint\"R\n\x10VerifyLogRequest\x12\x15\n\rfrom_position\x18\x01 \x01(\x03\x12\x13\n\x0bto_position\x18\x02 \x01(\x03\x12\x12\n\nskip_blobs\x18\x03 \x01(\x08\"\xab\x03\n\x11VerifyLogResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12\x15\n\rhead_position\x18\x02 \x01(\x03\x12\x11\n\thead_hash\x18\x03 \x01(\t\x12\x1f\n\x12\x66irst_bad_position\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06reason\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x16\n\x0e\x65vents_checked\x18\x06 \x01(\x03\x12\x1b\n\x13\x63heckpoints_checked\x18\x07 \x01(\x03\x12\x42\n\x13\x63heckpoint_problems\x18\x08 \x03(\x0b\x32%.labferry.events.v1.CheckpointProblem\x12\x15\n\rblobs_checked\x18\t \x01(\x03\x12\x36\n\rblob_problems\x18\n \x03(\x0b\x32\x1f.labferry.events.v1.BlobProblem\x12<\n\x0eunread_folders\x18\x0b \x03(\x0b\x32$.labferry.events.v1.CheckpointFolderB\x15\n\x13_first_bad_positionB\t\n\x07_reason\"S\n\x11\x43heckpointProblem\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x0e\n\x06reason\x18\x04 \x01(\t\"?\n\x0b\x42lobProblem\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"Q\n\x13\x45xportEventsRequest\x12\x15\n\rfrom_position\x18\x01 \x01(\x03\x12\x13\n\x0bto_position\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x1f\n\rBackUpRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\"R\n\tFilePiece\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12*\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1b.labferry.events.v1.FileEndH\x00\x42\t\n\x07\x63ontent\"\'\n\x07\x46ileEnd\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"\'\n\x16ListCheckpointsRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\"\x8b\x01\n\x17ListCheckpointsResponse\x12\x39\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32$.labferry.events.v1.SignedCheckpoint\x12\x35\n\x07\x66olders\x18\x02 \x03(\x0b\x32$.labferry.events.v1.CheckpointFolder\"\x99\x01\n\x10SignedCheckpoint\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x0c\n\x04hash\x18\x03 \x01(\t\x12\x0c\n\x04time\x18\x04 \x01(\t\x12\x0e\n\x06series\x18\x05 \x01(\t\x12\x0e\n\x06number\x18\x06 \x01(\x03\x12\x12\n\npublic_key\x18\x07 \x01(\t\x12\x11\n\tsignature\x18\x08 \x01(\t\"F\n\x10\x43heckpointFolder\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x13\n\x0blast_number\x18\x02 \x01(\x03\x12\x0f\n\x07problem\x18\x03 \x01(\t\",\n\x19RebuildProjectionsRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\"W\n\x1aRebuildProjectionsResponse\x12\x39\n\x0bprojections\x18\x01 \x03(\x0b\x32$.labferry.events.v1.ProjectionReport\"i\n\x10ProjectionReport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x65vents_applied\x18\x02 \x01(\x03\x12\x13\n\x0b\x64ifferences\x18\x03 \x01(\x03\x12\x1a\n\x12\x64ifference_samples\x18\x04 \x03(\t2\x9f\x06\n\x0f\x45ventLogService\x12\x64\n\rGetServerInfo\x12(.labferry.events.v1.GetServerInfoRequest\x1a).labferry.events.v1.GetServerInfoResponse\x12U\n\nReadEvents\x12%.labferry.events.v1.ReadEventsRequest\x1a\x1e.labferry.events.v1.EventBatch0\x01\x12l\n\x0fSubscribeEvents\x12*.labferry.events.v1.SubscribeEventsRequest\x1a+.labferry.events.v1.SubscribeEventsResponse0\x01\x12X\n\tVerifyLog\x12$.labferry.events.v1.VerifyLogRequest\x1a%.labferry.events.v1.VerifyLogResponse\x12s\n\x12RebuildProjections\x12-.labferry.events.v1.RebuildProjectionsRequest\x1a..labferry.events.v1.RebuildProjectionsResponse\x12X\n\x0c\x45xportEvents\x12\'.labferry.events.v1.ExportEventsRequest\x1a\x1d.labferry.events.v1.FilePiece0\x01\x12L\n\x06\x42\x61\x63kUp\x12!.labferry.events.v1.BackUpRequest\x1a\x1d.labferry.events.v1.FilePiece0\x01\x12j\n\x0fListCheckpoints\x12*.labferry.events.v1.ListCheckpointsRequest\x1a+.labferry.events.v1.ListCheckpointsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'labferry.events.v1.event_log_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=98
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=120
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=123
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=318
-  _globals['_PROJECTIONSTATE']._serialized_start=320
-  _globals['_PROJECTIONSTATE']._serialized_end=433
-  _globals['_PROJECTIONSTOP']._serialized_start=435
-  _globals['_PROJECTIONSTOP']._serialized_end=509
-  _globals['_READEVENTSREQUEST']._serialized_start=511
-  _globals['_READEVENTSREQUEST']._serialized_end=618
-  _globals['_SUBSCRIBEEVENTSREQUEST']._serialized_start=621
-  _globals['_SUBSCRIBEEVENTSREQUEST']._serialized_end=767
-  _globals['_SUBSCRIBEEVENTSRESPONSE']._serialized_start=770
-  _globals['_SUBSCRIBEEVENTSRESPONSE']._serialized_end=997
-  _globals['_CAUGHTUP']._serialized_start=999
-  _globals['_CAUGHTUP']._serialized_end=1009
-  _globals['_CHECKPOINT']._serialized_start=1011
-  _globals['_CHECKPOINT']._serialized_end=1023
-  _globals['_VERIFYLOGREQUEST']._serialized_start=1025
-  _globals['_VERIFYLOGREQUEST']._serialized_end=1107
-  _globals['_VERIFYLOGRESPONSE']._serialized_start=1110
-  _globals['_VERIFYLOGRESPONSE']._serialized_end=1537
-  _globals['_CHECKPOINTPROBLEM']._serialized_start=1539
-  _globals['_CHECKPOINTPROBLEM']._serialized_end=1622
-  _globals['_BLOBPROBLEM']._serialized_start=1624
-  _globals['_BLOBPROBLEM']._serialized_end=1687
-  _globals['_EXPORTEVENTSREQUEST']._serialized_start=1689
-  _globals['_EXPORTEVENTSREQUEST']._serialized_end=1770
-  _globals['_BACKUPREQUEST']._serialized_start=1772
-  _globals['_BACKUPREQUEST']._serialized_end=1803
-  _globals['_FILEPIECE']._serialized_start=1805
-  _globals['_FILEPIECE']._serialized_end=1887
-  _globals['_FILEEND']._serialized_start=1889
-  _globals['_FILEEND']._serialized_end=1928
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1930
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1969
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1972
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=2111
-  _globals['_SIGNEDCHECKPOINT']._serialized_start=2114
-  _globals['_SIGNEDCHECKPOINT']._serialized_end=2267
-  _globals['_CHECKPOINTFOLDER']._serialized_start=2269
-  _globals['_CHECKPOINTFOLDER']._serialized_end=2339
-  _globals['_REBUILDPROJECTIONSREQUEST']._serialized_start=2341
-  _globals['_REBUILDPROJECTIONSREQUEST']._serialized_end=2385
-  _globals['_REBUILDPROJECTIONSRESPONSE']._serialized_start=2387
-  _globals['_REBUILDPROJECTIONSRESPONSE']._serialized_end=2474
-  _globals['_PROJECTIONREPORT']._serialized_start=2476
-  _globals['_PROJECTIONREPORT']._serialized_end=2581
-  _globals['_EVENTLOGSERVICE']._serialized_start=2584
-  _globals['_EVENTLOGSERVICE']._serialized_end=3383
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=131
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=153
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=156
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=393
+  _globals['_PROJECTIONSTATE']._serialized_start=395
+  _globals['_PROJECTIONSTATE']._serialized_end=508
+  _globals['_PROJECTIONSTOP']._serialized_start=510
+  _globals['_PROJECTIONSTOP']._serialized_end=584
+  _globals['_READEVENTSREQUEST']._serialized_start=586
+  _globals['_READEVENTSREQUEST']._serialized_end=693
+  _globals['_SUBSCRIBEEVENTSREQUEST']._serialized_start=696
+  _globals['_SUBSCRIBEEVENTSREQUEST']._serialized_end=842
+  _globals['_SUBSCRIBEEVENTSRESPONSE']._serialized_start=845
+  _globals['_SUBSCRIBEEVENTSRESPONSE']._serialized_end=1072
+  _globals['_CAUGHTUP']._serialized_start=1074
+  _globals['_CAUGHTUP']._serialized_end=1084
+  _globals['_CHECKPOINT']._serialized_start=1086
+  _globals['_CHECKPOINT']._serialized_end=1098
+  _globals['_VERIFYLOGREQUEST']._serialized_start=1100
+  _globals['_VERIFYLOGREQUEST']._serialized_end=1182
+  _globals['_VERIFYLOGRESPONSE']._serialized_start=1185
+  _globals['_VERIFYLOGRESPONSE']._serialized_end=1612
+  _globals['_CHECKPOINTPROBLEM']._serialized_start=1614
+  _globals['_CHECKPOINTPROBLEM']._serialized_end=1697
+  _globals['_BLOBPROBLEM']._serialized_start=1699
+  _globals['_BLOBPROBLEM']._serialized_end=1762
+  _globals['_EXPORTEVENTSREQUEST']._serialized_start=1764
+  _globals['_EXPORTEVENTSREQUEST']._serialized_end=1845
+  _globals['_BACKUPREQUEST']._serialized_start=1847
+  _globals['_BACKUPREQUEST']._serialized_end=1878
+  _globals['_FILEPIECE']._serialized_start=1880
+  _globals['_FILEPIECE']._serialized_end=1962
+  _globals['_FILEEND']._serialized_start=1964
+  _globals['_FILEEND']._serialized_end=2003
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=2005
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=2044
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=2047
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=2186
+  _globals['_SIGNEDCHECKPOINT']._serialized_start=2189
+  _globals['_SIGNEDCHECKPOINT']._serialized_end=2342
+  _globals['_CHECKPOINTFOLDER']._serialized_start=2344
+  _globals['_CHECKPOINTFOLDER']._serialized_end=2414
+  _globals['_REBUILDPROJECTIONSREQUEST']._serialized_start=2416
+  _globals['_REBUILDPROJECTIONSREQUEST']._serialized_end=2460
+  _globals['_REBUILDPROJECTIONSRESPONSE']._serialized_start=2462
+  _globals['_REBUILDPROJECTIONSRESPONSE']._serialized_end=2549
+  _globals['_PROJECTIONREPORT']._serialized_start=2551
+  _globals['_PROJECTIONREPORT']._serialized_end=2656
+  _globals['_EVENTLOGSERVICE']._serialized_start=2659
+  _globals['_EVENTLOGSERVICE']._serialized_end=3458
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from labferry.events.v1 import event_pb2 as _event_pb2
 import builtins as _builtins
@@ -49,6 +50,7 @@ class GetServerInfoResponse(_message.Message):
     CALLER_FIELD_NUMBER: _builtins.int
     ROLES_FIELD_NUMBER: _builtins.int
     PROJECTIONS_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of Labferry."""
     store_id: _builtins.str
@@ -67,6 +69,12 @@ class GetServerInfoResponse(_message.Message):
     def projections(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProjectionState]:
         """How far each read model is. Empty for a service that keeps none."""
 
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """What the service's clock says now. Recorded times are never earlier than the one before, so they lie ahead of it when
+        it was set back.
+        """
+
     def __init__(
         self,
         *,
@@ -77,10 +85,11 @@ class GetServerInfoResponse(_message.Message):
         caller: _builtins.str = ...,
         roles: _abc.Iterable[_builtins.str] | None = ...,
         projections: _abc.Iterable[Global___ProjectionState] | None = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "head_position", b"head_position", "oldest_position", b"oldest_position", "projections", b"projections", "roles", b"roles", "store_id", b"store_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "head_position", b"head_position", "oldest_position", b"oldest_position", "projections", b"projections", "roles", b"roles", "store_id", b"store_id", "time", b"time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

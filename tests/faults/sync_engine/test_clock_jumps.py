@@ -1,4 +1,4 @@
-"""The machine's clock jumps during a backoff, in a real engine: nobody waits longer, and the log's times never fall."""
+"""The machine's clock jumps, in a real engine: nobody waits longer, the log's times never fall, and doctor tells."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from labferry.sync.v1 import job_pb2
+from tests.e2e.terminal import Operator
 from tests.integration.sync_engine.running_engine import Engine, Site, running_engine, same_tree
 
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
@@ -87,3 +88,14 @@ async def test_a_jump_makes_no_backoff_longer(site: Site, offset: str, restart: 
         if restart:
             async with running_engine(site) as engine:
                 await _goes_on(site, engine, run, job_id)
+
+
+async def test_doctor_tells_of_a_log_that_lies_ahead_of_the_clock(site: Site) -> None:
+    clock = Clock(site.lab.folder / "clock")
+    clock.jump("+400d")
+    with clock.for_children():
+        async with running_engine(site):
+            clock.jump("+0")
+            checks = {check["part"]: check for check in (await Operator(site)("doctor", "-o", "json")).json}
+    assert not checks["clock"]["ok"]
+    assert "the newest event lies 400 days ahead of it" in checks["clock"]["detail"]
