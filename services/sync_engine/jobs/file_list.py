@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
 import msgspec
@@ -74,6 +76,12 @@ def encode_copied(files: Iterable[CopiedFile]) -> bytes:
 def read_copied(blobs: BlobStore, digest: str) -> SpilledList[CopiedFile]:
     """The files of a blob, in its order. Errors as `BlobStore.read`. For worker threads."""
     return _read(blobs, digest, CopiedFile, _copied_file)
+
+
+def read_few_copied(blobs: BlobStore, digest: str, most: int) -> Sequence[CopiedFile]:
+    """The first and the last files of a blob, `most` of each. Errors as `BlobStore.read`. For worker threads."""
+    with blobs.open_checked_sync(digest) as blob:
+        return [_copied_file(line) for line in (*islice(blob, most), *deque(blob, most))]
 
 
 def landings(blobs: BlobStore, job: Job) -> Iterator[CopiedFile]:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from labferry.events.v1 import job_events_pb2 as events
+from libs.event_log.blob_store import BlobStore
 from libs.run_tree.atomic_file import (
     NotAPlainFileError,
     copy_in_folder,
@@ -26,6 +27,7 @@ from libs.run_tree.creation_record import SyncStatus, parse_creation
 from libs.run_tree.manifest import CACHE_FOLDER, MANIFEST_PATH, is_changing_file, never_travels
 from libs.run_tree.receipt import receipt_file_name
 from libs.service_kit.errors import LabferryError
+from services.sync_engine.jobs.file_list import read_few_copied
 from services.sync_engine.jobs.job import SYNC_STATUSES, Job, WaitCondition
 from services.sync_engine.jobs.job_history import JobHistoryError
 from services.sync_engine.jobs.read_model import latest_by_destination
@@ -35,10 +37,14 @@ from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.sealed_file import SealedFile
+from services.sync_engine.transfer.system_error import shown
 from services.sync_engine.transfer.transfer_control import TransferControl, TransferStoppedError
 from services.sync_engine.transfer.transport import FailureKind, ProgressPhase, TransferError
 
 _TRIES = 5
+_LOOKED_FOR = 8
+"""So many of a run's first files, and of its last, tell whether its copy is at a place."""
+_NAMED = 3
 
 
 class _SealedLine(msgspec.Struct, frozen=True):
@@ -69,9 +75,9 @@ class SealStep:
         if latest is not None and latest.job_id != job.job_id:
             # A later job speaks for this destination: its manifest is the one that belongs there.
             return None
-        if job.manifest_blob is None:
+        if job.manifest_blob is None or job.files_blob is None:
             raise JobHistoryError(f"job {job.job_id} is {job.state} without a manifest")
-        manifest_blob = job.manifest_blob
+        manifest_blob, files_blob = job.manifest_blob, job.files_blob
         manifest = await bench.threads.run(lambda: bench.blobs.checked_path_sync(manifest_blob))
         progress = bench.board.open(job.job_id)
         try:
@@ -86,6 +92,7 @@ class SealStep:
             first = not any(one.sealed for one in jobs if one.destination == job.destination)
 
             def seal() -> None:
+                _refuse_without_copy(bench.blobs, files_blob, located, destination, control)
                 if first:
                     self._keep_what_others_wrote(job, located, destination, snapshot, control)
                 destination.transport.seal(snapshot, control=control)
@@ -152,6 +159,22 @@ class SealStep:
             if _status_in(snapshot, located) is status:
                 return snapshot, status
         raise TransferError(FailureKind.SOURCE_CHANGED, "another program keeps writing creation.json")
+
+
+def _refuse_without_copy(
+    blobs: BlobStore, files_blob: str, located: LocatedRun, destination: Destination, control: TransferControl
+) -> None:
+    """A status, manifest and receipt vouch for the data beside them: they aren't put where none of it lies. A file that
+    was lost is the verification's to find. TransferError, TransferStoppedError."""
+    few = [file.path for file in read_few_copied(blobs, files_blob, _LOOKED_FOR)]
+    if few and not destination.transport.holds_any(located.path.below_equipment, few, control=control):
+        names = ", ".join(map(shown, few[:_NAMED])) + (", …" if len(few) > _NAMED else "")
+        raise TransferError(
+            FailureKind.CONFIGURATION,
+            f"the run's copy is not at the place that {destination.name} names now: no file of it is there (looked for "
+            f"{names}). Nothing was sealed there",
+            few,
+        )
 
 
 def _status_in(snapshot: Sequence[SealedFile], located: LocatedRun) -> SyncStatus | None:

@@ -42,6 +42,11 @@ PROBE: Final = _WITHIN + (
 NAMES: Final = _WITHIN + (
     'folder "$2"; [ -e "./$2" ] || exit 0; find "./$2" -mindepth 1 -printf "%y\\0%s\\0%P\\0%l\\0"'
 )
+# $2: a folder; then names in it. Says "there" when one of them is, which may be a symlink that leads nowhere.
+HOLDS_ANY: Final = _WITHIN + (
+    'folder "$2"; [ -e "./$2" ] || exit 0; cd -- "./$2" || exit 5; shift 2;'
+    ' for name do if [ -e "./$name" ] || [ -h "./$name" ]; then echo there; exit 0; fi; done'
+)
 # While it reads a large file it says so each second, by what the kernel has counted; where the kernel doesn't tell,
 # that it runs must do.
 HASH: Final = _ENTER + (

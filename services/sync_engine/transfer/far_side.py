@@ -100,6 +100,10 @@ class FarSide(Protocol):
         hears each with its size."""
         ...
 
+    def holds_any(self, folder: bytes, paths: Sequence[bytes]) -> bool:
+        """Whether any of these few files or symlinks of a folder is there, without a listing."""
+        ...
+
     def send(
         self, source: bytes, batch: bytes, entries: Sequence[SourceEntry], moved: Callable[[int, bytes], None]
     ) -> None:

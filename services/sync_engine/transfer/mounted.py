@@ -217,6 +217,16 @@ class MountedTransport:
                         found[name.path] = digest
         return found
 
+    def holds_any(self, target: PurePosixPath, paths: Sequence[bytes], *, control: TransferControl) -> bool:
+        """As `Transport.holds_any`."""
+        place = os.fsencode(target)
+        with self._opened() as root:
+            for path in paths:
+                control.look()
+                if root.status(place + b"/" + path) is not None:
+                    return True
+        return False
+
     def set_aside(
         self, target: PurePosixPath, paths: Sequence[bytes], *, job_id: str, attempt: int, control: TransferControl
     ) -> Sequence[bytes]:

@@ -207,6 +207,21 @@ class RcloneFar:
         hashing = RcloneHashing(self._daemon, self._fs, root, download=not self._hashes_there)
         return hashing.digests(folder, files, max_stream_bytes, hashed)
 
+    def holds_any(self, folder: bytes, paths: Sequence[bytes]) -> bool:
+        """As `FarSide.holds_any`."""
+        if self._local is not None:
+            return self._local.holds_any(folder, paths)
+
+        def is_there(path: bytes) -> bool:
+            place = folder + b"/" + path
+            only = {"filesOnly": True, "noModTime": True, "noMimeType": True}
+            answer = self._daemon.must(
+                "looking for", "operations/stat", [place], fs=self._fs, remote=place.decode(), opt=only
+            )
+            return answer["item"] is not None
+
+        return any(map(is_there, paths))
+
     def send(
         self, source: bytes, batch: bytes, entries: Sequence[SourceEntry], moved: Callable[[int, bytes], None]
     ) -> None:

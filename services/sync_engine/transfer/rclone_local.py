@@ -33,6 +33,11 @@ class RcloneLocal:
             for folder in folders:
                 _is_folder(root, folder)
 
+    def holds_any(self, folder: bytes, paths: Sequence[bytes]) -> bool:
+        """As `FarSide.holds_any`."""
+        with DestinationRoot(Path(os.fsdecode(self.root))) as root:
+            return any(root.status(folder + b"/" + path) is not None for path in paths)
+
     def names(self, folder: bytes) -> Sequence[FarName]:
         """As `FarSide.names`. DESTINATION_FILE_DIFFERS when something is mounted there."""
         with DestinationRoot(Path(os.fsdecode(self.root))) as root:

@@ -212,6 +212,11 @@ class RemoteTransport:
             )
         return found
 
+    def holds_any(self, target: PurePosixPath, paths: Sequence[bytes], *, control: TransferControl) -> bool:
+        """As `Transport.holds_any`."""
+        with self._opened(control) as far:
+            return far.holds_any(os.fsencode(target), paths)
+
     def set_aside(
         self, target: PurePosixPath, paths: Sequence[bytes], *, job_id: str, attempt: int, control: TransferControl
     ) -> Sequence[bytes]:

@@ -148,6 +148,10 @@ class RsyncFar:
         """As `FarSide.digests`: hashed there, so no size is too large."""
         return hash_there(self._ssh, self._root, folder, files, hashed)
 
+    def holds_any(self, folder: bytes, paths: Sequence[bytes]) -> bool:
+        """As `FarSide.holds_any`."""
+        return bool(self._ssh.must("looking for files", scripts.HOLDS_ANY, [self._root, folder], paths))
+
     def send(
         self, source: bytes, batch: bytes, entries: Sequence[SourceEntry], moved: Callable[[int, bytes], None]
     ) -> None:

@@ -289,6 +289,11 @@ class Transport(Protocol):
         left out."""
         ...
 
+    def holds_any(self, target: PurePosixPath, paths: Sequence[bytes], *, control: TransferControl) -> bool:
+        """Whether any of these names of the run, a few, is there, whatever it holds. Each is looked at by itself: the
+        run's other names aren't listed."""
+        ...
+
     def set_aside(
         self, target: PurePosixPath, paths: Sequence[bytes], *, job_id: str, attempt: int, control: TransferControl
     ) -> Sequence[bytes]:

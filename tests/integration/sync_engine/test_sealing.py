@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 from labferry.events.v1 import event_log_service_pb2, job_events_pb2
-from labferry.sync.v1 import run_pb2
+from labferry.sync.v1 import job_pb2, run_pb2
 from services.sync_engine.event_types import job_stream
 from tests.integration.sync_engine.running_engine import PATIENCE, Engine, Site, running_engine, same_tree
+from tests.integration.sync_engine.test_cleanup import verify
 
 CACHE = ".exlab-wizard"
 
@@ -91,6 +92,38 @@ async def test_seals_that_go_on_together_are_in_nobodys_way(site: Site) -> None:
         for name in names:
             creation = site.at_nas(run, name) / CACHE / "creation.json"
             assert json.loads(creation.read_bytes())["sync_status"] == "synced"
+
+
+async def test_nothing_is_sealed_where_the_copy_is_not(site: Site) -> None:
+    """A destination's path was changed after the copy was verified, and before its last seal."""
+
+    def places(**paths: str) -> None:
+        site.lab.settings["equipment"].clear()
+        transports = {name: {"type": "mounted", "path": str(site.nas(destination=at))} for name, at in paths.items()}
+        site.equip(destinations=[{"name": name, "transport": transport} for name, transport in transports.items()])
+
+    run = site.make_run()
+    places(nas="nas", late="late")
+    async with running_engine(site) as engine:
+        nas, late = (job.job_id for job in (await engine.enqueue(run)).jobs)
+        await engine.until_sealed(nas)
+    for name in ("elsewhere", "late"):
+        (site.nas(destination=name) / ".labferry-incoming").mkdir(parents=True)
+    _write(site.at_nas(run, "elsewhere") / CACHE / "creation.json", "theirs")
+    places(nas="elsewhere", late="late")
+    async with running_engine(site) as engine:
+        await engine.until_sealed(late)
+        held = await engine.until_waiting(nas, job_pb2.WAIT_CONDITION_OPERATOR)
+        assert "copy is not at the place that nas names now" in held.waiting_on[0].detail
+    assert [p.name for p in site.at_nas(run, "elsewhere").rglob("*") if p.is_file()] == ["creation.json"]
+    assert (site.at_nas(run, "elsewhere") / CACHE / "creation.json").read_text(encoding="utf-8") == "theirs"
+    places(nas="nas", late="late")
+    async with running_engine(site) as engine:
+        # What an operator does who has put it right, and doesn't want to wait for the next try.
+        await verify(engine, run)
+        held = await engine.until(nas, lambda update: not update.job.waiting_on)
+    creation = site.at_nas(run) / CACHE / "creation.json"
+    assert json.loads(creation.read_bytes())["sync_status"] == "synced"
 
 
 async def _sealed_as_synced_without_a_wait(engine: Engine, jobs: set[str]) -> None:

@@ -115,6 +115,20 @@ class ProofConformance(Conforming):
         kept = carrying.destination / ".labferry-superseded" / "job-1" / TARGET
         assert sorted(file.read_bytes() for file in kept.iterdir()) == [b"again", b"rotten"]
 
+    def test_one_file_is_enough_to_know_a_copy_by(self, carrying: Carrying) -> None:
+        write(carrying.source, b"a", b"x")
+        write(carrying.source, b"sub/-b c", b"x")
+
+        def holds_any(*paths: bytes, target: PurePosixPath = TARGET) -> bool:
+            return carrying.transport.holds_any(target, paths, control=carrying.control)
+
+        assert not holds_any(b"a", b"sub/-b c")
+        carrying.copy()
+        assert holds_any(b"never", b"sub/-b c")
+        assert holds_any(b"a")
+        assert not holds_any(b"never", b"a/b", b"sub/a")
+        assert not holds_any(b"a", b"sub/-b c", target=PurePosixPath("never"))
+
     def test_a_mark_lies_beside_the_copy_for_as_long_as_it_is_looked_for(self, carrying: Carrying) -> None:
         write(carrying.source, b"a", b"x")
         copied = carrying.copy()
