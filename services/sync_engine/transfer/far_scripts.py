@@ -29,14 +29,17 @@ CHECK: Final = _WITHIN + (
 VERSIONS: Final = "rsync --version && sha256sum --version && find --version && cp --version && xargs --version"
 FREE: Final = _ENTER + "df --output=avail -B1 . | tail -n 1"
 # $2: a new folder for trying; prints what holds. $3 and $4 are one letter in two Unicode forms, $5 is not UTF-8.
+# A redirection that fails ends the shell itself, for ":" is one of its special commands. A full disk says nothing of
+# names.
 PROBE: Final = _WITHIN + (
-    'folder "$2"; mkdir -p -- "./$2" && cd -- "./$2" || exit 5;'
+    'full() { case $1 in *"No space left"* | *"quota exceeded"*) echo "$1" >&2; exit 5 ;; esac; };'
+    ' folder "$2"; mkdir -p -- "./$2" && cd -- "./$2" || exit 5;'
     " : > Case || exit 5;"
     " [ -e cASE ] && echo one_case;"
     ' : > "$3" && [ -e "$4" ] && echo one_form;'
-    ' : > "$5" 2>/dev/null && [ -n "$(find . -name "$5")" ] && echo any_bytes;'
-    " ln -s nowhere link 2>/dev/null && [ -h link ] && echo symlinks;"
-    " ln Case hard 2>/dev/null && echo hard_links;"
+    ' said=$( (: > "$5") 2>&1 ) && [ -n "$(find . -name "$5")" ] && echo any_bytes; full "$said";'
+    ' said=$(ln -s nowhere link 2>&1) && [ -h link ] && echo symlinks; full "$said";'
+    ' said=$(ln Case hard 2>&1) && echo hard_links; full "$said";'
     ' getconf NAME_MAX .; cd - >/dev/null; rm -rf -- "./$2"'
 )
 NAMES: Final = _WITHIN + (

@@ -84,7 +84,8 @@ class SshSession:
         for start in range(0, max(len(items), 1), per):
             arguments += [*head, *items[start : start + per]]
         count = len(head) + per
-        far = f"exec xargs -0 -x -s {_MOST_ARGUMENT_BYTES} -n {count} sh -c '{script}' sh"
+        # What failed is told by the system's words, which are known in this language alone.
+        far = f"exec env LC_ALL=C xargs -0 -x -s {_MOST_ARGUMENT_BYTES} -n {count} sh -c '{script}' sh"
         done = run_tool(
             [*self.command, FAR, f'printf "labferry-begins\\0"; {far}'],
             environment=self.environment,
