@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,11 +15,14 @@ from services.sync_engine.transfer.rclone_calls import for_each_together
 from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError
 from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
 from services.sync_engine.transfer.tool_failures import tool_failure
-from services.sync_engine.transfer.transport import FailureKind, TransferError
+from services.sync_engine.transfer.transport import FailureKind, TransferError, UnreadableFile
 
 _TOGETHER = 2000
 _BREAKS_LINES = re.compile(rb"[\r\n]")
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)", re.DOTALL)
+# What an encrypted file says whose content was changed, and a disk that can't read one.
+_OF_ONE_FILE = re.compile("failed to authenticate decrypted block|input/output error", re.IGNORECASE)
+_MOST_UNREAD = 20
 # Each name is looked at by itself: without the first, whole folders are listed for them.
 _NAMED_ONLY = {"NoTraverse": True, "Checkers": 4, "Transfers": 4}
 
@@ -42,24 +46,44 @@ class RcloneHashing:
         too_large = set(read.oversize)
         prefix = folder + b"/" if folder else b""
 
+        unread: dict[bytes, TransferError] = {}
+
         def hash_these(paths: Sequence[bytes]) -> None:
-            for path, digest in self._hash_together(prefix, paths, files):
+            for path, digest in self._hash_together(prefix, paths, files, unread):
                 read.found[path] = digest
                 hashed(path, files[path])
 
         paths = [path for path in files if path not in too_large]
         for start in range(0, len(paths), _TOGETHER):
             for_each_together(self._daemon, paths[start : start + _TOGETHER], files.__getitem__, hash_these)
+        if unread:
+            self._refuse_if_dead(prefix, files, read, unread)
+            read.unreadable = [UnreadableFile(path, unread[path].message) for path in sorted(unread)]
         return read
 
+    def _refuse_if_dead(
+        self, prefix: bytes, files: Mapping[bytes, int], read: FarDigests, unread: Mapping[bytes, TransferError]
+    ) -> None:
+        """TransferError unless it is a few files that can't be read, and another one still can."""
+        if not read.found or len(unread) > _MOST_UNREAD:
+            raise next(iter(unread.values()))
+        witness = random.choice(list(read.found))
+        self._hash(prefix + witness, witness, files[witness])
+
     def _hash_together(
-        self, prefix: bytes, paths: Sequence[bytes], sizes: Mapping[bytes, int]
+        self, prefix: bytes, paths: Sequence[bytes], sizes: Mapping[bytes, int], unread: dict[bytes, TransferError]
     ) -> Iterator[tuple[bytes, str]]:
-        """Without those that aren't there. Of whatever isn't answered well rclone is asked again, for that one alone:
-        so it says what is wrong with it."""
+        """Without those that aren't there, and those whose content alone can't be read, which go to `unread`. Of
+        whatever isn't answered well rclone is asked again, for that one alone: so it says what is wrong with it."""
         found = self._hash_list(prefix, [path for path in paths if not _BREAKS_LINES.search(path)], sizes)
         for path in paths:
-            digest = found.get(path) or self._hash(prefix + path, path, sizes[path])
+            try:
+                digest = found.get(path) or self._hash(prefix + path, path, sizes[path])
+            except TransferError as failure:
+                if not _OF_ONE_FILE.search(failure.message):
+                    raise
+                unread[path] = failure
+                continue
             if digest is not None:
                 yield path, digest
 

@@ -105,6 +105,21 @@ def test_a_rotten_copy_behind_it_is_found_and_who_read_it_is_told(
         assert (outcome.proven, outcome.differing) == (False, (b"a.tif",))
 
 
+def test_an_encrypted_file_that_rotted_differs_where_others_can_be_read(nas: Path, sshd: Sshd) -> None:
+    job = over({"far": crypt("{sftp}")}, nas, sshd)
+    for name in (b"a.tif", b"b.tif", b"c.tif"):
+        write(job.source, name, name * 10_000)
+    copied = job.copy()
+    (path,) = nas.rglob("b.tif")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    outcome = job.verify(copied)
+    assert (outcome.proven, outcome.hashed, outcome.differing, outcome.missing) == (False, 2, (b"b.tif",), ())
+    assert [file.path for file in outcome.unreadable] == [b"b.tif"]
+    assert "failed to authenticate decrypted block" in outcome.unreadable[0].words
+
+
 @pytest.mark.parametrize(
     "sections",
     [
