@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from libs.service_kit.errors import LabferryError
+from services.sync_engine.audits.putting_back import NotPutBack, PuttingBack, behind_others, folders_of
 from services.sync_engine.audits.repair_journal import RepairJournal
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.progress import JobProgressMeter
@@ -16,6 +17,7 @@ from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.source_tree import scan_run
+from services.sync_engine.transfer.system_error import shown
 from services.sync_engine.transfer.transfer_control import TransferControl, TransferStoppedError
 from services.sync_engine.transfer.transport import (
     CopiedFile,
@@ -60,21 +62,29 @@ class Repair:
         """Files whose source is gone or changed stay as they are, and a finding. RepairStoppedError."""
         bench, meter = self._bench, JobProgressMeter(lambda: None)
         journal = RepairJournal(bench, job)
+        refused: list[NotPutBack] = []
         try:
             located = await bench.locate(job.run)
             await self._in_hand.do(
                 f"repair {job.job_id}",
                 control,
                 meter,
-                lambda: _put_back(job, place, located, rot, journal, control, meter),
+                lambda: _put_back(job, place, located, rot, journal, refused, control, meter),
             )
-            await journal.landed()
         except TransferStoppedError as stopped:
             raise RepairStoppedError(stopped.reason) from stopped
         except (LabferryError, TransferError, OSError) as error:
             bench.logger.warning("copy_not_repaired", job=job.job_id, destination=place.name, problem=str(error))
         finally:
             journal.close()
+            for one in tuple(refused):
+                bench.logger.warning(
+                    "copy_not_repaired",
+                    job=job.job_id,
+                    destination=place.name,
+                    path=shown(one.path),
+                    problem=one.problem,
+                )
 
 
 def _put_back(
@@ -83,31 +93,47 @@ def _put_back(
     located: LocatedRun,
     rot: Rot,
     journal: RepairJournal,
+    refused: list[NotPutBack],
     control: TransferControl,
     meter: JobProgressMeter,
 ) -> None:
     transport, target, attempt = place.transport, located.path.below_equipment, job.attempt + 1
-    given_up = frozenset(rot.given_up)
-    wrong = {*rot.outcome.missing, *rot.outcome.differing}
+    given_up, differing = frozenset(rot.given_up), frozenset(rot.outcome.differing)
+    wrong = differing.union(rot.outcome.missing)
     sound = _sound(located, [file for file in rot.expected if file.path in wrong], control)
-    here = {entry.path for entry in sound.files}
-    # What nobody could send again stays where it is, wrong as it may be.
-    aside = [path for path in rot.outcome.differing if path in here and (path in given_up or not rot.suspected)]
-    transport.set_aside(target, aside, job_id=job.job_id, attempt=attempt, control=control)
-    again = [entry for entry in sound.files if entry.path not in given_up]
+    behind = behind_others(sound.files, rot.outcome.unexpected)
+    refused += behind.blocked
+
+    def set_aside(files: Sequence[SourceEntry]) -> None:
+        # What nobody could send again stays where it is, wrong as it may be.
+        aside = [file.path for file in files if file.path in differing]
+        transport.set_aside(target, aside, job_id=job.job_id, attempt=attempt, control=control)
+
+    def send(files: Sequence[SourceEntry]) -> None:
+        above = {folder for file in files for folder in folders_of(file.path)}
+        folders = [folder for folder in sound.folders if folder.path in above]
+        journal.begin()
+        transport.copy(
+            located.folder,
+            sorted([*folders, *files], key=lambda entry: entry.path),
+            target=target,
+            job_id=job.job_id,
+            attempt=attempt,
+            landed=(),
+            before_landing=journal.announce,
+            control=control,
+            progress=meter,
+        )
+        journal.landed()
+
+    def work(send: Callable[[Sequence[SourceEntry]], None]) -> PuttingBack:
+        return PuttingBack(set_aside, send, transport.check, control, refused)
+
+    work(lambda files: None).put_back([file for file in behind.free if file.path in given_up])
+    again = [file for file in behind.free if file.path not in given_up]
     if rot.suspected or not again:
         return
-    transport.copy(
-        located.folder,
-        sorted([*sound.folders, *again], key=lambda entry: entry.path),
-        target=target,
-        job_id=job.job_id,
-        attempt=attempt,
-        landed=(),
-        before_landing=journal.announce,
-        control=control,
-        progress=meter,
-    )
+    work(send).put_back(again)
     transport.sweep(job.job_id, keep_attempt=None, control=control)
 
 
@@ -121,11 +147,6 @@ def _sound(located: LocatedRun, wanted: Sequence[CopiedFile], control: TransferC
         file = sought.get(entry.path)
         if file is not None and entry.kind is file.kind and source.sha256(entry, control.look) == file.sha256:
             files.append(entry)
-    above = {path for entry in files for path in _folders_of(entry.path)}
+    above = {path for entry in files for path in folders_of(entry.path)}
     folders = [e for e in entries if e.kind is EntryKind.DIRECTORY and e.path in above]
     return _Sound(files, folders)
-
-
-def _folders_of(path: bytes) -> Sequence[bytes]:
-    parts = path.split(b"/")[:-1]
-    return [b"/".join(parts[: number + 1]) for number in range(len(parts))]
