@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from libs.event_log.lease import Lease, Leases
@@ -159,6 +159,8 @@ class LeasedOwnership:
                 continue
             except (LeaseLostError, TimeoutError):
                 self._logger.warning("lease_lost", job=job_id)
+                # The fence stays, so that what its work still tries to record is refused.
+                self._held[job_id] = replace(self._held[job_id], believed_until=0.0)
                 self._on_lost(job_id)
                 return
             self._held[job_id] = leases[0]

@@ -56,12 +56,16 @@ class Runner:
                 if _waits_for_room(known):
                     # Each attempt that begins for nothing would leave its events on that very disk.
                     await bench.threads.run(bench.blobs.require_room_sync)
-                return await self._steps(known)
+                end = await self._steps(known)
             except LeaseLostError:
                 # Whatever this engine thought of the job, another may have it by now.
                 return StepEnd(known.revision, bench.clock() + ANOTHERS_PAUSE)
             except LogDiskFullError as full:
                 return await self._wait_for_room(job_id, full)
+            if end.again is None and not bench.owned.holds(job_id):
+                # Its work ended for that, and nothing was recorded: if nobody else takes the job, no event comes.
+                return StepEnd(end.revision, bench.clock() + ANOTHERS_PAUSE)
+            return end
 
     async def _steps(self, job: Job) -> StepEnd:
         bench, job_id = self._bench, job.job_id

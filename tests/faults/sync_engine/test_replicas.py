@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import pytest
 
 from labferry.events.v1 import event_pb2, job_events_pb2
@@ -170,6 +171,26 @@ async def test_an_engine_cut_off_from_the_log_ends_its_work_and_another_takes_ov
             assert "lease_lost" in first.lab.log_text("sync_engine")
             await proxy.open()
             await _one_right_end(b, run, job_id, 16)
+
+
+async def test_an_engine_goes_on_with_a_job_whose_lease_it_lost_where_no_other_takes_it(
+    first: Site, postgres_url: str
+) -> None:
+    run = _big_run(first)
+    database = await asyncpg.connect(postgres_url)
+    async with running_engine(first) as a:
+        job_id = (await a.enqueue(run)).job.job_id
+        await a.until_copying(job_id)
+        a.service.process.send_signal(signal.SIGSTOP)
+        try:
+            live = "SELECT count(*) FROM sync_engine.leases WHERE expires > clock_timestamp() AND name = $1"
+            while await database.fetchval(live, f"job-{job_id}"):
+                await asyncio.sleep(0.05)
+        finally:
+            a.service.process.send_signal(signal.SIGCONT)
+            await database.close()
+        await _one_right_end(a, run, job_id, 16)
+        assert "lease_lost" in first.lab.log_text("sync_engine")
 
 
 async def test_an_engine_takes_only_jobs_of_its_own_equipment(first: Site, postgres_url: str) -> None:
