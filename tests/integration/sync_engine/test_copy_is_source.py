@@ -136,8 +136,9 @@ async def test_a_destination_that_becomes_the_source_later_gets_nothing_and_allo
         assert data_files(bare.local(run)) == data_files(bare.local(later)) == DATA
         nas.unlink()
         nas.with_name("away").rename(nas)
-        answer = await clean(engine, run)
-        assert answer.cleaned, [i for i in answer.interlocks if not i.satisfied]
+        # The reaper may be asking the destination at this moment, with a question that began before it was back.
+        while not (answer := await clean(engine, run)).cleaned:
+            assert lacking(answer) == {"destinations_answer"}, answer.interlocks
 
 
 @pytest.mark.parametrize("transport", [rclone_here, rsync_here])
