@@ -10,7 +10,7 @@ import pytest
 
 from labferry.sync.v1 import job_pb2
 from labferry.sync.v1 import staging_service_pb2 as pb
-from tests.faults.sync_engine.test_clock_jumps import LIBRARY, Clock
+from tests.faults.sync_engine.test_clock_jumps import Clock
 from tests.integration.sync_engine.running_engine import Engine, Site, running_engine
 from tests.integration.sync_engine.staging_site import (
     CLEARED,
@@ -99,7 +99,6 @@ async def test_what_is_staged_is_never_cleared_by_itself_unless_that_is_schedule
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(LIBRARY is None, reason="tests/parts.sh installs faketime")
 @pytest.mark.parametrize("retain_cache", [True, False])
 async def test_scheduled_clearing_waits_for_its_hours(site: Site, tmp_path: Path, retain_cache: bool) -> None:
     stage(site, staging_cleanup={"mode": "scheduled", "retain_hours": 1})
