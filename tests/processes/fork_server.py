@@ -1,6 +1,6 @@
 """Becomes one service process after the other, in a fork of itself that has their modules already.
 
-A run of all tests starts services more than a thousand times, and half the processor time of a short-lived one went
+A run of all tests starts services hundreds of times, and half the processor time of a short-lived one went
 into imports. What runs in the fork is the service's own `__main__`, with arguments, environment, folder and open files
 as a program started by itself would have them. The program itself is started by `labferry up`, the demo, the
 documentation's commands, and wherever a test passes an environment that imports depend on.
