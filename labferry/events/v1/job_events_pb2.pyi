@@ -234,6 +234,7 @@ class JobVerified(_message.Message):
     MAX_STREAM_BYTES_FIELD_NUMBER: _builtins.int
     TRANSPORT_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
+    BEGUN_TIME_FIELD_NUMBER: _builtins.int
     manifest_sha256: _builtins.str
     """SHA-256 of the manifest compared with."""
     expected: _builtins.int
@@ -266,6 +267,12 @@ class JobVerified(_message.Message):
     def tools(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Versions, by name, of the programs on the engine's machine that the transport calls. Empty in older events."""
 
+    @_builtins.property
+    def begun_time(self) -> _timestamp_pb2.Timestamp:
+        """When the reading began: each file was read then or later, and the evidence of all of them has this time. Absent in older
+        events, whose own time it is.
+        """
+
     def __init__(
         self,
         *,
@@ -282,10 +289,11 @@ class JobVerified(_message.Message):
         max_stream_bytes: _builtins.int = ...,
         transport: _builtins.str = ...,
         tools: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        begun_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begun_time", b"begun_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence_blob", b"evidence_blob", "expected", b"expected", "grade", b"grade", "hashed", b"hashed", "host", b"host", "manifest_sha256", b"manifest_sha256", "matched", b"matched", "max_stream_bytes", b"max_stream_bytes", "method", b"method", "note", b"note", "occasion", b"occasion", "tools", b"tools", "transport", b"transport"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun_time", b"begun_time", "evidence_blob", b"evidence_blob", "expected", b"expected", "grade", b"grade", "hashed", b"hashed", "host", b"host", "manifest_sha256", b"manifest_sha256", "matched", b"matched", "max_stream_bytes", b"max_stream_bytes", "method", b"method", "note", b"note", "occasion", b"occasion", "tools", b"tools", "transport", b"transport"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -305,6 +313,7 @@ class JobVerificationFailed(_message.Message):
     GIVEN_UP_FIELD_NUMBER: _builtins.int
     DIFFERING_BLOB_FIELD_NUMBER: _builtins.int
     MAX_STREAM_BYTES_FIELD_NUMBER: _builtins.int
+    BEGUN_TIME_FIELD_NUMBER: _builtins.int
     occasion: _builtins.str
     """As in JobVerified; "scrub" for a portion of the scrub."""
     evidence_blob: _builtins.str
@@ -333,6 +342,10 @@ class JobVerificationFailed(_message.Message):
         operator trusts the destination anew; at most 100. Empty: none, or nothing was to be repaired.
         """
 
+    @_builtins.property
+    def begun_time(self) -> _timestamp_pb2.Timestamp:
+        """As in JobVerified."""
+
     def __init__(
         self,
         *,
@@ -344,10 +357,11 @@ class JobVerificationFailed(_message.Message):
         given_up: _abc.Iterable[_builtins.str] | None = ...,
         differing_blob: _builtins.str = ...,
         max_stream_bytes: _builtins.int = ...,
+        begun_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_evidence_time", b"oldest_evidence_time", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begun_time", b"begun_time", "oldest_evidence_time", b"oldest_evidence_time", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["differing_blob", b"differing_blob", "evidence_blob", b"evidence_blob", "given_up", b"given_up", "max_stream_bytes", b"max_stream_bytes", "occasion", b"occasion", "oldest_evidence_time", b"oldest_evidence_time", "report", b"report", "unproven_blob", b"unproven_blob"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun_time", b"begun_time", "differing_blob", b"differing_blob", "evidence_blob", b"evidence_blob", "given_up", b"given_up", "max_stream_bytes", b"max_stream_bytes", "occasion", b"occasion", "oldest_evidence_time", b"oldest_evidence_time", "report", b"report", "unproven_blob", b"unproven_blob"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -367,6 +381,7 @@ class JobFilesScrubbed(_message.Message):
     HOST_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
     OLDEST_EVIDENCE_TIME_FIELD_NUMBER: _builtins.int
+    BEGUN_TIME_FIELD_NUMBER: _builtins.int
     evidence_blob: _builtins.str
     """Blob: JSON Lines, one file a line: path, size, sha256, grade."""
     file_count: _builtins.int
@@ -385,6 +400,10 @@ class JobFilesScrubbed(_message.Message):
     def oldest_evidence_time(self) -> _timestamp_pb2.Timestamp:
         """When the file of this copy that was not read for longest was read last, after this portion, whether or not it matched."""
 
+    @_builtins.property
+    def begun_time(self) -> _timestamp_pb2.Timestamp:
+        """As in JobVerified."""
+
     def __init__(
         self,
         *,
@@ -396,10 +415,11 @@ class JobFilesScrubbed(_message.Message):
         host: _builtins.str = ...,
         note: _builtins.str = ...,
         oldest_evidence_time: _timestamp_pb2.Timestamp | None = ...,
+        begun_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_evidence_time", b"oldest_evidence_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begun_time", b"begun_time", "oldest_evidence_time", b"oldest_evidence_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_count", b"byte_count", "evidence_blob", b"evidence_blob", "file_count", b"file_count", "grade", b"grade", "host", b"host", "method", b"method", "note", b"note", "oldest_evidence_time", b"oldest_evidence_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun_time", b"begun_time", "byte_count", b"byte_count", "evidence_blob", b"evidence_blob", "file_count", b"file_count", "grade", b"grade", "host", b"host", "method", b"method", "note", b"note", "oldest_evidence_time", b"oldest_evidence_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

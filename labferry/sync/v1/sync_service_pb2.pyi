@@ -1189,7 +1189,9 @@ class Evidence(_message.Message):
     """The file is a symlink."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When it was recorded."""
+        """When the reading began that matched: the file was read then or later. Of a reading from before this was recorded, when it
+        ended.
+        """
 
     def __init__(
         self,

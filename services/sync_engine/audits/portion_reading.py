@@ -52,9 +52,11 @@ def portion_reading(
     return PortionReading(meter, work)
 
 
-def files_scrubbed(blobs: BlobStore, outcome: VerifyOutcome, oldest: datetime) -> events.JobFilesScrubbed:
-    """Every file of the reading matched. `oldest`: when that file of the copy was read that was not read for longest,
-    after this reading. For a thread."""
+def files_scrubbed(
+    blobs: BlobStore, outcome: VerifyOutcome, began: datetime, oldest: datetime
+) -> events.JobFilesScrubbed:
+    """Every file of the reading that `began` then matched. `oldest`: when that file of the copy was read that was not
+    read for longest, after this reading. For a thread."""
     event = events.JobFilesScrubbed(
         evidence_blob=blobs.put_pieces_sync(evidence_lines(outcome.evidence)),
         file_count=len(outcome.evidence),
@@ -65,4 +67,5 @@ def files_scrubbed(blobs: BlobStore, outcome: VerifyOutcome, oldest: datetime) -
         note=outcome.note,
     )
     event.oldest_evidence_time.FromDatetime(oldest)
+    event.begun_time.FromDatetime(began)
     return event

@@ -16,6 +16,7 @@ from libs.event_log.event import RecordedEvent
 from services.sync_engine.engine_log import recorded_at
 from services.sync_engine.jobs.job import BEFORE_CLEANUP, SCRUB, Job
 from services.sync_engine.jobs.read_model import JobFilter, PlacedJob, jobs_where
+from services.sync_engine.jobs.read_since import read_since
 
 _MOST_FAILED = 5
 """More passes that failed in a row than this make the pause before the next one no longer."""
@@ -59,14 +60,15 @@ class CopiesProjection:
             )
         if payload is None or not event.stream.startswith("job-"):
             return
-        job_id, at = event.stream.removeprefix("job-"), _Moment(recorded_at(event).timestamp(), event.position)
+        job_id, recorded = event.stream.removeprefix("job-"), recorded_at(event)
+        at = _Moment(recorded.timestamp(), event.position)
         match payload:
             case events.JobVerified() if payload.occasion == BEFORE_CLEANUP:
-                self._read(connection, job_id, at)
+                self._read(connection, job_id, at._replace(time=read_since(payload, recorded).timestamp()))
             case events.JobVerified():
-                self._passed(connection, job_id, at, payload.manifest_sha256)
+                self._passed(connection, job_id, at, read_since(payload, recorded), payload.manifest_sha256)
             case events.JobVerificationFailed():
-                self._failed(connection, job_id, payload, at)
+                self._failed(connection, job_id, payload, at, read_since(payload, recorded))
             case events.JobFilesScrubbed():
                 oldest = payload.oldest_evidence_time.ToDatetime(tzinfo=UTC).timestamp()
                 self._read(connection, job_id, at._replace(time=oldest))
@@ -81,12 +83,16 @@ class CopiesProjection:
         connection.execute("UPDATE copies SET oldest = ?, oldest_at = ? WHERE job_id = ?", (*oldest, job_id))
 
     def _failed(
-        self, connection: sqlite3.Connection, job_id: str, failed: events.JobVerificationFailed, at: _Moment
+        self,
+        connection: sqlite3.Connection,
+        job_id: str,
+        failed: events.JobVerificationFailed,
+        at: _Moment,
+        oldest: datetime,
     ) -> None:
-        oldest = at
         if failed.HasField("oldest_evidence_time"):
-            oldest = at._replace(time=failed.oldest_evidence_time.ToDatetime(tzinfo=UTC).timestamp())
-        self._read(connection, job_id, oldest)
+            oldest = failed.oldest_evidence_time.ToDatetime(tzinfo=UTC)
+        self._read(connection, job_id, at._replace(time=oldest.timestamp()))
         if failed.occasion == SCRUB:
             # A copy of which portion after portion fails must not put off its next pass each time.
             connection.execute(
@@ -99,11 +105,14 @@ class CopiesProjection:
             (_MOST_FAILED, *at, job_id),
         )
 
-    def _passed(self, connection: sqlite3.Connection, job_id: str, at: _Moment, manifest: str) -> None:
+    def _passed(
+        self, connection: sqlite3.Connection, job_id: str, at: _Moment, oldest: datetime, manifest: str
+    ) -> None:
+        first = at._replace(time=oldest.timestamp())
         again = connection.execute(
             "UPDATE copies SET passes = passes + 1, failed = 0, looked = ?, looked_at = ?, oldest = ?, oldest_at = ?"
             " WHERE job_id = ?",
-            (*at, *at, job_id),
+            (*at, *first, job_id),
         )
         if again.rowcount:
             return
@@ -116,7 +125,7 @@ class CopiesProjection:
         connection.execute(
             "INSERT INTO copies SELECT job_id, run, equipment_id, destination, 1, 0, ?, ?, ?, ?, ?, 0 FROM jobs"
             " WHERE job_id = ?",
-            (*at, *at, manifest, job_id),
+            (*at, *first, manifest, job_id),
         )
         connection.execute(
             "UPDATE copies SET differs = (SELECT MIN(manifest) != MAX(manifest) FROM copies AS each"

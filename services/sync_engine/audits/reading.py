@@ -93,7 +93,7 @@ class CopyReading:
         outcome = begun.reading.outcome()
         if outcome is None:
             raise JobHistoryError(f"job {job.job_id} proved a copy without a file")
-        found = await verification_of(self._bench, job, expected, outcome, Occasion.AUDIT)
+        found = await verification_of(self._bench, job, expected, outcome, Occasion.AUDIT, begun.began)
         await self._conclude(job, place, expected, found, control)
         return True
 
@@ -118,11 +118,12 @@ class CopyReading:
             report = verify_report(job, outcome, bench.clock())
             report.passed = False
             failed = await bench.threads.run(lambda: failed_pass(bench.blobs, files, outcome, report, Occasion.SCRUB))
+            failed.begun_time.FromDatetime(now)
             failed.oldest_evidence_time.FromDatetime(portion.oldest_then)
             await self._conclude(job, place, files, Verification(outcome, report, failed), control)
             return True
         await self._record(
-            job, await bench.threads.run(lambda: files_scrubbed(bench.blobs, outcome, portion.oldest_then))
+            job, await bench.threads.run(lambda: files_scrubbed(bench.blobs, outcome, now, portion.oldest_then))
         )
         return True
 

@@ -19,6 +19,7 @@ from services.sync_engine.event_types import EVENT_TYPES, job_stream
 from services.sync_engine.jobs.file_list import read_copied, read_evidence
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.last_readings import last_of_each
+from services.sync_engine.jobs.read_since import read_since
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.path_order import InStep
 from services.sync_engine.transfer.spilled_list import SpilledList
@@ -65,11 +66,11 @@ async def turns(bench: Workbench, job: Job, file_count: int, time_of: TimeOf) ->
         read, at = EVENT_TYPES.decode(event), time_of(recorded_at(event), event.position)
         match read:
             case events.JobFilesScrubbed():
-                portions.append(_Portion(read.evidence_blob, "", at))
+                portions.append(_Portion(read.evidence_blob, "", read_since(read, at)))
             case events.JobVerificationFailed() if read.HasField("oldest_evidence_time"):
-                portions.append(_Portion(read.evidence_blob, read.unproven_blob, at))
+                portions.append(_Portion(read.evidence_blob, read.unproven_blob, read_since(read, at)))
             case events.JobVerified() | events.JobVerificationFailed():
-                whole, portions = at, []
+                whole, portions = read_since(read, at), []
             case _:
                 pass
     found = tuple(portions)

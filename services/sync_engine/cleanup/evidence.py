@@ -154,7 +154,7 @@ class FreshEvidence:
             outcome = await self._reading.whole(job, copy.place, copy.files, copy.times.note, gives_way=self._gives_way)
             if outcome is None:
                 raise JobHistoryError(f"job {job.job_id} proved a copy without a file")
-            return await verification_of(bench, job, copy.files, outcome, Occasion.CLEANUP)
+            return await verification_of(bench, job, copy.files, outcome, Occasion.CLEANUP, self._began)
         except BlobError as error:
             return inconclusive(bench, job, Occasion.CLEANUP, TransferError(FailureKind.INTERNAL, str(error)))
         except TransferError as error:
@@ -162,6 +162,7 @@ class FreshEvidence:
 
     async def _again(self, copy: _Copy, portion: Sequence[CopiedFile]) -> bool:
         bench, job = self._bench, copy.job
+        began = bench.clock()
         try:
             read = await self._reading.portion(job, copy.place, portion, copy.files, gives_way=self._gives_way)
         except TransferError as error:
@@ -172,16 +173,18 @@ class FreshEvidence:
         if not outcome.expected == outcome.hashed == outcome.matched or not await bench.threads.run(
             lambda: read_back_whole(outcome, portion)
         ):
-            await self._record(copy, await bench.threads.run(lambda: self._failed(copy, portion, outcome)))
+            await self._record(copy, await bench.threads.run(lambda: self._failed(copy, portion, outcome, began)))
             return False
-        await self._record(copy, await bench.threads.run(lambda: files_scrubbed(bench.blobs, outcome, self._began)))
+        scrubbed = await bench.threads.run(lambda: files_scrubbed(bench.blobs, outcome, began, self._began))
+        await self._record(copy, scrubbed)
         copy.times.note_again(portion, read.since)
         return True
 
-    def _failed(self, copy: _Copy, portion: Sequence[CopiedFile], outcome: VerifyOutcome) -> Message:
+    def _failed(self, copy: _Copy, portion: Sequence[CopiedFile], outcome: VerifyOutcome, began: datetime) -> Message:
         report = verify_report(copy.job, outcome, self._bench.clock())
         report.passed = False
         event = failed_pass(self._bench.blobs, portion, outcome, report, Occasion.CLEANUP)
+        event.begun_time.FromDatetime(began)
         event.oldest_evidence_time.FromDatetime(self._began)
         return event
 

@@ -94,8 +94,9 @@ async def verify_destination(
     target = RunPath.parse(job.run).below_equipment
     verify = destination.transport.verify
     most = max(job.max_stream_bytes, max_stream_bytes or 0)
+    began = bench.clock()
     outcome = await do(lambda: verify(target, expected, control=control, progress=progress, max_stream_bytes=most))
-    return await verification_of(bench, job, expected, outcome, occasion, max_stream_bytes or 0)
+    return await verification_of(bench, job, expected, outcome, occasion, began, max_stream_bytes or 0)
 
 
 async def verification_of(
@@ -104,10 +105,11 @@ async def verification_of(
     expected: Sequence[CopiedFile],
     outcome: VerifyOutcome,
     occasion: Occasion,
+    began: datetime,
     max_stream_bytes: int = 0,
 ) -> Verification:
-    """What a reading of these files means: a pass only when every one of them is proven. `max_stream_bytes`: the bound
-    that an operator raised for it."""
+    """What a reading of these files that `began` then means: a pass only when every one of them is proven.
+    `max_stream_bytes`: the bound that an operator raised for it."""
     if occasion in _WHILE_AMENDED:
         expected, outcome = await without_superseded(bench, job, expected, outcome)
     report = verify_report(job, outcome, bench.clock())
@@ -115,6 +117,7 @@ async def verification_of(
         report.passed = False
         told = failed_pass if job.state in PROVEN_STATES else failed_proof
         failed = await bench.threads.run(lambda: told(bench.blobs, expected, outcome, report, occasion))
+        failed.begun_time.FromDatetime(began)
         failed.max_stream_bytes = max_stream_bytes
         return Verification(outcome, report, failed)
     place = bench.destination(job)
@@ -133,6 +136,7 @@ async def verification_of(
         transport="" if place is None else place.kind,
         tools={} if place is None else place.transport.tools,
     )
+    passed.begun_time.FromDatetime(began)
     return Verification(outcome, report, passed)
 
 

@@ -18,6 +18,7 @@ from services.sync_engine.jobs.file_list import read_copied, read_evidence
 from services.sync_engine.jobs.job import PROVEN_STATES, Job
 from services.sync_engine.jobs.last_readings import last_of_each
 from services.sync_engine.jobs.read_model import latest_by_destination
+from services.sync_engine.jobs.read_since import read_since
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.spilled_list import SpilledList
 from services.sync_engine.transfer.transport import FileEvidence
@@ -27,7 +28,8 @@ _PIECE = 256 << 10
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What is known of one file of one copy. `method`, `host` and `note` are those of the reading."""
+    """What is known of one file of one copy. `method`, `host` and `note` are those of the reading, and
+    `time` is when it began."""
 
     destination: str
     evidence: FileEvidence
@@ -122,11 +124,11 @@ class ProofQueries:
             if isinstance(read, job_events_pb2.JobVerified):
                 readings = []
             if isinstance(read, job_events_pb2.JobVerified | job_events_pb2.JobFilesScrubbed):
-                at = recorded_at(event)
-                readings.append(_Reading(read.evidence_blob, read.method, read.host, read.note, at))
+                since = read_since(read, recorded_at(event))
+                readings.append(_Reading(read.evidence_blob, read.method, read.host, read.note, since))
             if isinstance(read, job_events_pb2.JobVerificationFailed) and read.evidence_blob:
-                matched, report = read.evidence_blob, read.report
-                readings.append(_Reading(matched, report.method, report.host, report.note, recorded_at(event)))
+                matched, report, since = read.evidence_blob, read.report, read_since(read, recorded_at(event))
+                readings.append(_Reading(matched, report.method, report.host, report.note, since))
         blobs, files_blob = self._bench.blobs, job.files_blob or ""
         files = await self._bench.threads.run(lambda: _last_read(blobs, files_blob, readings))
         return Proofs(job.destination, readings, files)

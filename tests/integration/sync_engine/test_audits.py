@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from labferry.events.v1 import job_events_pb2
-from labferry.sync.v1 import finding_pb2, job_pb2, problem_service_pb2
+from labferry.sync.v1 import finding_pb2, job_pb2, problem_service_pb2, sync_service_pb2
 from tests.integration.sync_engine.running_engine import Engine, Site, running_engine, sha256sum_agrees
 
 AT_ONCE = 0.2 / 3600
@@ -103,6 +104,26 @@ async def test_a_scrub_reads_every_file_within_its_interval(site: Site) -> None:
 
 
 @pytest.mark.slow
+async def test_what_was_read_is_dated_by_the_beginning_of_its_reading(site: Site) -> None:
+    """A file that rots between its own turn and the end of a long pass was not found whole at that end."""
+    site.lab.settings["equipment"].clear()
+    site.lab.settings.update(verify={"audit_interval_hours": 1000})
+    site.equip(transport={"bandwidth": {"upload_mbps": 800}})
+    async with running_engine(site) as engine:
+        run = site.make_run({f"{n}.bin": os.urandom(1 << 20) for n in range(3)})
+        job = await engine.bring(run)
+        proven = (await engine.events())[-1].recorded_time.ToDatetime()
+    site.lab.settings["equipment"][0]["transport"]["bandwidth"]["upload_mbps"] = 8
+    site.lab.settings["verify"]["audit_interval_hours"] = AT_ONCE
+    async with running_engine(site) as engine:
+        await engine.until(job.job_id, lambda u: u.job.verify_passes == 2)
+        passed = [e.recorded_time.ToDatetime() for e in await engine.events() if e.type == VERIFIED][-1]
+        request = sync_service_pb2.ListEvidenceRequest(run=run)
+        dates = {e.time.ToDatetime() async for e in engine.sync.ListEvidence(request)}
+        # A mebibyte a second: the pass took more than one.
+        assert all(proven < date < passed - timedelta(seconds=1) for date in dates)
+
+
 async def test_a_scrub_makes_way_for_a_transfer_and_keeps_to_the_bandwidth(site: Site) -> None:
     site.lab.settings["equipment"].clear()
     site.equip(transport={"bandwidth": {"upload_mbps": 800}})
