@@ -15,6 +15,7 @@ from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.transfer.destination import Destination
+from services.sync_engine.transfer.room import refuse_if_full
 from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.source_tree import scan_run
 from services.sync_engine.transfer.system_error import shown
@@ -133,6 +134,8 @@ def _put_back(
     again = [file for file in behind.free if file.path not in given_up]
     if rot.suspected or not again:
         return
+    # Before anything is moved that it would have no room to send anew.
+    refuse_if_full(transport.free_bytes(), sum(file.size for file in again))
     work(send).put_back(again)
     transport.sweep(job.job_id, keep_attempt=None, control=control)
 

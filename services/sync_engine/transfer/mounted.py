@@ -20,12 +20,13 @@ from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.file_copy import FileCopier
 from services.sync_engine.transfer.incoming import CHECK_FILE, INCOMING, IncomingFolder, incoming_folder, sweep_incoming
 from services.sync_engine.transfer.landing import Landing
-from services.sync_engine.transfer.landing_plan import LandingPlan, plan_landing
+from services.sync_engine.transfer.landing_plan import plan_landing
 from services.sync_engine.transfer.mark import is_mark
 from services.sync_engine.transfer.name_plan import refuse_impossible_names
 from services.sync_engine.transfer.path_order import by_path
 from services.sync_engine.transfer.present import digest_at_destination, names_present
 from services.sync_engine.transfer.read_back import read_back
+from services.sync_engine.transfer.room import refuse_if_full
 from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.sealing import seal_files
 from services.sync_engine.transfer.source_file import SourceFiles
@@ -135,7 +136,7 @@ class MountedTransport:
             traits = self._target_traits(root, os.fsencode(incoming_folder(job_id, attempt)))
             refuse_impossible_names(entries, traits)
             plan = plan_landing(root, files, place, entries, landed, control)
-            _refuse_if_full(root, plan)
+            refuse_if_full(root.free_bytes(), plan.bytes_to_send)
             progress.begin(ProgressPhase.COPYING, len(plan.send), plan.bytes_to_send)
             with IncomingFolder(root, job_id, attempt, control) as incoming:
                 root.ensure_folder(place)
@@ -259,14 +260,6 @@ class MountedTransport:
             if self._traits is None:
                 self._traits = probe_target(root, folder)
             return self._traits
-
-
-def _refuse_if_full(root: DestinationRoot, plan: LandingPlan) -> None:
-    free, needed = root.free_bytes(), plan.bytes_to_send
-    if needed > free:
-        raise TransferError(
-            FailureKind.DESTINATION_FULL, f"{needed:,} bytes are to be sent and {free:,} are free at the destination"
-        )
 
 
 def _settle_folders(root: DestinationRoot, place: bytes, folders: Sequence[SourceEntry]) -> None:

@@ -21,6 +21,7 @@ from services.sync_engine.transfer.path_order import InStep, by_path
 from services.sync_engine.transfer.remote_copy import RemoteCopy, batches
 from services.sync_engine.transfer.remote_plan import plan_remote, present_digests
 from services.sync_engine.transfer.remote_verify import verify_remote
+from services.sync_engine.transfer.room import refuse_if_full
 from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.sealing import folder_of_sealed
 from services.sync_engine.transfer.source_file import SourceFiles
@@ -106,12 +107,8 @@ class RemoteTransport:
             traits = self._target_traits(far, incoming)
             refuse_impossible_names(entries, traits)
             plan = plan_remote(far, files, place, entries, landed, self._max_stream_bytes, traits, control)
-            free = far.free_bytes() if plan.send else None
-            if free is not None and plan.bytes_to_send > free:
-                raise TransferError(
-                    FailureKind.DESTINATION_FULL,
-                    f"{plan.bytes_to_send:,} bytes are to be sent and {free:,} are free at the destination",
-                )
+            if plan.send:
+                refuse_if_full(far.free_bytes(), plan.bytes_to_send)
             far.remove(incoming)
             progress.begin(ProgressPhase.COPYING, len(plan.send), plan.bytes_to_send)
             work = RemoteCopy(far, os.fsencode(source), files, place, incoming, plan.replaceable, control, progress)

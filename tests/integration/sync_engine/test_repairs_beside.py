@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.sync_engine.test_destinations import mounted_tmpfs
 from tests.integration.sync_engine.running_engine import Site, running_engine
 from tests.integration.sync_engine.test_audits import AT_ONCE, FAILED, rot
 from tests.integration.sync_engine.test_audits_move_on import until_events
@@ -97,3 +98,21 @@ async def test_each_file_that_can_be_repaired_is_and_of_the_others_the_log_says_
     refused = [line for line in lines if line.get("event") == "copy_not_repaired"]
     assert {line.get("path") for line in refused} == blocked
     assert all(line["problem"] for line in refused)
+
+
+async def test_nothing_is_moved_that_has_no_room_to_be_sent_anew(site: Site) -> None:
+    with mounted_tmpfs(site.nas(), "size=8m"):
+        site.lab.settings.update(verify={"audit_interval_hours": 1000})
+        async with running_engine(site) as engine:
+            run = site.make_run({"big.bin": os.urandom(3 << 20)})
+            job = await engine.bring(run)
+        rot(site.at_nas(run) / "big.bin")
+        filler = site.nas() / "filler"
+        filler.write_bytes(bytes(3 << 20))
+        site.lab.settings["verify"]["audit_interval_hours"] = AT_ONCE
+        async with running_engine(site) as engine:
+            await until_events(engine, f"job-{job.job_id}", FAILED, 2)
+            assert (site.at_nas(run) / "big.bin").exists()
+            assert not (site.nas() / ".labferry-superseded").exists()
+            filler.unlink()
+            await until_events(engine, f"job-{job.job_id}", LANDED, 1)
