@@ -129,11 +129,11 @@ class FarSide(Protocol):
         own for this."""
 
     def children(self, folder: bytes) -> Sequence[bytes]:
-        """Names of the folders in a folder; none when it isn't there."""
+        """Names of the folders in a folder, those with unfinished uploads alone too; none when it isn't there."""
         ...
 
     def remove(self, folder: bytes) -> None:
-        """Removes a folder with all that is in it, if it is there."""
+        """Removes a folder with all that is in it, if it is there, and what uploads into it left unfinished."""
 
     def remove_files(self, paths: Sequence[bytes]) -> None:
         """Removes files; one that isn't there any more is passed over."""

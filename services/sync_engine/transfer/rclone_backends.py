@@ -34,6 +34,11 @@ class RcloneBackends:
         """A folder of this machine, under the names that were given."""
         return self.kinds <= {_LOCAL, "alias"}
 
+    @property
+    def is_s3(self) -> bool:
+        """A bucket of S3, under the names that were given."""
+        return "s3" in self.kinds and self.kinds <= {"s3", "alias"}
+
     def refuse_unprovable(self, name: str) -> None:
         """CONFIGURATION when what is read back could come from this machine's memory, where nothing can empty it: the
         names of what a wrapped folder really holds are the wrapper's secret."""

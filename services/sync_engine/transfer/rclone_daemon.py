@@ -117,7 +117,7 @@ class RcloneDaemon:
             return False
         return True
 
-    def call(self, command: str, **parameters: object) -> dict[str, Any]:
+    def call(self, command: str, /, **parameters: object) -> dict[str, Any]:
         """What rclone answers. RcloneError when it refuses; TransferError when rclone itself is gone."""
         connection: http.client.HTTPConnection | None = getattr(self._own, "connection", None)
         if connection is not None and time.monotonic() - self._own.used > _IDLE_SECONDS:

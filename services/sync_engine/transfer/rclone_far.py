@@ -33,6 +33,7 @@ from services.sync_engine.transfer.rclone_names import altered_names, as_listed
 from services.sync_engine.transfer.rclone_probe import try_names
 from services.sync_engine.transfer.rclone_remote import RcloneRemote, backend_encoding
 from services.sync_engine.transfer.rclone_send import send_files
+from services.sync_engine.transfer.rclone_uploads import RefusalNote, UnfinishedUploads
 from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.spilled_list import ListSorter, separated, spill_file
@@ -63,7 +64,7 @@ _LISTED = msgspec.json.Decoder(_Listed)
 class RcloneFar:
     """Implements `FarSide`."""
 
-    def __init__(self, daemon: RcloneDaemon, remote: RcloneRemote) -> None:
+    def __init__(self, daemon: RcloneDaemon, remote: RcloneRemote, uploads_refused: RefusalNote) -> None:
         self._daemon = daemon
         self._remote = remote
         self._fs = f"{remote.name}:{remote.path}"
@@ -73,6 +74,7 @@ class RcloneFar:
         self._local = RcloneLocal(os.fsencode(self._about["Root"]), daemon.control) if backends.is_local else None
         if self._local is not None:
             daemon.limit_without_network()
+        self._uploads = UnfinishedUploads(daemon, self._fs, uploads_refused) if backends.is_s3 else None
         self._hashes_there = "sha256" in self._about["Hashes"] and backends.read_to_hash
         self.method = "far_sha256" if self._hashes_there else "download"
         self.host, self.note = socket.gethostname(), f"downloaded from {remote.name} and hashed"
@@ -293,11 +295,16 @@ class RcloneFar:
     def children(self, folder: bytes) -> Sequence[bytes]:
         """As `FarSide.children`."""
         self._refuse_links([folder])
-        return [as_listed(item["Name"]) for item in self._list(folder, recurse=False) or [] if item["IsDir"]]
+        listed = {as_listed(item["Name"]) for item in self._list(folder, recurse=False) or [] if item["IsDir"]}
+        if self._uploads is not None and folder == INCOMING:
+            listed |= self._uploads.folders()
+        return sorted(listed)
 
     def remove(self, folder: bytes) -> None:
         """As `FarSide.remove`."""
         self._refuse_links([folder])
+        if self._uploads is not None:
+            self._uploads.abort(folder)
         if self._list(folder, recurse=False) is not None:
             self._daemon.must("removing", "operations/purge", fs=self._fs, remote=folder.decode())
 

@@ -9,6 +9,7 @@ from services.sync_engine.transfer.bandwidth import Bandwidth, SharedBandwidth
 from services.sync_engine.transfer.rclone_daemon import open_rclone
 from services.sync_engine.transfer.rclone_far import RcloneFar
 from services.sync_engine.transfer.rclone_remote import RcloneRemote
+from services.sync_engine.transfer.rclone_uploads import RefusalNote
 from services.sync_engine.transfer.tools import Toolbox
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import FailureKind, TransferError
@@ -20,6 +21,7 @@ class RclonePlace:
     def __init__(self, remote: RcloneRemote, *, tools: Toolbox, bandwidth: Bandwidth) -> None:
         self.tools = tools
         self._remote = remote
+        self._uploads_refused = RefusalNote()
         self.bandwidth = SharedBandwidth(bandwidth)
 
     @contextmanager
@@ -33,4 +35,4 @@ class RclonePlace:
                 raise TransferError(
                     FailureKind.CONFIGURATION, f"rclone's configuration has no remote {self._remote.name!r}"
                 )
-            yield RcloneFar(daemon, self._remote)
+            yield RcloneFar(daemon, self._remote, self._uploads_refused)
