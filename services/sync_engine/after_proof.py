@@ -22,6 +22,7 @@ from services.sync_engine.cleanup.ticket import Limits
 from services.sync_engine.cleanup.work import CleanupWork
 from services.sync_engine.destinations import open_brakes
 from services.sync_engine.jobs.job import JobState
+from services.sync_engine.jobs.making_way import MakingWay
 from services.sync_engine.jobs.news import JobNews
 from services.sync_engine.jobs.read_model import JobFilter, jobs_where
 from services.sync_engine.jobs.scheduler import Scheduler
@@ -67,7 +68,8 @@ async def after_proof(
         brakes, work = open_brakes(settings.equipment), CleanupWork(in_hand)
         execution = Execution(bench, rules, CacheFolder(bench, work))
         await finish_interrupted_cleanups(bench, execution, await projections.query(runs_in_cleanup))
-        before_cleanup = CopyReading(bench, work, brakes, scheduler.is_idle)
+        making_way = MakingWay(scheduler.slot, bench.monotonic)
+        before_cleanup = CopyReading(bench, work, brakes, making_way)
         clean = CleanRun(bench, rules, execution, before_cleanup, work)
         resources.push_async_callback(clean.close)
         reaper = Reaper(clean, bench, rules, bench.logger)
@@ -78,9 +80,11 @@ async def after_proof(
             reaper.start(p.job for p in await projections.query(lambda c: jobs_where(c, verified)))
         first_seen = FirstSeen(bench.clock, bench.monotonic)
         reading = AuditReading(bench, in_hand, brakes, first_seen)
-        auditor = Auditor(bench, projections, reading, pass_rules(settings), scheduler.is_idle, first_seen)
+        auditor = Auditor(bench, projections, reading, pass_rules(settings), making_way, first_seen)
         resources.push_async_callback(auditor.close)
         projections.on_applied(auditor.applied)
+        # First, since the others ask it.
+        scheduler.on_busy(making_way.busy)
         scheduler.on_busy(auditor.busy)
         scheduler.on_busy(before_cleanup.busy)
         bench.watch.on_back(auditor.destination_back)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -18,6 +18,7 @@ from services.sync_engine.audits.read_model import DueCopy, next_to_audit, next_
 from services.sync_engine.audits.reading import CopyReading
 from services.sync_engine.audits.repair import RepairStoppedError
 from services.sync_engine.jobs.job import PROVEN_STATES, Job
+from services.sync_engine.jobs.making_way import MakingWay
 from services.sync_engine.jobs.verify_step import Occasion
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.secrets.purpose import working_for
@@ -74,8 +75,8 @@ class _Lane:
 
 
 class Auditor:
-    """Owns one task and one timer an equipment, however many copies there are. `is_idle` says whether an equipment's
-    slot is free: a transfer that begins makes a reading give way at once, and it goes on later where it was."""
+    """Owns one task and one timer an equipment, however many copies there are. A transfer that begins makes
+    a reading give way at once, and it goes on later where it was; `making_way` says when it needn't any more."""
 
     def __init__(
         self,
@@ -83,14 +84,14 @@ class Auditor:
         projections: ProjectionRunner,
         reading: CopyReading,
         rules: PassRules,
-        is_idle: Callable[[str], bool],
+        making_way: MakingWay,
         first_seen: FirstSeen,
     ) -> None:
         self._bench = bench
         self._projections = projections
         self._reading = reading
         self._rules = rules
-        self._is_idle = is_idle
+        self._making_way = making_way
         self._first_seen = first_seen
         self._lanes = {equipment_id: _Lane(equipment_id) for equipment_id in bench.destinations}
         self._tasks: list[asyncio.Task[None]] = []
@@ -121,7 +122,7 @@ class Auditor:
             return
         if not busy:
             lane.wake.set()
-        elif lane.control is not None:
+        elif lane.control is not None and not self._making_way.may_read(equipment_id):
             lane.control.stop(StopReason.GIVES_WAY)
 
     def destination_back(self, equipment_id: str, destination: str) -> None:
@@ -153,8 +154,8 @@ class Auditor:
 
     async def _look(self, lane: _Lane) -> float | None:
         """Reads what is most overdue. Seconds until the next look; None: when the equipment's slot is free again."""
-        if not self._is_idle(lane.equipment_id):
-            return None
+        if not self._making_way.may_read(lane.equipment_id):
+            return self._making_way.pause(lane.equipment_id)
         now = asyncio.get_running_loop().time()
         rests = [until - now for until in lane.rests_until.values() if until > now]
         awake = self._awake(lane, now)
@@ -223,7 +224,7 @@ class Auditor:
     async def _read(self, lane: _Lane, control: TransferControl, job: Job, due: _Due) -> bool:
         if due.scrub:
             return await self._reading.scrub(job, due.place, control)
-        return await self._reading.audit(job, due.place, control, partial(self._is_idle, lane.equipment_id))
+        return await self._reading.audit(job, due.place, control, partial(self._making_way.may_read, lane.equipment_id))
 
     def _note(self, lane: _Lane, place: Destination, could_be_read: bool) -> None:
         if could_be_read:

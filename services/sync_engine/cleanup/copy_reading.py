@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from services.sync_engine.audits.portion_reading import portion_reading
 from services.sync_engine.audits.portions import PortionedPass
 from services.sync_engine.cleanup.work import CleanupWork
 from services.sync_engine.jobs.job import Job
+from services.sync_engine.jobs.making_way import MakingWay
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.bandwidth import BandwidthBrake
 from services.sync_engine.transfer.destination import Destination
@@ -31,21 +32,21 @@ class PortionRead:
 
 
 class CopyReading:
-    """`brakes` by (equipment, destination). `is_idle` says whether an equipment's slot is free; `busy` hears when that
-    changes. A reading that `gives_way` waits for a free slot, and when a transfer begins it ends, to read that portion
-    again later; one that somebody asked for goes on beside transfers, and so does any other of that run meanwhile."""
+    """`brakes` by (equipment, destination). `making_way` says whether it may read now; `busy` hears when that
+    changes. A reading that `gives_way` waits for that, and when a transfer begins it ends, to read that portion again
+    later; one that somebody asked for goes on beside transfers, and so does any other of that run meanwhile."""
 
     def __init__(
         self,
         bench: Workbench,
         work: CleanupWork,
         brakes: Mapping[tuple[str, str], BandwidthBrake],
-        is_idle: Callable[[str], bool],
+        making_way: MakingWay,
     ) -> None:
         self._bench = bench
         self._work = work
         self._brakes = brakes
-        self._is_idle = is_idle
+        self._making_way = making_way
         self._giving_way: dict[TransferControl, Job] = {}
         self._asked_for: Counter[str] = Counter()
         self._news = asyncio.Event()
@@ -53,8 +54,10 @@ class CopyReading:
     def busy(self, equipment_id: str, busy: bool) -> None:
         """An equipment's slot was taken, or is free again."""
         self._news.set()
+        if not busy or self._making_way.may_read(equipment_id):
+            return
         for control, job in self._giving_way.items():
-            if busy and job.equipment_id == equipment_id and not self._asked_for[job.run]:
+            if job.equipment_id == equipment_id and not self._asked_for[job.run]:
                 control.stop(StopReason.GIVES_WAY)
 
     @contextmanager
@@ -104,7 +107,7 @@ class CopyReading:
         """Some files of a copy. TransferError; TransferStoppedError: nothing was found out."""
         while True:
             if gives_way:
-                await self._until_idle(job)
+                await self._until_it_may(job)
             control, begun = TransferControl(), self._bench.monotonic()
             if gives_way:
                 self._giving_way[control] = job
@@ -131,12 +134,14 @@ class CopyReading:
         reading = portion_reading(job, place, files, whole, brake, control)
         return await self._work.do(control, reading.meter, reading.work)
 
-    async def _until_idle(self, job: Job) -> None:
-        while not self._is_idle(job.equipment_id) and not self._asked_for[job.run]:
+    async def _until_it_may(self, job: Job) -> None:
+        while not self._making_way.may_read(job.equipment_id) and not self._asked_for[job.run]:
             if self._work.stopping:
                 raise TransferStoppedError(StopReason.ENGINE_STOPPING)
             self._news.clear()
-            await self._news.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._making_way.pause(job.equipment_id)):
+                    await self._news.wait()
 
 
 async def in_parallel(readings: Sequence[Coroutine[None, None, T]]) -> list[T]:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from heapq import heappop, heappush
 
 from libs.service_kit.telemetry import Logger
+from services.sync_engine.jobs.making_way import Slot
 from services.sync_engine.jobs.work import Work
 
 _AFTER_DEFECT = timedelta(minutes=1)
@@ -96,10 +97,12 @@ class Scheduler:
         """Hears (equipment, True) before a step of it begins, and (equipment, False) when its last one has ended."""
         self._busy_listeners.append(listener)
 
-    def is_idle(self, equipment_id: str) -> bool:
-        """No step of the equipment is going on, and none is held back by an operator's pause."""
+    def slot(self, equipment_id: str) -> Slot:
+        """Whether a step of the equipment is going on, or all are held back by an operator's pause."""
         queue = self._queues.get(equipment_id)
-        return queue is not None and not queue.paused and not queue.in_work
+        if queue is None or queue.paused:
+            return Slot.CLOSED
+        return Slot.IN_WORK if queue.in_work else Slot.IDLE
 
     def notice(self, work: Work) -> None:
         """A job was made or changed."""
@@ -219,8 +222,8 @@ class Scheduler:
             entry.queued_as = None
             if entry.task is not None or entry.not_before > 0.0:
                 continue
-            self._busy(entry.work.equipment_id, True)
             queue.in_work.add(job_id)
+            self._busy(entry.work.equipment_id, True)
             entry.task = asyncio.create_task(self._do(entry, queue), name=f"job {job_id}")
             return True
         return False

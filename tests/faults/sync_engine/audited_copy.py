@@ -139,7 +139,8 @@ async def _read_again(
     models = (JobsProjection(), RunsProjection(), CopiesProjection())
     projections = ProjectionRunner(bench.log.store, EVENT_TYPES, parts.folder / "read_models.sqlite3", models)
     await projections.start()
-    auditor = Auditor(bench, projections, reading, rules, lambda equipment_id: True, first_seen)
+    auditor = Auditor(bench, projections, reading, rules, parts.slot.making_way, first_seen)
+    parts.slot.listeners.append(auditor.busy)
     projections.on_applied(auditor.applied)
     try:
         yield Audited(parts, place, storage, reading, auditor, projections, in_hand)

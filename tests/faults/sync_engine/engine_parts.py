@@ -39,6 +39,7 @@ from services.sync_engine.jobs.enqueue import Enqueue, Enqueued
 from services.sync_engine.jobs.file_list import sent_among
 from services.sync_engine.jobs.gate_watch import GateWatch
 from services.sync_engine.jobs.job import Job, JobState
+from services.sync_engine.jobs.making_way import MakingWay, Slot
 from services.sync_engine.jobs.ownership import Ownership, SoleOwnership
 from services.sync_engine.jobs.progress import ProgressBoard
 from services.sync_engine.jobs.runner import Runner
@@ -83,14 +84,18 @@ class SetClock:
         return round(self().timestamp() * 1e6) * 1000
 
 
-@dataclass
-class Slot:
+class SetSlot:
     """The equipment's slot, as the scheduler would tell of it."""
 
-    taken: bool = False
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._state = Slot.IDLE
+        self.making_way = MakingWay(lambda equipment_id: self._state, monotonic)
+        self.listeners = [self.making_way.busy]
 
-    def is_idle(self, equipment_id: str) -> bool:
-        return not self.taken
+    def become(self, state: Slot) -> None:
+        self._state = state
+        for listener in self.listeners:
+            listener("CONFOCAL_01", state is not Slot.IDLE)
 
 
 @dataclass
@@ -107,7 +112,7 @@ class Parts:
     cleaner: CleanRun
     execution: Execution
     reading: CopyReading
-    slot: Slot
+    slot: SetSlot
     targets: TargetKeeper
     restarted: Callable[[], tuple[Execution, CopyReading, CleanRun]]
     threads: WorkThreads = field(repr=False)
@@ -158,8 +163,7 @@ class Parts:
 
     def take_slot(self, taken: bool) -> None:
         """A transfer of the equipment begins, or the last one has ended."""
-        self.slot.taken = taken
-        self.reading.busy("CONFOCAL_01", taken)
+        self.slot.become(Slot.IN_WORK if taken else Slot.IDLE)
 
     def before_each_deletion(self, meddle: Callable[[], Awaitable[None]]) -> None:
         """Lets something happen whenever a portion of files is about to be deleted."""
@@ -254,12 +258,13 @@ async def engine_parts(
     await targets.start(())
     keeper = CreationKeeper(log, files, locator, logger)
     rules = rules or CleanupRules(True, 2, timedelta(hours=24), True, Limits(1000, 1 << 30))
-    slot, in_hand, brakes = Slot(), WorkInHand(threads, stall_seconds), open_brakes((equipment,))
+    slot, in_hand, brakes = SetSlot(clock.monotonic), WorkInHand(threads, stall_seconds), open_brakes((equipment,))
 
     def restarted() -> tuple[Execution, CopyReading, CleanRun]:
         work = CleanupWork(in_hand)
         execution = Execution(bench, rules, CacheFolder(bench, work), portion_files=portion_files, again_seconds=0.02)
-        reading = CopyReading(bench, work, brakes, slot.is_idle)
+        reading = CopyReading(bench, work, brakes, slot.making_way)
+        slot.listeners[1:] = [reading.busy]
         return execution, reading, CleanRun(bench, rules, execution, reading, work)
 
     execution, reading, cleaner = restarted()

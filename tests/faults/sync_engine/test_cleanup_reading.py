@@ -21,6 +21,7 @@ from services.sync_engine.cleanup.local_files import look_at_local_files
 from services.sync_engine.cleanup.ticket import Limits
 from services.sync_engine.engine_log import BY_ITSELF
 from services.sync_engine.errors import DestinationUnusableError
+from services.sync_engine.jobs import making_way
 from services.sync_engine.jobs.file_list import read_copied
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.ownership import LeasedOwnership, LeaseTerms
@@ -149,6 +150,26 @@ async def test_by_itself_it_waits_for_a_free_slot_and_begins_again_after_a_trans
             assert (await cleaning).cleaned
         assert reading.count == 2
         assert (await _job(parts)).failure is None
+
+
+async def test_an_equipment_that_is_never_idle_has_its_copies_read_beside_its_transfers(tmp_path: Path) -> None:
+    async with proven(tmp_path) as parts:
+        reading = _Reading(parts)
+        parts.take_slot(True)
+        cleaning = asyncio.create_task(parts.cleaner.clean(RUN, BY_ITSELF))
+        async with asyncio.timeout(PATIENCE):
+            await parts.cleaner.look(RUN)
+            parts.clock.passed += making_way.PATIENCE.total_seconds() - 60
+            assert reading.count == 0
+            parts.clock.passed += 61
+            # The next transfer follows at once, and another one while the copy is read.
+            parts.take_slot(False)
+            parts.take_slot(True)
+            await reading.begun.wait()
+            parts.take_slot(True)
+            reading.goes_on.set()
+            assert (await cleaning).cleaned
+        assert reading.count == 1
 
 
 async def test_what_somebody_asks_for_does_not_wait_for_transfers(tmp_path: Path) -> None:

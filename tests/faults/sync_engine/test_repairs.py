@@ -210,7 +210,8 @@ async def test_a_repair_gives_way_and_is_gone_on_with_when_the_slot_is_free(tmp_
         copy.auditor.start()
         async with asyncio.timeout(PATIENCE):
             await begun.wait()
-            copy.auditor.busy(EQUIPMENT, True)
+            copy.parts.take_slot(True)
+            copy.parts.take_slot(False)
             while not await _told(copy, events.JobRepairLanded):
                 await copy.projections.query(lambda c: None)
         assert (copy.parts.there / "a.tif").read_bytes() == b"a.tif"
