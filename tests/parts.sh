@@ -17,6 +17,8 @@ need faketime faketime
 need dbus-daemon dbus
 need gnome-keyring-daemon gnome-keyring
 need mkfs.ext4 e2fsprogs
+need mkfs.btrfs btrfs-progs
+need mkfs.xfs xfsprogs
 need fsfreeze util-linux
 need mount mount
 need chattr e2fsprogs

@@ -86,10 +86,19 @@ def _kept(folder: int, names: Sequence[str]) -> set[str]:
             except OSError as error:
                 if error.errno not in _REFUSES_THE_NAME:
                     raise
-        return {name for name in set(names).intersection(os.listdir(folder)) if _is_there(folder, name)}
+        return {name for name in set(names).intersection(_names(folder)) if _is_there(folder, name)}
     finally:
-        for name in os.listdir(folder):
+        for name in _names(folder):
             os.unlink(name, dir_fd=folder)
+
+
+def _names(folder: int) -> list[str]:
+    # btrfs lists of an open folder what was there when it was opened.
+    opened = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        return os.listdir(opened)
+    finally:
+        os.close(opened)
 
 
 def _is_there(folder: int, name: str) -> bool:
@@ -156,7 +165,7 @@ def _gives_names(folder: int, give: Callable[[int, bytes, int, bytes], None], ca
             return False
         raise
     finally:
-        for name in os.listdir(folder):
+        for name in _names(folder):
             os.unlink(name, dir_fd=folder)
 
 

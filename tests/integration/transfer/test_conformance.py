@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,46 @@ RSYNC_TOOLS, RCLONE_TOOLS = Toolbox((RSYNC, SSH)), Toolbox((RCLONE,))
 class TestMounted(TransportConformance, BandwidthConformance, LinksConformance, MountsConformance):
     def open(self, destination: Path, bandwidth: Bandwidth = UNLIMITED) -> Transport:
         return MountedTransport(destination, bandwidth=bandwidth)
+
+
+class DiskConformance(TransportConformance, LinksConformance, MountsConformance):
+    """`make` is what makes that file system."""
+
+    make: Sequence[str]
+
+    def open(self, destination: Path, bandwidth: Bandwidth = UNLIMITED) -> Transport:
+        return MountedTransport(destination, bandwidth=bandwidth)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def disk(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+        base = tmp_path_factory.mktemp("disk")
+        image, folder = base / "image", base / "mounted"
+        folder.mkdir()
+        with image.open("wb") as file:
+            file.truncate(1 << 30)
+        subprocess.run([*cls.make, str(image)], check=True)
+        subprocess.run(["mount", "-o", "loop", str(image), str(folder)], check=True)
+        yield folder
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        image.unlink()
+
+    @pytest.fixture(autouse=True)
+    def _nas(self, disk: Path, tmp_path: Path) -> Iterator[None]:
+        there = disk / tmp_path.name
+        there.mkdir()
+        (tmp_path / "nas").mkdir()
+        subprocess.run(["mount", "--bind", str(there), str(tmp_path / "nas")], check=True)
+        yield
+        subprocess.run(["umount", "--lazy", str(tmp_path / "nas")], check=True)
+
+
+class TestBtrfs(DiskConformance):
+    make = ("mkfs.btrfs", "-q")
+
+
+class TestXfs(DiskConformance):
+    make = ("mkfs.xfs", "-q")
 
 
 @pytest.fixture(scope="module")
