@@ -164,6 +164,8 @@ def _destination(equipment_id: str, status: equipment_service_pb2.DestinationSta
             said.append("keeps no symlinks")
         if probe.altered_names:
             said.append("alters some names")
+        if probe.HasField("keeps_far_times") and not probe.keeps_far_times:
+            said.append("alters modification times before 1970 or after 2106")
     if status.HasField("probe_time"):
         said.append(f"probed {moment(status.probe_time)}")
     if status.suspected:

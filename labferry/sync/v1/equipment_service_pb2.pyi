@@ -330,6 +330,7 @@ class DestinationProbe(_message.Message):
     EXCLUSIVE_RENAME_FIELD_NUMBER: _builtins.int
     HARD_LINKS_FIELD_NUMBER: _builtins.int
     FOLDER_SYNC_FIELD_NUMBER: _builtins.int
+    KEEPS_FAR_TIMES_FIELD_NUMBER: _builtins.int
     case_sensitive: _builtins.bool
     """"run" and "RUN" are different names."""
     max_name_bytes: _builtins.int
@@ -354,6 +355,8 @@ class DestinationProbe(_message.Message):
     """A file can have two names. Absent where it isn't known, or was measured before this was noted."""
     folder_sync: _builtins.bool
     """A folder can be made durable by itself. Absent where it isn't known, or was measured before this was noted."""
+    keeps_far_times: _builtins.bool
+    """Modification times before 1970 and after 2106 are kept. Absent where it isn't known, or was measured before this was noted."""
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolVersion]:
         """The programs on the engine's machine that bring data there; none for mounted destinations. By name."""
@@ -373,10 +376,11 @@ class DestinationProbe(_message.Message):
         exclusive_rename: _builtins.bool | None = ...,
         hard_links: _builtins.bool | None = ...,
         folder_sync: _builtins.bool | None = ...,
+        keeps_far_times: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exclusive_rename", b"_exclusive_rename", "_folder_sync", b"_folder_sync", "_hard_links", b"_hard_links", "_keeps_empty_folders", b"_keeps_empty_folders", "_keeps_symlinks", b"_keeps_symlinks", "_mtime_step_ns", b"_mtime_step_ns", "exclusive_rename", b"exclusive_rename", "folder_sync", b"folder_sync", "hard_links", b"hard_links", "keeps_empty_folders", b"keeps_empty_folders", "keeps_symlinks", b"keeps_symlinks", "mtime_step_ns", b"mtime_step_ns"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exclusive_rename", b"_exclusive_rename", "_folder_sync", b"_folder_sync", "_hard_links", b"_hard_links", "_keeps_empty_folders", b"_keeps_empty_folders", "_keeps_far_times", b"_keeps_far_times", "_keeps_symlinks", b"_keeps_symlinks", "_mtime_step_ns", b"_mtime_step_ns", "exclusive_rename", b"exclusive_rename", "folder_sync", b"folder_sync", "hard_links", b"hard_links", "keeps_empty_folders", b"keeps_empty_folders", "keeps_far_times", b"keeps_far_times", "keeps_symlinks", b"keeps_symlinks", "mtime_step_ns", b"mtime_step_ns"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exclusive_rename", b"_exclusive_rename", "_folder_sync", b"_folder_sync", "_hard_links", b"_hard_links", "_keeps_empty_folders", b"_keeps_empty_folders", "_keeps_symlinks", b"_keeps_symlinks", "_mtime_step_ns", b"_mtime_step_ns", "altered_names", b"altered_names", "case_sensitive", b"case_sensitive", "exclusive_rename", b"exclusive_rename", "folder_sync", b"folder_sync", "hard_links", b"hard_links", "keeps_any_bytes", b"keeps_any_bytes", "keeps_empty_folders", b"keeps_empty_folders", "keeps_symlinks", b"keeps_symlinks", "keeps_unicode_forms", b"keeps_unicode_forms", "max_name_bytes", b"max_name_bytes", "mtime_step_ns", b"mtime_step_ns", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exclusive_rename", b"_exclusive_rename", "_folder_sync", b"_folder_sync", "_hard_links", b"_hard_links", "_keeps_empty_folders", b"_keeps_empty_folders", "_keeps_far_times", b"_keeps_far_times", "_keeps_symlinks", b"_keeps_symlinks", "_mtime_step_ns", b"_mtime_step_ns", "altered_names", b"altered_names", "case_sensitive", b"case_sensitive", "exclusive_rename", b"exclusive_rename", "folder_sync", b"folder_sync", "hard_links", b"hard_links", "keeps_any_bytes", b"keeps_any_bytes", "keeps_empty_folders", b"keeps_empty_folders", "keeps_far_times", b"keeps_far_times", "keeps_symlinks", b"keeps_symlinks", "keeps_unicode_forms", b"keeps_unicode_forms", "max_name_bytes", b"max_name_bytes", "mtime_step_ns", b"mtime_step_ns", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exclusive_rename: _TypeAlias = _typing.Literal["exclusive_rename"]  # noqa: Y015
     _WhichOneofArgType__exclusive_rename: _TypeAlias = _typing.Literal["_exclusive_rename", b"_exclusive_rename"]  # noqa: Y015
@@ -386,6 +390,8 @@ class DestinationProbe(_message.Message):
     _WhichOneofArgType__hard_links: _TypeAlias = _typing.Literal["_hard_links", b"_hard_links"]  # noqa: Y015
     _WhichOneofReturnType__keeps_empty_folders: _TypeAlias = _typing.Literal["keeps_empty_folders"]  # noqa: Y015
     _WhichOneofArgType__keeps_empty_folders: _TypeAlias = _typing.Literal["_keeps_empty_folders", b"_keeps_empty_folders"]  # noqa: Y015
+    _WhichOneofReturnType__keeps_far_times: _TypeAlias = _typing.Literal["keeps_far_times"]  # noqa: Y015
+    _WhichOneofArgType__keeps_far_times: _TypeAlias = _typing.Literal["_keeps_far_times", b"_keeps_far_times"]  # noqa: Y015
     _WhichOneofReturnType__keeps_symlinks: _TypeAlias = _typing.Literal["keeps_symlinks"]  # noqa: Y015
     _WhichOneofArgType__keeps_symlinks: _TypeAlias = _typing.Literal["_keeps_symlinks", b"_keeps_symlinks"]  # noqa: Y015
     _WhichOneofReturnType__mtime_step_ns: _TypeAlias = _typing.Literal["mtime_step_ns"]  # noqa: Y015
@@ -398,6 +404,8 @@ class DestinationProbe(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__hard_links) -> _WhichOneofReturnType__hard_links | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__keeps_empty_folders) -> _WhichOneofReturnType__keeps_empty_folders | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__keeps_far_times) -> _WhichOneofReturnType__keeps_far_times | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__keeps_symlinks) -> _WhichOneofReturnType__keeps_symlinks | None: ...
     @_typing.overload

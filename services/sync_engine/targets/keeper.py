@@ -198,6 +198,7 @@ def probe_message(traits: TargetTraits, tools: Mapping[str, str]) -> equipment_s
         exclusive_rename=traits.exclusive_rename,
         hard_links=traits.hard_links,
         folder_sync=traits.folder_sync,
+        keeps_far_times=traits.keeps_far_times,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from services.sync_engine.transfer.far_times import FAR_TIMES
 from services.sync_engine.transfer.rsync_failures import FOLDER_MISSING, LEADS_AWAY, ROOT_MISSING
 
 ALIVE: Final = "labferry: reading"
@@ -39,6 +40,8 @@ PROBE: Final = _WITHIN + (
     ' : > "$3" && [ -e "$4" ] && echo one_form;'
     ' said=$( (: > "$5") 2>&1 ) && [ -n "$(find . -name "$5")" ] && echo any_bytes; full "$said";'
     ' said=$(ln -s nowhere link 2>&1) && [ -h link ] && echo symlinks; full "$said";'
+    ' keeps() { touch -md "@$1" Case 2>/dev/null && [ "$(stat -c %Y Case)" = "$1" ]; };'
+    f" keeps {FAR_TIMES[0]} && keeps {FAR_TIMES[1]} && echo far_times;"
     ' said=$(ln Case hard 2>&1) && echo hard_links; full "$said";'
     ' getconf NAME_MAX .; cd - >/dev/null; rm -rf -- "./$2"'
 )

@@ -33,6 +33,7 @@ from services.sync_engine.transfer.rclone_names import altered_names, as_listed
 from services.sync_engine.transfer.rclone_probe import try_names
 from services.sync_engine.transfer.rclone_remote import RcloneRemote, backend_encoding
 from services.sync_engine.transfer.rclone_send import send_files
+from services.sync_engine.transfer.rclone_times import try_far_times
 from services.sync_engine.transfer.rclone_uploads import RefusalNote, UnfinishedUploads
 from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.source_file import SourceFiles
@@ -134,6 +135,7 @@ class RcloneFar:
         altered = altered_names(backend_encoding(self._daemon, self._remote.name))
         try:
             tried = try_names(self._daemon, self._fs, folder, altered)
+            keeps_far_times = try_far_times(self._daemon, self._fs, folder)
         finally:
             with suppress(TransferError):
                 self.remove(folder)
@@ -144,6 +146,7 @@ class RcloneFar:
             keeps_any_bytes=False,
             keeps_symlinks=False,
             keeps_empty_folders=self._keeps_folders,
+            keeps_far_times=keeps_far_times,
             alters=altered if tried.not_kept is None else re.compile(f"{altered.pattern}|{tried.not_kept}"),
         )
 

@@ -109,6 +109,7 @@ class RsyncFar:
             keeps_unicode_forms=b"one_form" not in said,
             keeps_any_bytes=b"any_bytes" in said,
             keeps_symlinks=b"symlinks" in said,
+            keeps_far_times=b"far_times" in said,
         )
 
     def _refuse_old_far_tools(self) -> None:

@@ -12,6 +12,7 @@ from libs.run_tree.beneath import folder_beneath
 from libs.run_tree.libc import rename_noreplace
 from services.sync_engine.transfer.awkward_names import AWKWARD, not_kept
 from services.sync_engine.transfer.destination_root import DestinationRoot, fsync_folder
+from services.sync_engine.transfer.far_times import EXACT_ENOUGH, FAR_TIMES
 from services.sync_engine.transfer.incoming import INCOMING, remove_tree
 from services.sync_engine.transfer.landing import NO_EXCLUSIVE_RENAME, NO_LINKS
 from services.sync_engine.transfer.system_error import destination_error
@@ -22,6 +23,7 @@ _COMPOSED = unicodedata.normalize("NFC", "e\u0301")
 _REFUSES_THE_NAME = frozenset(
     {errno.EILSEQ, errno.EINVAL, errno.ENAMETOOLONG, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EEXIST}
 )
+_REFUSES_THE_TIME = frozenset({errno.EINVAL, errno.ERANGE, errno.EOVERFLOW, errno.EACCES, errno.EPERM})
 # With digits at every place.
 _TIME_NS = 1_234_567_891_987_654_321
 # Nanoseconds, NTFS and SMB, microseconds, milliseconds, exFAT, seconds, FAT.
@@ -67,6 +69,7 @@ def _traits(folder: int) -> TargetTraits:
         max_name_bytes=_longest_name(folder),
         alters=None if lost is None else re.compile(lost),
         mtime_step_ns=_mtime_step_ns(folder),
+        keeps_far_times=_keeps_far_times(folder),
         exclusive_rename=_gives_names(folder, rename_noreplace, NO_EXCLUSIVE_RENAME),
         hard_links=_gives_names(folder, _link, NO_LINKS),
         folder_sync=fsync_folder(folder),
@@ -147,6 +150,22 @@ def _mtime_step_ns(folder: int) -> int | None:
     finally:
         os.unlink("dated", dir_fd=folder)
     return next((step for step in _STEPS_NS if off < step), None)
+
+
+def _keeps_far_times(folder: int) -> bool:
+    _make(folder, "dated")
+    try:
+        for seconds in FAR_TIMES:
+            os.utime("dated", (seconds, seconds), dir_fd=folder)
+            if abs(os.stat("dated", dir_fd=folder).st_mtime - seconds) > EXACT_ENOUGH:
+                return False
+    except OSError as error:
+        if error.errno in _REFUSES_THE_TIME:
+            return False
+        raise
+    finally:
+        os.unlink("dated", dir_fd=folder)
+    return True
 
 
 def _gives_names(folder: int, give: Callable[[int, bytes, int, bytes], None], cannot: frozenset[int]) -> bool:

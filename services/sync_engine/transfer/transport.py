@@ -136,8 +136,9 @@ class TargetTraits:
     """What a destination does with names and files, as probed there. `max_name_bytes` is for one segment; a segment in
     which `alters` finds something would arrive under another name.
 
-    None where it isn't known: `mtime_step_ns`, how far a time may be from what was set; `exclusive_rename` and
-    `hard_links`, the ways to give a name that nothing has; `folder_sync`, whether folders can be synced by themselves.
+    None where it isn't known: `mtime_step_ns`, how far a time may be from what was set; `keeps_far_times`, whether that
+    is so of times before 1970 and after 2106; `exclusive_rename` and `hard_links`, the ways to give a name that nothing
+    has; `folder_sync`, whether folders can be synced by themselves.
     """
 
     case_sensitive: bool
@@ -148,6 +149,7 @@ class TargetTraits:
     keeps_empty_folders: bool = True
     alters: re.Pattern[str] | None = None
     mtime_step_ns: int | None = None
+    keeps_far_times: bool | None = None
     exclusive_rename: bool | None = None
     hard_links: bool | None = None
     folder_sync: bool | None = None

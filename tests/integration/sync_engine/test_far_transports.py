@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from labferry.sync.v1 import job_pb2, sync_service_pb2
+from cli.commands.doctor import _destination
+from labferry.sync.v1 import equipment_service_pb2, job_pb2, sync_service_pb2
 from tests.e2e.terminal import Operator
 from tests.integration.sync_engine.running_engine import (
     Engine,
@@ -88,6 +89,13 @@ async def test_from_the_request_to_a_sealed_copy(site: Site, sshd: Sshd, transpo
         same_tree(site.local(run), site.at_nas(run))
         assert sha256sum_agrees(site.at_nas(run)) == len(files)
         assert site.creation(run)["sync_status"] == "synced"
+        equipment = await engine.equipment.GetEquipment(
+            equipment_service_pb2.GetEquipmentRequest(equipment_id="CONFOCAL_01")
+        )
+        (status,) = equipment.destinations
+        assert status.probe.keeps_far_times == (transport is rsync_ssh)
+        told = "alters modification times before 1970 or after 2106" in _destination("CONFOCAL_01", status).detail
+        assert told == (transport is rclone), "SFTP's seconds have 32 bits and no sign"
 
 
 async def test_a_bucket(site: Site, tmp_path: Path) -> None:

@@ -30,10 +30,10 @@ def children_of_this_process() -> set[int]:
 
 class Conforming:
     """A transport subclasses `TransportConformance` and says how it is opened. `keeps` names what the destination
-    keeps: "links", "empty folders", "folder times", "any bytes"."""
+    keeps: "links", "empty folders", "folder times", "far times", "any bytes"."""
 
     mtime_step_ns = 1
-    keeps = frozenset({"links", "empty folders", "folder times", "any bytes"})
+    keeps = frozenset({"links", "empty folders", "folder times", "far times", "any bytes"})
     names: Sequence[bytes] = HOSTILE_NAMES
     small_files = 700
     large_bytes = 70 << 20

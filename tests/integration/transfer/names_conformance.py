@@ -75,6 +75,17 @@ class NamesConformance(Conforming):
             assert abs(there - mtime_ns) < self.mtime_step_ns
         assert carrying.verify(copied).proven
 
+    def test_times_that_not_every_storage_holds(self, carrying: Carrying) -> None:
+        years = {b"1969": -31_536_000, b"2107": 4_323_283_200}
+        for name, seconds in years.items():
+            write(carrying.source, name, b"x", seconds * 10**9)
+        assert carrying.verify(carrying.copy()).proven, "the bytes matter most"
+        kept = all((carrying.run / name.decode()).stat().st_mtime == seconds for name, seconds in years.items())
+        assert kept == ("far times" in self.keeps)
+        traits = carrying.transport.traits
+        assert traits is not None
+        assert traits.keeps_far_times == kept
+
     def test_links_and_empty_folders_are_kept_or_refused(self, carrying: Carrying) -> None:
         write(carrying.source, b"a", b"x")
         (carrying.source / "link").symlink_to("a")

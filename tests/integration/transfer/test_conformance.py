@@ -101,7 +101,7 @@ class RcloneConformance(TransportConformance, LimitConformance):
     several_batches = 90
     small_files = 200
     large_bytes = 5 << 20
-    keeps = frozenset({"empty folders"})
+    keeps = frozenset({"empty folders", "far times"})
     mtime_step_ns = 1_000_000_000
 
     @contextmanager
@@ -139,13 +139,13 @@ def utf8_names(without: bytes = b"") -> Sequence[bytes]:
 
 class TestRcloneLocal(RcloneConformance, BandwidthConformance, LinksConformance, MountsConformance):
     config = "type = alias\nremote = {served}\n"
-    keeps = frozenset({"empty folders", "folder times"})
+    keeps = frozenset({"empty folders", "folder times", "far times"})
     names = utf8_names()
     mtime_step_ns = 1
 
 
 class TestRcloneSftp(RcloneConformance):
-    """The far host hashes."""
+    """The far host hashes. Times are unsigned seconds in 32 bits."""
 
     config = "type = sftp\n"
     keeps = frozenset({"empty folders", "folder times"})
@@ -186,7 +186,7 @@ class TestRcloneS3(RcloneConformance):
         "type = s3\nprovider = Rclone\nendpoint = http://127.0.0.1:{port}\nuse_multipart_uploads = false\n"
         "access_key_id = someone\nsecret_access_key = something\n"
     )
-    keeps = frozenset()
+    keeps = frozenset({"far times"})
     names = TestRcloneWebdav.names
 
     @contextmanager
