@@ -26,8 +26,8 @@ from cli.output import console, note, size, visible
 from cli.ro_crate import FILE_NAME, CrateFile, CrateSubject, ro_crate, told_origins
 from labferry.events.v1 import event_log_service_pb2, event_log_service_pb2_grpc, event_pb2
 from labferry.sync.v1 import sync_service_pb2, sync_service_pb2_grpc
-from libs.run_tree.bag import BagError, BagWriter, is_read_by_python_bagit
-from libs.run_tree.manifest import MANIFEST_PATH, read_manifest
+from libs.run_tree.bag import BagError, BagWriter, misread_by_python_bagit
+from libs.run_tree.manifest import MANIFEST_PATH, ManifestEntry, read_manifest
 from libs.run_tree.receipt import Receipt, read_receipt, receipt_file_name
 from libs.run_tree.run_path import RunPath
 from libs.run_tree.unlisted import Unlisted, find_unlisted
@@ -233,24 +233,19 @@ class _Bag:
         held = 0
         origins: Counter[str] = Counter()
         lacking: list[str] = []
-        strange: list[str] = []
         with BagWriter(self.to, stopped) as bag:
 
             def files() -> Iterator[CrateFile]:
-                manifest.seek(0)
-                for entry in read_manifest(manifest):
+                for entry in self._entries():
                     yield CrateFile(entry.path.decode(), bag.size(entry.path), entry.sha256)
 
-            manifest.seek(0)
-            for entry in read_manifest(manifest):
+            for entry in self._entries():
                 file = bag.copy(entry.path, entry.sha256, folders)
                 number = folders.index(file.source)
                 held += file.size
                 origins[self.places[number].name] += 1
                 if any(place.is_the_copy for place in self.places[:number]):
                     lacking.append(entry.path.decode())
-                if not is_read_by_python_bagit(entry.path.decode()):
-                    strange.append(entry.path.decode())
             manifest.seek(0)
             bag.write(MANIFEST_PATH.decode(), iter(partial(manifest.read, _PIECE), b""))
             beside = self._beside()
@@ -269,7 +264,12 @@ class _Bag:
                 "Bag-Software-Agent": f"labferry {LABFERRY_VERSION}",
             }
             bag.close(info, {**beside.records, receipt_file_name(receipt.destination): self.content})
+        strange = misread_by_python_bagit(lambda: (entry.path.decode() for entry in self._entries()))
         return _Exported(held, origins, lacking, strange)
+
+    def _entries(self) -> Iterator[ManifestEntry]:
+        self.manifest.seek(0)
+        return read_manifest(self.manifest)
 
     def _beside(self) -> Unlisted:
         """Of the first place that is there."""

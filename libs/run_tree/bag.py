@@ -11,17 +11,20 @@ import errno
 import hashlib
 import os
 import shutil
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedWriter, FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from libs.run_tree.libc import rename_noreplace, sync_filesystem
 
 _BLOCK = 1 << 20
 _MANIFEST = "manifest-sha256.txt"
+_FORM: Literal["NFC"] = "NFC"
 _DECLARATION = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 _CANNOT_REFUSE = frozenset({errno.EINVAL, errno.ENOSYS})
 # AT_FDCWD: relative to the working folder, as all paths here are unless they are absolute.
@@ -189,9 +192,20 @@ def _move(source: Path, target: Path) -> None:
         os.rename(source, target)
 
 
-def is_read_by_python_bagit(name: str) -> bool:
-    """Whether the `bagit` package reads a manifest's line of this name as RFC 8493 writes it. Up to 1.9 it decodes no
-    escaped percent sign, takes more characters than a line feed for the end of a line, and drops white space there."""
+def misread_by_python_bagit(names: Callable[[], Iterable[str]]) -> list[str]:
+    """Those which the `bagit` package doesn't read as RFC 8493 writes them; `names` gives all of a bag, each time it is
+    called. Up to 1.9 that package decodes no escaped percent sign, takes more characters than a line feed for the end
+    of a line, drops white space there, and takes two Unicode forms of a name for one."""
+    composed = {_composed(name) for name in names() if not unicodedata.is_normalized(_FORM, name)}
+    files = Counter(form for name in names() if (form := _composed(name)) in composed)
+    return [name for name in names() if not _is_read(name) or files[_composed(name)] > 1]
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize(_FORM, name)
+
+
+def _is_read(name: str) -> bool:
     line = _escaped(name)
     return "%" not in name and line == line.rstrip() and len(line.splitlines()) == 1
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from libs.run_tree.beneath import SymlinkOnTheWayError, link_beneath, names_beneath, open_to_read
+from libs.run_tree.atomic_file import NotAPlainFileError, read_in_folder
+from libs.run_tree.beneath import SymlinkOnTheWayError, folder_beneath, link_beneath, names_beneath
 from libs.run_tree.manifest import CACHE_FOLDER
 
 _RECORDS = ("creation.json", "readme_fields.json", "ingest.json")
@@ -45,15 +47,16 @@ def find_unlisted(run_folder: Path) -> Unlisted:
 
 
 def _records(run_folder: Path) -> Mapping[str, bytes]:
-    found = {}
-    for name in _RECORDS:
-        path = f"{os.fsdecode(CACHE_FOLDER)}/{name}"
-        try:
-            descriptor = open_to_read(run_folder / path)
-        except (FileNotFoundError, SymlinkOnTheWayError):
-            continue
-        with open(descriptor, "rb") as file:
-            found[path] = file.read()
+    found: dict[str, bytes] = {}
+    cache = os.fsdecode(CACHE_FOLDER)
+    with (
+        suppress(FileNotFoundError, NotADirectoryError, SymlinkOnTheWayError),
+        folder_beneath(run_folder / cache) as fd,
+    ):
+        for name in _RECORDS:
+            path = f"{cache}/{name}"
+            with suppress(FileNotFoundError, NotAPlainFileError):
+                found[path] = read_in_folder(fd, run_folder / path)
     return found
 
 

@@ -112,6 +112,9 @@ async def test_a_bag_of_an_amended_run_tells_of_all_jobs_and_of_rot(operator: Op
     await operator("run", "queue", run)
     assert (await operator("job", "watch", "--run", run)).status == 0
     (operator.site.at_nas(run) / "a.tif").write_bytes(b"ROTTEN")
+    record = operator.site.at_nas(run) / ".exlab-wizard/creation.json"
+    record.unlink()
+    record.mkdir()
     told = await operator("run", "export", run, "--to", str(tmp_path / "bag"))
     assert (told.status, "4 files, 23 B (3 from default, 1 from the local folder)" in told.out) == (0, True), told
     rotten, strange = told.err.splitlines()

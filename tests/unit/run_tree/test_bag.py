@@ -8,7 +8,7 @@ from pathlib import Path
 import bagit
 import pytest
 
-from libs.run_tree.bag import BagError, BaggedFile, BagWriter, is_read_by_python_bagit
+from libs.run_tree.bag import BagError, BaggedFile, BagWriter, misread_by_python_bagit
 
 
 def _add(bag: BagWriter, run: Path, name: bytes) -> None:
@@ -106,16 +106,24 @@ _STRANGE = (
 _PLAIN = ("two\nlines", "carriage\rreturn", " leading", "back\\slash", "~", "..x", "* x", "größe", "a  b", "tab\tin")
 
 
-@pytest.mark.parametrize("name", [*_STRANGE, *_PLAIN])
-def test_which_names_the_bagit_package_reads(tmp_path: Path, name: str) -> None:
+_TWINS = ("gr\u00f6\u00dfe", "gro\u0308\u00dfe")
+
+
+@pytest.mark.parametrize(
+    ("names", "misread"),
+    [*(((name,), (name,)) for name in _STRANGE), *(((name,), ()) for name in (*_PLAIN, *_TWINS)), (_TWINS, _TWINS)],
+)
+def test_which_names_the_bagit_package_reads(tmp_path: Path, names: tuple[str, ...], misread: tuple[str, ...]) -> None:
     run = tmp_path / "run"
     run.mkdir()
     with BagWriter(tmp_path / "bag") as bag:
-        _add(bag, run, name.encode())
+        for name in names:
+            _add(bag, run, name.encode())
         bag.close({}, {})
     try:
         bagit.Bag(str(tmp_path / "bag")).validate()
         read = True
     except bagit.BagError:
         read = False
-    assert read is is_read_by_python_bagit(name) is (name in _PLAIN)
+    assert read is not bool(misread)
+    assert misread_by_python_bagit(lambda: names) == list(misread)
