@@ -19,14 +19,15 @@ RCLONE_FAILURES: Final = (
     ),
     said(
         FailureKind.DESTINATION_FULL,
-        r"no space left|quota exceeded|insufficient storage|disk (is |was )?full|remaining disk space",
+        r"no space left|quota ?exceeded|insufficient storage|statuscode: 507\b|disk (is |was )?full"
+        r"|remaining disk space",
     ),
     said(FailureKind.SOURCE_CHANGED, r"source file is being updated|can't copy - source"),
     said(FailureKind.NAME_NOT_POSSIBLE, r"file name too long|name is invalid|object name invalid|bad encoding"),
     said(
         FailureKind.CONFIGURATION,
         r"permission denied|access (is )?denied|accessdenied|read-only file system|file too large|nosuchbucket"
-        r"|share name cannot be found",
+        r"|invalidbucketname|share name cannot be found",
     ),
     said(
         FailureKind.HASH_MISMATCH,

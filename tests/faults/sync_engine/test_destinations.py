@@ -11,6 +11,8 @@ from pathlib import Path
 
 from labferry.sync.v1 import finding_pb2, job_pb2, problem_service_pb2, sync_service_pb2
 from tests.integration.sync_engine.running_engine import Engine, Site, running_engine, same_tree, start_engine
+from tests.integration.transfer.http_gate import gate_before
+from tests.integration.transfer.unfinished_uploads import BUCKET, serving_bucket
 
 
 @contextmanager
@@ -59,6 +61,20 @@ async def test_a_full_destination_is_waited_for_and_burns_no_attempt(engine: Eng
         assert job.waiting_on[0].HasField("next_try_time")
         assert job.waiting_on[0].who_can_clear == "it"
         assert not (site.at_nas(run) / "big.h5").exists()
+
+
+async def test_a_server_of_s3_that_is_full_is_waited_for(site: Site, tmp_path: Path) -> None:
+    words = b"<Error><Code>XMinioStorageFull</Code><Message>Make room.</Message></Error>"
+    with serving_bucket(tmp_path) as bucket, gate_before(bucket.port, "^PUT", 507, words) as gate:
+        bucket.config.write_text(bucket.configured(gate.port))
+        remote = {"rclone_remote": "far", "rclone_remote_path": BUCKET, "rclone_config": str(bucket.config)}
+        site.lab.settings["equipment"].clear()
+        site.equip(destinations=[{"name": "far", "transport": {"type": "rclone", **remote}}])
+        run = site.make_run()
+        async with running_engine(site) as engine:
+            job_id = (await engine.enqueue(run)).job.job_id
+            job = await engine.until_waiting(job_id, job_pb2.WAIT_CONDITION_DESTINATION_FULL)
+            assert job.waiting_on[0].who_can_clear == "it"
 
 
 async def test_a_destination_that_is_gone_is_waited_for_and_the_job_goes_on_when_it_is_back(engine: Engine) -> None:

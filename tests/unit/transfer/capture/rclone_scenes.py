@@ -16,6 +16,7 @@ from tests.integration.transfer.far_servers import (
     running_samba,
     running_sshd,
 )
+from tests.integration.transfer.http_gate import gate_before
 from tests.unit.transfer.capture.scene import NOBODY, Said, Scene, files, mounted_tmpfs, processes_of, run, until
 
 RCLONE = find_tool("rclone")
@@ -85,6 +86,35 @@ def rclone_s3_wrong_key(folder: Path) -> Said:
 
 def rclone_s3_no_bucket(folder: Path) -> Said:
     return _over_s3(folder, "something", "far:no-such-bucket")
+
+
+def rclone_s3_bucket_name(folder: Path) -> Said:
+    return _over_s3(folder, "something", "far:no", act=lambda: _copy(folder, "far:no"))
+
+
+def rclone_s3_full(folder: Path) -> Said:
+    """As MinIO says it."""
+    words = (
+        b"<Error><Code>XMinioStorageFull</Code><Message>Storage backend has reached its minimum free drive threshold."
+    )
+    return _refused_by_s3(folder, 507, words + b" Please delete a few objects to proceed.</Message></Error>")
+
+
+def rclone_s3_quota(folder: Path) -> Said:
+    """As Ceph says it."""
+    return _refused_by_s3(folder, 403, b"<Error><Code>QuotaExceeded</Code></Error>")
+
+
+def rclone_webdav_full(folder: Path) -> Said:
+    """As Nextcloud says it."""
+    words = (
+        b'<?xml version="1.0" encoding="utf-8"?><d:error xmlns:d="DAV:" xmlns:s="http://sabredav.org/ns">'
+        b"<s:exception>Sabre\\DAV\\Exception\\InsufficientStorage</s:exception><s:message></s:message></d:error>"
+    )
+    (folder / "nas").mkdir()
+    with rclone_serving("webdav", folder / "nas", folder) as port, gate_before(port, "^PUT", 507, words) as gate:
+        _configure(folder, type="webdav", url=f"http://127.0.0.1:{gate.port}", vendor="owncloud")
+        return _copy(folder, "far:")
 
 
 def rclone_smb_no_share(folder: Path) -> Said:
@@ -226,7 +256,7 @@ def _password() -> dict[str, str]:
     return {"pass": done.stdout.strip()}
 
 
-def _copy(folder: Path, nas: Path, *options: str, user: int | None = None, strace: tuple[str, ...] = ()) -> Said:
+def _copy(folder: Path, nas: Path | str, *options: str, user: int | None = None, strace: tuple[str, ...] = ()) -> Said:
     return _rclone(folder, "copy", *options, files(folder / "run"), nas, user=user, strace=strace)
 
 
@@ -268,7 +298,8 @@ def _over_sftp(folder: Path, act: Callable[[], Said] | None = None, **changed: o
         return act() if act is not None else _rclone(folder, "lsf", "far:/")
 
 
-def _over_s3(folder: Path, secret: str, place: str) -> Said:
+def _over_s3(folder: Path, secret: str, place: str, act: Callable[[], Said] | None = None) -> Said:
+    """`act` None: a listing."""
     (folder / "nas" / "lab").mkdir(parents=True)
     with rclone_serving("s3", folder / "nas", folder, "--auth-key", "someone,something") as port:
         endpoint = f"http://127.0.0.1:{port}"
@@ -280,13 +311,31 @@ def _over_s3(folder: Path, secret: str, place: str) -> Said:
             access_key_id="someone",
             secret_access_key=secret,
         )
-        return _rclone(folder, "lsf", place)
+        return act() if act is not None else _rclone(folder, "lsf", place)
+
+
+def _refused_by_s3(folder: Path, status: int, words: bytes) -> Said:
+    (folder / "nas" / "lab").mkdir(parents=True)
+    with (
+        rclone_serving("s3", folder / "nas", folder, "--auth-key", "someone,something") as port,
+        gate_before(port, "^PUT", status, words) as gate,
+    ):
+        _configure(
+            folder,
+            type="s3",
+            provider="Other",
+            endpoint=f"http://127.0.0.1:{gate.port}",
+            access_key_id="someone",
+            secret_access_key="something",
+        )
+        return _copy(folder, "far:lab")
 
 
 SCENES: tuple[Scene, ...] = (
     *(rclone_usage, rclone_no_such_remote, rclone_encrypted_configuration, rclone_wrong_configuration_password),
     *(rclone_refused, rclone_no_such_host, rclone_wrong_key, rclone_wrong_password, rclone_changed_host_key),
     *(rclone_webdav_wrong_password, rclone_s3_wrong_key, rclone_s3_no_bucket, rclone_smb_no_share),
+    *(rclone_s3_bucket_name, rclone_s3_full, rclone_s3_quota, rclone_webdav_full),
     *(rclone_directory_missing, rclone_object_missing, rclone_full, rclone_smb_full, rclone_quota, rclone_disk_error),
     *(
         rclone_read_only,
