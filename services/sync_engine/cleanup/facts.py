@@ -53,6 +53,7 @@ class CleanupLook:
             gate=await StandingGate(self._bench, located.identity).refusal(),
             local=local or _NOT_LOOKED_AT,
             sync_status=(await bench.log.run(located.identity)).sync_status,
+            deletion_begun=any(job is not None and job.deletion_begun for job in latest.values()),
             of_project=located.path.is_project,
         )
 

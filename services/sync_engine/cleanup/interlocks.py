@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -88,8 +88,8 @@ class LocalFacts:
 class CleanupFacts:
     """Everything but the fresh reading back. `elsewhere` are destinations of unended jobs that the configuration
     doesn't name; `recent_tombstones` were recorded since a copy was last verified; `gate` says what closes it.
-    `sync_status` is what every copy's changing files must say. `of_project`: this is a project's own folder, which its
-    runs to come need."""
+    `sync_status` is what every copy's changing files must say. `deletion_begun`: an earlier cleanup deleted something,
+    or was about to. `of_project`: this is a project's own folder, which its runs to come need."""
 
     now: datetime
     copies: Sequence[CopyFacts]
@@ -98,6 +98,7 @@ class CleanupFacts:
     gate: str
     local: LocalFacts
     sync_status: SyncStatus | None = None
+    deletion_begun: bool = False
     of_project: bool = False
 
 
@@ -150,12 +151,17 @@ def _copies_verified(facts: CleanupFacts) -> Interlock:
     lacking = [c.destination for c in facts.copies if c.job is None or c.job.state not in PROVEN_STATES]
     if not facts.copies:
         return Interlock(InterlockName.COPIES_VERIFIED, False, "no destination is configured")
-    return _none_of(
+    held = _none_of(
         InterlockName.COPIES_VERIFIED,
         [*lacking, *facts.elsewhere],
         f"every destination ({', '.join(c.destination for c in facts.copies)}) holds a verified copy",
         "without a verified copy",
     )
+    if facts.deletion_begun and any(c.job is None for c in facts.copies):
+        # Nothing here could bring it there any more.
+        way_out = "give a renamed destination its old name back, or take a new one out until the run is cleaned"
+        return replace(held, detail=f"{held.detail}; a part of the run was deleted here before it was there: {way_out}")
+    return held
 
 
 def _passes(facts: CleanupFacts, rules: CleanupRules) -> Interlock:

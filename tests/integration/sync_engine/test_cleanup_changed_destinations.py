@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from typing import Any
 
 from cli.why import answers
@@ -145,3 +146,27 @@ async def test_what_a_cleanup_waited_for_at_a_destination_is_over_when_it_goes_o
     async with running_engine(site) as engine:
         await engine.until_state(jobs["nas"], CLEANED)
         assert {a.condition for a in answers(await engine.run(run), [])} == {"done"}
+
+
+async def test_a_destination_that_is_renamed_in_the_middle_of_a_cleanup_is_to_get_its_name_back(site: Site) -> None:
+    name_destinations(site, "nas")
+    run = site.make_run({f"{number:02}.tif": b"pixels" for number in range(40)})
+    async with running_engine(site) as engine:
+        await bring_to_all(engine, run)
+    site.lab.settings["nas_cleanup"] = SOON
+    stays = str(site.local(run) / "07.tif")
+    subprocess.run(["chattr", "+i", stays], check=True)
+    try:
+        async with running_engine(site) as engine:
+            assert [r.path for r in (await clean(engine, run)).remaining] == ["07.tif"]
+    finally:
+        subprocess.run(["chattr", "-i", stays], check=True)
+    as_it_was = site.lab.settings["equipment"][0]["destinations"]
+    name_destinations(site, "another")
+    async with running_engine(site) as engine:
+        (said,) = [i.detail for i in (await clean(engine, run)).interlocks if i.name == "copies_verified"]
+        assert said.startswith("without a verified copy: another; a part of the run was deleted here before it was ")
+        assert "give a renamed destination its old name back" in said
+    site.lab.settings["equipment"][0]["destinations"] = as_it_was
+    async with running_engine(site) as engine:
+        assert (await clean(engine, run)).cleaned
