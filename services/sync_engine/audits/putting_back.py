@@ -19,8 +19,9 @@ _OF_THE_DESTINATION = frozenset(
     }
 )
 """What would befall each file by itself as well."""
-_MOST_REFUSED = 200
-"""So many files by themselves; then what fails together isn't taken apart any more: each try may take seconds."""
+_MOST_IN_A_ROW = 200
+"""So many files refused by themselves, and none put back meanwhile: then what fails together isn't taken apart any
+more, for each try may take seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class PuttingBack:
         self._check = check
         self._control = control
         self._refused = refused
-        self._tried_alone = 0
+        self._refused_in_a_row = 0
 
     def put_back(self, files: Sequence[SourceEntry]) -> None:
         """All together; by halves when that fails. TransferError when it is the destination that fails."""
@@ -99,6 +100,7 @@ class PuttingBack:
                 # What lies there from now on may be a file that was put back.
                 cleared = True
             self._send(files)
+            self._refused_in_a_row = 0
             return
         except TransferError as error:
             if error.kind in _OF_THE_DESTINATION:
@@ -106,8 +108,8 @@ class PuttingBack:
             failure = error
         self._control.look()
         self._check()
-        if len(files) == 1 or self._tried_alone >= _MOST_REFUSED:
-            self._tried_alone += 1
+        if len(files) == 1 or self._refused_in_a_row >= _MOST_IN_A_ROW:
+            self._refused_in_a_row += 1
             more = f" (and {len(files) - 1} more files)" if len(files) > 1 else ""
             self._refused.append(NotPutBack(files[0].path, f"{failure}{more}"))
             return

@@ -28,6 +28,8 @@ from services.sync_engine.transfer.transport import (
     VerifyOutcome,
 )
 
+_MOST_TOLD = 200
+
 
 @dataclass(frozen=True, slots=True)
 class Rot:
@@ -78,14 +80,17 @@ class Repair:
             bench.logger.warning("copy_not_repaired", job=job.job_id, destination=place.name, problem=str(error))
         finally:
             journal.close()
-            for one in tuple(refused):
-                bench.logger.warning(
-                    "copy_not_repaired",
-                    job=job.job_id,
-                    destination=place.name,
-                    path=shown(one.path),
-                    problem=one.problem,
-                )
+            _tell(bench, job, place, tuple(refused))
+
+
+def _tell(bench: Workbench, job: Job, place: Destination, refused: Sequence[NotPutBack]) -> None:
+    for one in refused[:_MOST_TOLD]:
+        bench.logger.warning(
+            "copy_not_repaired", job=job.job_id, destination=place.name, path=shown(one.path), problem=one.problem
+        )
+    if len(refused) > _MOST_TOLD:
+        problem = f"nor are {len(refused) - _MOST_TOLD} others"
+        bench.logger.warning("copy_not_repaired", job=job.job_id, destination=place.name, problem=problem)
 
 
 def _put_back(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pytest
 
@@ -18,7 +18,7 @@ def _file(path: bytes) -> SourceEntry:
 class _Storage:
     """Fails whatever one of its odd files is in, after the files before it were done."""
 
-    def __init__(self, *, immovable: bytes = b"", unsendable: bytes = b"") -> None:
+    def __init__(self, *, immovable: Collection[bytes] = (), unsendable: Collection[bytes] = ()) -> None:
         self.immovable = immovable
         self.unsendable = unsendable
         self.kind = FailureKind.NETWORK
@@ -30,7 +30,7 @@ class _Storage:
 
     def set_aside(self, files: Sequence[SourceEntry]) -> None:
         for file in files:
-            if file.path == self.immovable:
+            if file.path in self.immovable:
                 raise TransferError(self.kind, "it is a folder")
             self.aside.append(file.path)
             self.there.discard(file.path)
@@ -38,7 +38,7 @@ class _Storage:
     def send(self, files: Sequence[SourceEntry]) -> None:
         self.tries += 1
         for file in files:
-            if file.path == self.unsendable:
+            if file.path in self.unsendable:
                 raise TransferError(self.kind, "it is taken")
             self.there.add(file.path)
 
@@ -53,7 +53,7 @@ class _Storage:
 
 def test_one_file_that_cannot_be_moved_keeps_no_other_away() -> None:
     paths = [b"%02d" % number for number in range(20)]
-    storage = _Storage(immovable=b"07")
+    storage = _Storage(immovable=[b"07"])
     storage.put_back(paths)
     assert storage.there == {*paths} - {b"07"}
     assert storage.refused == [NotPutBack(b"07", "it is a folder")]
@@ -61,16 +61,34 @@ def test_one_file_that_cannot_be_moved_keeps_no_other_away() -> None:
 
 def test_a_file_that_was_put_back_is_not_set_aside_again() -> None:
     paths = [b"%02d" % number for number in range(20)]
-    storage = _Storage(unsendable=b"13")
+    storage = _Storage(unsendable=[b"13"])
     storage.put_back(paths)
     assert storage.there == {*paths} - {b"13"}
     assert storage.aside == paths
     assert storage.refused == [NotPutBack(b"13", "it is taken")]
 
 
+def test_many_odd_files_keep_none_of_the_others_away() -> None:
+    paths = [b"%04d" % number for number in range(1200)]
+    odd = paths[::3]
+    storage = _Storage(immovable=odd)
+    storage.put_back(paths)
+    assert storage.there == {*paths} - {*odd}
+    assert [one.path for one in storage.refused] == odd
+
+
+def test_where_nothing_can_be_put_back_not_every_file_is_tried_by_itself() -> None:
+    paths = [b"%05d" % number for number in range(20_000)]
+    storage = _Storage(unsendable=paths)
+    storage.put_back(paths)
+    assert storage.there == set()
+    assert storage.tries < 1000
+    assert any("more files" in one.problem for one in storage.refused)
+
+
 @pytest.mark.parametrize("kind", [FailureKind.DESTINATION_FULL, FailureKind.AUTHENTICATION])
 def test_what_would_befall_every_file_ends_the_repair(kind: FailureKind) -> None:
-    storage = _Storage(unsendable=b"b")
+    storage = _Storage(unsendable=[b"b"])
     storage.kind = kind
     with pytest.raises(TransferError, match="it is taken"):
         storage.put_back([b"a", b"b", b"c"])
@@ -78,7 +96,7 @@ def test_what_would_befall_every_file_ends_the_repair(kind: FailureKind) -> None
 
 
 def test_a_destination_that_is_away_ends_the_repair() -> None:
-    storage = _Storage(unsendable=b"b")
+    storage = _Storage(unsendable=[b"b"])
     storage.away = True
     with pytest.raises(TransferError, match="nobody answers"):
         storage.put_back([b"a", b"b", b"c"])
