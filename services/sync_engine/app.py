@@ -238,7 +238,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         projections.on_applied(run_logs.applied)
         run_logs.start()
         resources.push_async_callback(run_logs.close)
-        waiting = WaitingOn(scheduler, watch, held.wait_of)
+        waiting = WaitingOn(scheduler, watch, held.wait_of, bench.destination)
         queries = RunQueries(log, projections, files, locator, waiting, threads, _now)
         enqueue = Enqueue(bench, keeper)
         proof = await resources.enter_async_context(after_proof(bench, settings, projections, news, scheduler, in_hand))

@@ -66,6 +66,7 @@ def open_destinations(
                     partial(lend, f"nas:{e.id}"),
                     partial(apart.refuse_overlap, e.id, d.name),
                 ),
+                None if isinstance(d.transport, MountedTransportSettings) else verify.max_stream_bytes,
             )
             for d in e.all_destinations()
         )

@@ -250,10 +250,11 @@ class VerifyStep:
     async def take(self, job: Job) -> datetime | None:
         """Returns when to look again although no event will say so; None otherwise."""
         bench = self._bench
-        if waits_for_a_larger_bound(job):
-            # All the others would be downloaded anew, and nothing else come of it: VerifyRun is the way out.
-            return None
         destination = bench.destination(job)
+        if waits_for_a_larger_bound(job) and not await self._may_download_all(job, destination):
+            # All the others would be downloaded anew, and nothing else come of it: VerifyRun is the way out, or another
+            # configuration.
+            return None
         if destination is None:
             return await bench.hold_without_destination(job)
         control = TransferControl()
@@ -279,6 +280,13 @@ class VerifyStep:
         # Recorded together: after a crash in between, the same pass would be counted twice.
         await bench.conclude(job, found.event, *follows)
         return None
+
+    async def _may_download_all(self, job: Job, destination: Destination | None) -> bool:
+        if destination is None or destination.max_stream_bytes is None:
+            return destination is not None
+        bench, most = self._bench, max(job.max_stream_bytes, destination.max_stream_bytes)
+        expected = await bench.threads.run(lambda: read_copied(bench.blobs, job.files_blob or ""))
+        return all(file.size <= most for file in expected)
 
 
 def _what_is_wrong(outcome: VerifyOutcome) -> TransferError:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from services.sync_engine.jobs.destination_watch import DestinationWatch
 from services.sync_engine.jobs.job import ENDED_STATES, PROVEN_STATES, Job, JobState, Wait, WaitCondition
 from services.sync_engine.jobs.scheduler import Scheduler
+from services.sync_engine.transfer.destination import Destination
 
 WHO_CAN_CLEAR = {
     WaitCondition.SLOT: "nobody",
@@ -41,16 +42,25 @@ def recorded_waits(job: Job) -> Sequence[Wait]:
 
 
 class WaitingOn:
-    """What holds jobs back in this engine now. `paused` gives the pause of an equipment that operators hold."""
+    """What holds jobs back in this engine now. `paused` gives the pause of an equipment that operators hold, and
+    `destination` that of a job, None when it isn't configured."""
 
-    def __init__(self, scheduler: Scheduler, watch: DestinationWatch, paused: Callable[[str], Wait | None]) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        watch: DestinationWatch,
+        paused: Callable[[str], Wait | None],
+        destination: Callable[[Job], Destination | None],
+    ) -> None:
+        self._destination = destination
         self._scheduler = scheduler
         self._watch = watch
         self._paused = paused
 
     def of(self, job: Job) -> Sequence[Wait]:
         """Empty while the job moves, or needs nothing more."""
-        if job.state in ENDED_STATES:
+        if job.state in ENDED_STATES or (job.state in PROVEN_STATES and self._destination(job) is None):
+            # A cleanup that a destination was taken out of the configuration for doesn't wait for it any more.
             return ()
         if job.state is not JobState.PAUSED and job.state not in PROVEN_STATES:
             if not self._scheduler.serves(job.equipment_id):

@@ -145,7 +145,9 @@ async def test_what_a_cleanup_waited_for_at_a_destination_is_over_when_it_goes_o
     site.lab.settings["nas_cleanup"] = SOON
     async with running_engine(site) as engine:
         await engine.until_state(jobs["nas"], CLEANED)
-        assert {a.condition for a in answers(await engine.run(run), [])} == {"done"}
+        found = await engine.run(run)
+        assert {a.condition for a in answers(found, [])} == {"done"}
+        assert [list(job.waiting_on) for job in found.jobs] == [[], []]
 
 
 async def test_a_destination_that_is_renamed_in_the_middle_of_a_cleanup_is_to_get_its_name_back(site: Site) -> None:

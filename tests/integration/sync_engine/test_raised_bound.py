@@ -70,6 +70,23 @@ def kept_aside(site: Site, run: str, job_id: str, attempt: int) -> Path:
 
 
 @pytest.mark.usefixtures("webdav")
+@pytest.mark.parametrize("heal", ["bound", "transport"])
+async def test_a_job_that_waits_for_a_larger_bound_goes_on_when_the_configuration_has_it(site: Site, heal: str) -> None:
+    run = site.make_run({"small": b"x", "large": b"x" * LARGE})
+    async with running_engine(site) as engine:
+        job_id = (await engine.enqueue(run)).job.job_id
+        await engine.until_waiting(job_id, job_pb2.WAIT_CONDITION_OPERATOR)
+    if heal == "bound":
+        site.lab.settings["verify"] = {"max_stream_bytes": LARGE}
+    else:
+        (destination,) = site.lab.settings["equipment"][0]["destinations"]
+        destination["transport"] = {"type": "mounted", "path": str(site.nas())}
+    async with running_engine(site) as engine:
+        await engine.until_sealed(job_id)
+        assert sha256sum_agrees(site.at_nas(run)) == 2
+
+
+@pytest.mark.usefixtures("webdav")
 async def test_a_large_file_that_differs_is_sent_again_and_proven_without_another_question(site: Site) -> None:
     run = site.make_run({"small": b"x", "large": b"x" * LARGE})
     async with running_engine(site) as engine:
