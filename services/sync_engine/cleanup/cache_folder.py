@@ -132,5 +132,8 @@ def _found(run_folder: Path) -> Sequence[tuple[bytes, os.stat_result]]:
     found: list[tuple[bytes, os.stat_result]] = []
     with folder_beneath(run_folder) as root, suppress(FileNotFoundError):
         for folder, _, names, opened in os.fwalk(CACHE_FOLDER, dir_fd=root):
-            found += [(folder + b"/" + n, os.stat(n, dir_fd=opened, follow_symlinks=False)) for n in names]
+            for name in names:
+                # Another program's temporary file may be gone by then; the others are not.
+                with suppress(FileNotFoundError):
+                    found.append((folder + b"/" + name, os.stat(name, dir_fd=opened, follow_symlinks=False)))
     return sorted(found, key=itemgetter(0))

@@ -283,7 +283,8 @@ def _remove_marks(root: DestinationRoot, cache: bytes) -> None:
         with folder_beneath(cache, dir_fd=root.fd) as folder:
             for name in map(os.fsencode, os.listdir(folder)):
                 if is_mark(name):
-                    os.unlink(name, dir_fd=folder)
+                    with suppress(FileNotFoundError):
+                        os.unlink(name, dir_fd=folder)
     except OSError as error:
         raise destination_error(error, "removing a mark from", cache) from error
 
