@@ -125,7 +125,13 @@ class CleanRun:
         except asyncio.CancelledError:
             if not wish.begun:
                 task.cancel()
+            task.add_done_callback(partial(self._tell, run))
             raise
+
+    def _tell(self, run: str, task: asyncio.Task[Cleaned]) -> None:
+        """Of a cleanup whose caller is gone."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._bench.logger.warning("cleanup_failed", run=run, problem=str(error))
 
     async def close(self) -> None:
         """Ends readings at once and deletions after the files in work; what these came to is recorded. What hangs is

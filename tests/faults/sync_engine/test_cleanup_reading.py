@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from libs.service_kit.errors import UnavailableError
 from services.sync_engine.cleanup.deletion import delete_files
@@ -84,6 +86,23 @@ async def test_a_stop_ends_a_reading_at_once_and_it_is_no_failed_pass(tmp_path: 
             with pytest.raises(UnavailableError):
                 await cleaning
         await _nothing_is_held_against_the_copy(parts)
+
+
+async def test_what_a_cleanup_came_to_whose_caller_is_gone_is_told_in_the_log(tmp_path: Path) -> None:
+    async with proven(tmp_path) as parts:
+        reading, unheard = _Reading(parts), []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: unheard.append(context["message"]))
+        cleaning = asyncio.create_task(parts.clean())
+        async with asyncio.timeout(PATIENCE):
+            await reading.begun.wait()
+            cleaning.cancel()
+            await asyncio.wait([cleaning])
+            with capture_logs() as lines:
+                await parts.cleaner.close()
+                await asyncio.sleep(0)
+        gc.collect()
+        assert unheard == []
+        assert [line["problem"] for line in lines if line["event"] == "cleanup_failed"] == ["the engine ends"]
 
 
 async def test_a_stop_does_not_wait_for_a_reading_that_hangs(tmp_path: Path) -> None:
