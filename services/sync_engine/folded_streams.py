@@ -13,9 +13,9 @@ from libs.event_log.event import RecordedEvent
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ReadMark:
-    """`clean` while nobody appended to the stream since the read began."""
+    """`clean` while nobody appended to the stream since the read began. Each is its own reader's: none equals another."""
 
     clean: bool = True
 

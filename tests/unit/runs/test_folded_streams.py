@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from labferry.events.v1 import run_events_pb2 as events
@@ -21,11 +22,14 @@ STATUSES = [run_pb2.SYNC_STATUS_PENDING, run_pb2.SYNC_STATUS_SYNCED, run_pb2.SYN
 
 
 class SlowStore(MemoryEventStore):
-    """What was read or recorded is told a few turns of the loop later, as from a thread."""
+    """What was read or recorded is told a few turns of the loop later, as from a thread: of a read after as many as
+    `turns` has for it, so that a later read may end first."""
+
+    turns: Iterator[int] = repeat(3)
 
     async def read_stream(self, stream: str, *, upto_position: int | None = None) -> Sequence[RecordedEvent]:
         events = await super().read_stream(stream, upto_position=upto_position)
-        await _turns(3)
+        await _turns(next(self.turns, 3))
         return events
 
     async def append(
@@ -46,11 +50,16 @@ def _changed(to: int) -> events.RunSyncStatusChanged:
     return events.RunSyncStatusChanged(run=RUN, current=to)  # type: ignore[arg-type]
 
 
-@given(st.lists(st.tuples(st.integers(0, 8), st.sampled_from([None, *STATUSES])), min_size=1, max_size=12))
+@given(
+    st.lists(st.tuples(st.integers(0, 8), st.sampled_from([None, *STATUSES])), min_size=1, max_size=12),
+    st.lists(st.integers(0, 8), max_size=12),
+)
+@example([(0, None), (1, None), (3, STATUSES[1])], [8, 1])
 async def test_however_reads_and_appends_overlap_what_is_known_equals_a_fold_of_the_log(
-    steps: list[tuple[int, int | None]],
+    steps: list[tuple[int, int | None]], turns: list[int]
 ) -> None:
     store = SlowStore(service="sync_engine", version="0")
+    store.turns = iter(turns)
     log = EngineLog(store)
     stream = run_stream(RUN)
 
