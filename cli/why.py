@@ -55,7 +55,7 @@ def answers(
     if not latest:
         return [_without_job(run.run, closed)]
     cleaned = run.sync_status == run_pb2.SYNC_STATUS_CLEANED
-    return [_of_job(job, closed, cleaned=cleaned) for job in latest.values()]
+    return [*(_of_job(job, closed, cleaned=cleaned) for job in latest.values()), *_held_in_staging(findings)]
 
 
 def is_copy_wrong(job: job_pb2.Job) -> bool:
@@ -78,6 +78,12 @@ def _staged(staged: staging_service_pb2.StagedRun) -> Answer:
         return Answer("staging", staged.hold_detail, "operator", to_do=("put that right; labferry staging list",))
     detail = f"it is being pushed, {staged.file_count} files so far; complete, it is queued by itself"
     return Answer("staging", detail, to_do=("nothing; it goes on by itself", "labferry staging list"))
+
+
+def _held_in_staging(findings: Sequence[finding_pb2.Finding]) -> list[Answer]:
+    """What somebody has to look at in the staging root after the run was brought."""
+    waiting = (f for f in findings if f.rule == finding_pb2.RULE_STAGING_WAITING)
+    return [Answer("staging", f.rule_detail, "operator", to_do=("labferry staging list",)) for f in waiting]
 
 
 def _of_job(job: job_pb2.Job, closed: Sequence[finding_pb2.Finding], *, cleaned: bool) -> Answer:

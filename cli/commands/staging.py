@@ -24,7 +24,10 @@ _HOLD = pb.StagingHold.DESCRIPTOR
 @app.command("list", epilog="Example: labferry staging list --state sync_verified -o json")
 def list_runs(
     state: Annotated[
-        list[str] | None, typer.Option(help="Only in this state; may be repeated. All but cleared by default.")
+        list[str] | None,
+        typer.Option(
+            help="Only in this state; may be repeated. By default all but cleared, and cleared ones that are held."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 100,
     equipment: Annotated[bool, typer.Option("--equipment", help="The equipment that pushed them instead.")] = False,

@@ -21,11 +21,11 @@ async def site() -> AsyncIterator[Site]:
         yield site
 
 
-async def _until(operator: Operator, pushed: Pushed, state: str) -> None:
+async def _until(operator: Operator, pushed: Pushed, state: str, *, held: bool = False) -> None:
     async with asyncio.timeout(PATIENCE):
         while True:
             listed = await operator("staging", "list", "--state", state, "-o", "json")
-            if pushed.run in [run["run"] for run in listed.json]:
+            if pushed.run in [run["run"] for run in listed.json if run.get("hold") or not held]:
                 return
 
 
@@ -53,6 +53,16 @@ async def test_runs_that_were_pushed_are_listed_and_cleared(site: Site) -> None:
         done = await operator("staging", "clear", pushed.run, "--reason", "the disk is full", "-o", "json")
         assert (done.status, done.json[0]["cleared"]) == (0, True)
         assert not (pushed.folder / "a.tif").exists()
+        pushed.write("again.tif")
+        await _until(operator, pushed, "cleared", held=True)
+        held = await operator("staging", "list")
+        assert f"{pushed.run}  cleared" in held.out and "again.tif appeared" in held.out
+        why = await operator("why", pushed.run)
+        assert (why.status, "$ labferry staging list" in why.out) == (NO, True)
+        for options in (["--dry-run"], ["--reason", "x"]):
+            stays = await operator("staging", "clear", pushed.run, *options)
+            assert (stays.status, "cleared:" in stays.out) == (NO, False)
+            assert "still here: again.tif: it appeared after the run was cleaned" in stays.err
         driven = await operator("doctor", "-o", "json")
         (staging,) = [check for check in driven.json if check["part"] == "staging"]
         assert (staging["ok"], "this engine drives" in staging["detail"]) == (True, True)

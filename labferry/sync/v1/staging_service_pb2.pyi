@@ -97,7 +97,7 @@ class _StagingHoldEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StagingHo
     STAGING_HOLD_BLOCKED: _StagingHold.ValueType  # 3
     """Hard findings without an active override."""
     STAGING_HOLD_UNUSABLE: _StagingHold.ValueType  # 4
-    """Its creation.json, ingest.json or folder can't be used."""
+    """Its creation.json, ingest.json or folder can't be used; or something appeared in it after it was cleared."""
     STAGING_HOLD_ELSEWHERE: _StagingHold.ValueType  # 5
     """A run of the same path lies in the equipment's local_root too."""
     STAGING_HOLD_GONE: _StagingHold.ValueType  # 6
@@ -115,7 +115,7 @@ STAGING_HOLD_EQUIPMENT_NOT_CONFIGURED: StagingHold.ValueType  # 2
 STAGING_HOLD_BLOCKED: StagingHold.ValueType  # 3
 """Hard findings without an active override."""
 STAGING_HOLD_UNUSABLE: StagingHold.ValueType  # 4
-"""Its creation.json, ingest.json or folder can't be used."""
+"""Its creation.json, ingest.json or folder can't be used; or something appeared in it after it was cleared."""
 STAGING_HOLD_ELSEWHERE: StagingHold.ValueType  # 5
 """A run of the same path lies in the equipment's local_root too."""
 STAGING_HOLD_GONE: StagingHold.ValueType  # 6
@@ -137,7 +137,7 @@ class ListStagedRunsRequest(_message.Message):
     """From next_page_token."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___StagingState.ValueType]:
-        """Only in these states. Empty: all but cleared."""
+        """Only in these states. Empty: all but cleared, and cleared ones that something holds."""
 
     def __init__(
         self,
@@ -362,7 +362,7 @@ class ClearedRun(_message.Message):
     run: _builtins.str
     """The run."""
     cleared: _builtins.bool
-    """Its data is gone."""
+    """Its data is gone: what was cleared earlier, and what was brought since."""
     file_count: _builtins.int
     """Files deleted; of a dry run, that would be."""
     byte_count: _builtins.int

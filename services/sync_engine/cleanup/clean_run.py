@@ -283,7 +283,7 @@ def _came_to(done: Outcome, interlocks: Sequence[Interlock] = ()) -> Cleaned:
 
 def _cleaned_before(located: LocatedRun) -> Cleaned:
     """Nothing more of such a run is deleted: what came later is nowhere else, stays, and is told."""
-    left = left_over(located, lambda _: "it appeared after the run was cleaned")
+    left = left_over(located, lambda _: "it appeared after the run was cleaned; queueing the run brings it")
     return Cleaned(not left.count, remaining=left.first, before=True)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from libs.event_log.projection import ProjectionRunner
 from libs.event_log.store import EventStoreError
@@ -22,6 +24,7 @@ from services.sync_engine.engine_log import BY_ITSELF, Cause
 from services.sync_engine.errors import RunNotFoundError, StagingNotDrivenError
 from services.sync_engine.runs.location import RunLocator
 from services.sync_engine.staging.driver import StagingDriver
+from services.sync_engine.staging.leftovers import leftover_problem
 from services.sync_engine.staging.read_model import staged_run, staged_runs_in
 from services.sync_engine.staging.staged_run import StagedRun
 from services.sync_engine.staging.steps import StagingSteps
@@ -80,7 +83,7 @@ class ClearStagedRuns:
 
     async def _one(self, record: StagedRun, dry_run: bool, cause: Cause) -> ClearedRun:
         run = record.run
-        if record.state is StagingState.CLEARED:
+        if record.state is StagingState.CLEARED and await self._holds_nothing(run):
             return ClearedRun(run, Cleaned(True))
         try:
             lacking = await self._lacking(record)
@@ -90,13 +93,25 @@ class ClearStagedRuns:
         except (LabferryError, CreationError, WalkError) as error:
             return ClearedRun(run, Cleaned(False), error.message)
         await self._steps.follow(run)
-        state = lacking or Interlock(InterlockName.STAGING_STATE, True, f"the run is {StagingState.SYNC_VERIFIED}")
+        if cleaned.cleaned and record.state is StagingState.CLEARED:
+            # What appeared since is gone too.
+            await self._steps.hold(run, None)
+        if cleaned.before:
+            return ClearedRun(run, cleaned)
+        state = lacking or Interlock(InterlockName.STAGING_STATE, True, f"the run is {record.state}")
         return ClearedRun(run, replace(cleaned, interlocks=[state, *cleaned.interlocks]))
+
+    async def _holds_nothing(self, run: str) -> bool:
+        """Whether a cleared run's folder is as it was left. What can't be seen may hold anything."""
+        root = self._locator.staging_root
+        if root is None or not await self._steps.is_cleaned(run):
+            return False
+        return not await self._threads.run(lambda: leftover_problem(Path(os.path.realpath(root), run)))
 
     async def _lacking(self, record: StagedRun) -> Interlock | None:
         """The interlock of staging itself, when it doesn't hold."""
         name = InterlockName.STAGING_STATE
-        if record.state is not StagingState.SYNC_VERIFIED:
+        if record.state not in (StagingState.SYNC_VERIFIED, StagingState.CLEARED):
             return Interlock(name, False, f"the run is {record.state}; only {StagingState.SYNC_VERIFIED} is cleared")
         located = await self._threads.run(lambda: self._locator.locate(record.run))
         if not located.is_staged:

@@ -28,7 +28,7 @@ from services.sync_engine.staging.completeness import (
 from services.sync_engine.staging.driver import StagingDriver
 from services.sync_engine.staging.ingest_mirror import IngestMirror
 from services.sync_engine.staging.queueing import StagedQueueing
-from services.sync_engine.staging.read_model import runs_cleared, staged_runs_in
+from services.sync_engine.staging.read_model import runs_cleared, staged_runs_unended
 from services.sync_engine.staging.staged_run import StagedRun, StagingHold
 from services.sync_engine.staging.staging_folder import LookInto, SightedRun, StagingLook, look_at_staging
 from services.sync_engine.staging.steps import StagingSteps
@@ -38,7 +38,6 @@ _SHARE = 9.0
 """Between two looks at least so many times passes as the last one took: a large root on a slow share is not looked at
 all the time."""
 _OF_INGEST = "ingest.json is behind:"
-_UNENDED = tuple(state for state in StagingState if state is not StagingState.CLEARED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +134,7 @@ class Intake:
 
     async def _look(self) -> None:
         parts = self._parts
-        unended = await parts.projections.query(lambda c: staged_runs_in(c, _UNENDED))
+        unended = await parts.projections.query(staged_runs_unended)
         cleared = await parts.projections.query(runs_cleared)
         records = {record.run: record for record in unended}
 
@@ -150,7 +149,7 @@ class Intake:
         if root is None:
             return
         self.seen = await parts.threads.run(partial(look_at_staging, root, self._configured, depth))
-        self._followed = {sighted.identity for sighted in self.seen.runs} - cleared | set(records)
+        self._followed = ({sighted.identity for sighted in self.seen.runs} | set(records)) - cleared
         for sighted in self.seen.runs:
             try:
                 await self._one(sighted, records.get(sighted.identity), sighted.identity in cleared)
@@ -161,10 +160,7 @@ class Intake:
     async def _one(self, sighted: SightedRun, record: StagedRun | None, cleared: bool) -> None:
         parts, run = self._parts, sighted.identity
         if cleared:
-            if sighted.problem:
-                await parts.steps.hold(run, StagingHold.UNUSABLE, sighted.problem)
-            if not parts.mirror.is_in_step(run, StagingState.CLEARED):
-                await self._mirror(sighted, await parts.steps.record(run))
+            await self._look_after(sighted, record)
             return
         if record is None:
             record = await self._discover(sighted)
@@ -180,6 +176,16 @@ class Intake:
             await parts.steps.follow(run)
             record = await parts.steps.record(run)
         await self._mirror(sighted, record)
+
+    async def _look_after(self, sighted: SightedRun, record: StagedRun | None) -> None:
+        """A cleared run: nothing is to come any more. `record` when something held it."""
+        steps, run = self._parts.steps, sighted.identity
+        if sighted.problem:
+            record = await steps.hold(run, StagingHold.UNUSABLE, sighted.problem)
+        elif record is not None and record.held is not None and not _is_of_ingest(record):
+            record = await steps.hold(run, None)
+        if record is not None or not self._parts.mirror.is_in_step(run, StagingState.CLEARED):
+            await self._mirror(sighted, record or await steps.record(run))
 
     async def _discover(self, sighted: SightedRun) -> StagedRun:
         path = sighted.path
@@ -239,7 +245,9 @@ class Intake:
             if run not in seen and not _is_gone(record):
                 # A cleanup that took the cache folder too ends with the folder gone.
                 await self._parts.steps.follow(run)
-                if (await self._parts.steps.record(run)).state is not StagingState.CLEARED:
+                if (await self._parts.steps.record(run)).state is StagingState.CLEARED:
+                    await self._parts.steps.hold(run, None)
+                else:
                     await self._parts.steps.hold(run, StagingHold.GONE, "Its folder is gone.")
 
     def _configured(self, equipment_id: str) -> tuple[str, Signal] | None:

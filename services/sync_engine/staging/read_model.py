@@ -61,6 +61,18 @@ def staged_runs_in(
     return [_DECODER.decode(row[0]) for row in rows.fetchall()]
 
 
+def staged_runs_unended(connection: sqlite3.Connection, *, after: str = "", limit: int = -1) -> list[StagedRun]:
+    """Runs that aren't cleared, and cleared ones with something that somebody has to look at; sorted, from behind the
+    path `after`."""
+    states = [state.value for state in StagingState if state is not StagingState.CLEARED]
+    rows = connection.execute(
+        f"SELECT data FROM staged_runs WHERE (state IN ({', '.join('?' * len(states))}) OR is_held = 1) AND run > ?"
+        " ORDER BY run LIMIT ?",
+        (*states, after, limit),
+    )
+    return [_DECODER.decode(row[0]) for row in rows.fetchall()]
+
+
 def staged_runs_held(connection: sqlite3.Connection) -> list[StagedRun]:
     """Runs that something keeps from their next state."""
     rows = connection.execute("SELECT data FROM staged_runs WHERE is_held = 1 ORDER BY run")

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from labferry.sync.v1 import staging_service_pb2 as pb
 from labferry.sync.v1 import staging_service_pb2_grpc, sync_service_pb2
-from libs.run_tree.ingest_record import StagingState
 from libs.service_kit.identity import OPERATORS, READERS
 from libs.service_kit.server import PublishedService
 from services.sync_engine.cleanup.messages import cleaned_message
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 FULL_NAME = "labferry.sync.v1.StagingService"
 _MOST_RUNS = 1000
-_UNENDED = frozenset(StagingState) - {StagingState.CLEARED}
 
 
 class StagingServicer(staging_service_pb2_grpc.StagingServiceServicer):
@@ -43,7 +41,7 @@ class StagingServicer(staging_service_pb2_grpc.StagingServiceServicer):
         if None in states:
             fields.wrong("states", "must be named values")
         fields.done()
-        wanted = frozenset(state for state in states if state is not None) or _UNENDED
+        wanted = frozenset(state for state in states if state is not None)
         page = await self._listing.page(wanted, size, request.page_token)
         return pb.ListStagedRunsResponse(
             runs=[_staged(record) for record in page.runs],

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from libs.event_log.projection import ProjectionRunner
 from libs.run_tree.ingest_record import StagingState
 from services.sync_engine.staging.intake import Intake
-from services.sync_engine.staging.read_model import page_token, place_of, staged_runs_in
+from services.sync_engine.staging.read_model import page_token, place_of, staged_runs_in, staged_runs_unended
 from services.sync_engine.staging.staged_run import StagedRun
 from services.sync_engine.staging.staging_folder import SightedEquipment
 
@@ -31,9 +31,16 @@ class StagedList:
         self._intake = intake
 
     async def page(self, states: Collection[StagingState], size: int, token: str) -> StagedPage:
-        """InvalidRequestError for a token that was never given out."""
-        after = place_of(token)
-        records = await self._projections.query(lambda c: staged_runs_in(c, states, after=after, limit=size + 1))
+        """Without `states`, those that aren't cleared or that somebody has to look at. InvalidRequestError for a token
+        that was never given out."""
+        after, limit = place_of(token), size + 1
+        records = await self._projections.query(
+            lambda c: (
+                staged_runs_in(c, states, after=after, limit=limit)
+                if states
+                else staged_runs_unended(c, after=after, limit=limit)
+            )
+        )
         shown = [self._with_counts(record) for record in records[:size]]
         following = page_token(shown[-1].run) if len(records) > size else ""
         if self._intake is None:

@@ -14,13 +14,14 @@ from libs.run_tree.beneath import folder_beneath, names_beneath
 from libs.run_tree.creation_errors import CreationError
 from libs.run_tree.creation_json import creation_path, read_creation
 from libs.run_tree.equipment_record import equipment_record_path, read_equipment_record
-from libs.run_tree.find_runs import CACHE_FOLDER_NAME, find_runs
+from libs.run_tree.find_runs import find_runs
 from libs.run_tree.json_value import JsonValue
 from libs.run_tree.manifest import CACHE_FOLDER
 from libs.run_tree.record_file import RecordError
 from libs.run_tree.run_path import RunPath, equipment_id_problem
 from libs.service_kit.equipment_settings import CompletenessSignal
 from services.sync_engine.staging.completeness import Arrival, Signal, signal_of_block
+from services.sync_engine.staging.leftovers import leftover_problem
 from services.sync_engine.transfer.source_tree import scan_run
 from services.sync_engine.transfer.transport import EntryKind, SourceEntry, TransferError
 
@@ -101,7 +102,7 @@ def look_at_staging(staging_root: Path, configured: Configured, depth: Callable[
                     signal = known[1] if known is not None else signal_of_block(_orchestrator(folder))
                     runs.append(_arriving(path, folder, signal))
                 case LookInto.LEFTOVERS:
-                    runs.append(SightedRun(path, folder, problem=_leftover(folder)))
+                    runs.append(SightedRun(path, folder, problem=leftover_problem(folder)))
                 case LookInto.PRESENCE:
                     runs.append(SightedRun(path, folder))
     return StagingLook(equipment, sorted(runs, key=lambda run: run.identity))
@@ -128,13 +129,6 @@ def _discovered(staging_root: Path, equipment_id: str, paths: Sequence[RunPath])
             # Its absence is legal; what is wrong with it is a finding of its own.
             label = ""
     return SightedEquipment(equipment_id, False, label, host, signal)
-
-
-def _leftover(folder: Path) -> str:
-    """What lies in a cleared run's folder beside its cache; empty: nothing."""
-    with names_beneath(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.name != CACHE_FOLDER_NAME)
-    return f"{names[0]} appeared after the run was cleared." if names else ""
 
 
 def _orchestrator(folder: Path) -> Mapping[str, JsonValue]:

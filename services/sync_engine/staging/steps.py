@@ -45,6 +45,11 @@ class StagingSteps:
         """As the log has it now."""
         return await self._projections.query(lambda c: staged_run(c, run))
 
+    async def is_cleaned(self, run: str) -> bool:
+        """Whether the run's data was deleted, and nothing was brought since."""
+        record = await self._log.run(run)
+        return record.sync_status is SyncStatus.CLEANED and record.open_cleanup is None
+
     async def step(self, run: str, state: StagingState, event: Message) -> StagedRun:
         """The run after the event; nothing is recorded when `state` isn't its very next one."""
         return await self._append(run, lambda record: event if may_step(record, state) else None)

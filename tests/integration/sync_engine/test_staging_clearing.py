@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from tests.integration.sync_engine.staging_site import (
     STAGING,
     VERIFIED,
     Pushed,
+    looks,
     push,
     stage,
     until_held,
@@ -25,6 +28,7 @@ from tests.integration.sync_engine.staging_site import (
 )
 from tests.integration.sync_engine.test_bad_input import refused, wrong_fields
 from tests.integration.sync_engine.test_cleanup import ALLOWED, data_files, until_cleaned, verify
+from tests.integration.sync_engine.test_staging import findings
 
 _COSTLY = {"local_files_unchanged", "writers_visible", "fresh_read_back", "copy_is_elsewhere"}
 AT_ONCE = {**ALLOWED, "min_verify_passes": 1}
@@ -76,14 +80,52 @@ async def test_chosen_runs_are_cleared_when_every_interlock_holds(site: Site) ->
         assert len(data_files(site.at_nas(pushed.run))) == 3
         (again,) = await clear(engine, pushed)
         assert again.cleared
-        (pushed.folder / "more.tif").write_bytes(b"pushed again")
-        held = await until_held(engine, pushed.run, pb.STAGING_HOLD_UNUSABLE)
-        assert "more.tif" in held.hold_detail
         nobody = engine.staging.ClearStagedRuns(
             pb.ClearStagedRunsRequest(runs=[arriving.run, pushed.run + "9"], reason="x")
         )
         assert (await refused(nobody))[:2] == (grpc.StatusCode.NOT_FOUND, "RUN_NOT_FOUND")
         assert await wrong_fields(engine.staging.ClearStagedRuns(pb.ClearStagedRunsRequest())) == {"runs", "reason"}
+
+
+async def test_what_appears_in_a_cleared_run_is_told_until_it_is_brought_and_cleared(site: Site) -> None:
+    stage(site)
+    site.lab.settings["nas_cleanup"] = dict(AT_ONCE)
+    async with running_engine(site) as engine:
+        pushed = push(site)
+        await proven(engine, pushed)
+        (done,) = await clear(engine, pushed)
+        assert done.cleared
+        pushed.folder.joinpath("empty", "deeper").mkdir(parents=True)
+        await looks(engine)
+        assert not (await until_state(engine, pushed.run, CLEARED)).hold, "nothing could be lost"
+        more = pushed.folder / os.fsdecode(b"empty/more\xff.tif")
+        more.write_bytes(b"pushed again")
+        held = await until_held(engine, pushed.run, pb.STAGING_HOLD_UNUSABLE)
+        assert held.hold_detail.startswith("empty/more\ufffd.tif appeared after the run was cleared")
+        assert pushed.run in [r.run for r in (await engine.staged()).runs]
+        for fields in ({}, {"dry_run": True}):
+            (stays,) = await clear(engine, pushed, **fields)
+            assert (stays.cleared, stays.file_count, len(stays.interlocks)) == (False, 0, 0)
+            assert ["queueing the run" in left.why for left in stays.remaining] == [True]
+        (amended,) = (await engine.enqueue(pushed.run)).jobs
+        await engine.until_sealed(amended.job_id)
+        (dry,) = await clear(engine, pushed, dry_run=True)
+        assert (dry.cleared, lacking(dry), dry.file_count) == (False, {"fresh_read_back", "copy_is_elsewhere"}, 1)
+        (done,) = await clear(engine, pushed)
+        assert (done.cleared, done.file_count, lacking(done)) == (True, 1, set())
+        assert data_files(pushed.folder) == set()
+        assert pushed.run not in [r.run for r in (await engine.staged()).runs]
+        assert "staging_waiting" not in [rule for rule, _ in await findings(engine)]
+        pushed.write("by hand.tif")
+        await until_held(engine, pushed.run, pb.STAGING_HOLD_UNUSABLE)
+        (pushed.folder / "by hand.tif").unlink()
+        await until_held(engine, pushed.run, pb.STAGING_HOLD_UNSPECIFIED)
+        pushed.write("with its folder.tif")
+        await until_held(engine, pushed.run, pb.STAGING_HOLD_UNUSABLE)
+        shutil.rmtree(pushed.folder)
+        await until_held(engine, pushed.run, pb.STAGING_HOLD_UNSPECIFIED)
+        (gone,) = await clear(engine, pushed)
+        assert (gone.cleared, gone.problem) == (True, "")
 
 
 async def test_what_is_staged_is_never_cleared_by_itself_unless_that_is_scheduled(site: Site) -> None:
