@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class ReadMark:
-    """`clean` while nobody appended to the stream since the read began. Each is its own reader's: none equals another."""
+    """`clean` while nobody appended to the stream since the read began. None equals another reader's."""
 
     clean: bool = True
 

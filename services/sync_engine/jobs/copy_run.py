@@ -65,8 +65,14 @@ def copy_run(
         kept = _without(kept, _set_aside_what_rotted(errand, journal, control, progress))
     progress.begin(ProgressPhase.PLANNING, 0, 0)
     entries = scan_run(located.folder, of_project=located.path.is_project)
-    if errand.accepted:
-        _supersede(errand, journal, entries, control)
+    changes = _accepted(errand, journal, entries, control) if errand.accepted else _Changes({}, ())
+    in_the_way = {entry.path for entry in entries if entry.kind is EntryKind.DIRECTORY}.intersection(changes.removed)
+    _set_aside(errand, journal, sorted(in_the_way), control)
+
+    def before_landing(batch: Sequence[CopiedFile]) -> None:
+        journal.record(batch)
+        _clear(errand, journal, changes.replaced, batch, control)
+
     for _ in range(_ROUNDS):
         copied = transport.copy(
             located.folder,
@@ -75,7 +81,8 @@ def copy_run(
             job_id=job.job_id,
             attempt=job.attempt,
             landed=journal.landed(),
-            before_landing=journal.record,
+            before_landing=before_landing,
+            cleared=changes.replaced.keys(),
             control=control,
             progress=progress,
         )
@@ -88,6 +95,7 @@ def copy_run(
         if found.changed:
             raise TransferError(FailureKind.SOURCE_CHANGED, "files changed while the run was copied", found.changed)
         if not found.added:
+            _set_aside(errand, journal, [path for path in changes.removed if path not in in_the_way], control)
             transport.sweep(job.job_id, keep_attempt=None, control=control)
             return spilled(CopiedFile, merge(copied, kept, key=by_path)) if kept else copied
         entries = now
@@ -105,11 +113,19 @@ def _without(kept: Sequence[CopiedFile], paths: AbstractSet[bytes]) -> Sequence[
     return spilled(CopiedFile, (file for file in kept if file.path not in paths)) if paths else kept
 
 
-def _supersede(
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """Accepted ones that are to be carried out: files to be replaced, with the SHA-256 that the destination holds of
+    each, and files that are gone here."""
+
+    replaced: dict[bytes, str]
+    removed: Sequence[bytes]
+
+
+def _accepted(
     errand: Errand, journal: LandingJournal, entries: Sequence[SourceEntry], control: TransferControl
-) -> None:
-    """Moves copies beside the data whose replacement was accepted: only those that hold exactly the old content, and
-    only while the run holds exactly the new one."""
+) -> _Changes:
+    """Only files of which the destination holds exactly the old content, and the run exactly the new one."""
     source = SourceFiles(os.fsencode(errand.located.folder))
     # The last word on a file counts: what it may be is what was accepted last.
     last = {a.path: a for a in errand.accepted}
@@ -118,14 +134,18 @@ def _supersede(
     here = {e.path: e for e in entries if e.path in last and e.kind is not EntryKind.DIRECTORY}
     there = errand.transport.digests(errand.target, sorted(last), control=control)
     refused: list[DifferingFile] = []
-    superseded: list[bytes] = []
+    changes: dict[bytes, str] = {}
+    removed: list[bytes] = []
     for path, change in sorted(last.items()):
         entry = here.get(path)
         now = source.sha256(entry, control.look) if entry is not None else ""
         if now != change.new_sha256:
             refused.append(DifferingFile(path, there.get(path, change.old_sha256), now))
         elif there.get(path) == change.old_sha256 != now:
-            superseded.append(path)
+            if now:
+                changes[path] = change.old_sha256
+            else:
+                removed.append(path)
     if refused:
         raise TransferError(
             FailureKind.DESTINATION_FILE_DIFFERS,
@@ -133,8 +153,32 @@ def _supersede(
             [f.path for f in refused],
             refused,
         )
-    _set_aside(errand, journal, superseded, control)
     journal.expect({path: change.new_sha256 for path, change in last.items()})
+    return _Changes(changes, removed)
+
+
+def _clear(
+    errand: Errand,
+    journal: LandingJournal,
+    replaced: dict[bytes, str],
+    batch: Sequence[CopiedFile],
+    control: TransferControl,
+) -> None:
+    """Moves copies beside the data whose replacements lie whole beside them, and not before: what was proven is never
+    missed for what can't come. The destination may hold another content by now than the accepted one."""
+    news = {file.path: file.sha256 for file in batch if file.path in replaced}
+    there = errand.transport.digests(errand.target, sorted(news), control=control) if news else {}
+    differing = [DifferingFile(path, sha256, news[path]) for path, sha256 in there.items() if sha256 != replaced[path]]
+    if differing:
+        raise TransferError(
+            FailureKind.DESTINATION_FILE_DIFFERS,
+            "the destination no longer holds what was accepted to be replaced",
+            [file.path for file in differing],
+            differing,
+        )
+    _set_aside(errand, journal, sorted(there), control)
+    for path in news:
+        del replaced[path]
 
 
 def _set_aside_what_rotted(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from services.sync_engine.transfer.destination_root import DestinationRoot
@@ -80,6 +81,7 @@ def plan_landing(
     target: bytes,
     entries: Sequence[SourceEntry],
     landed: Sequence[CopiedFile],
+    cleared: AbstractSet[bytes],
     control: TransferControl,
 ) -> LandingPlan:
     """Raises TransferError: DESTINATION_FILE_DIFFERS with all the files that this job did not write and that differ."""
@@ -90,7 +92,7 @@ def plan_landing(
         there = present.at(entry.path)
         if entry.kind is EntryKind.DIRECTORY:
             decided.folder(entry)
-        if there is None:
+        if there is None or entry.path in cleared:
             if entry.kind is not EntryKind.DIRECTORY:
                 decided.send(entry)
         elif there.kind is not entry.kind:

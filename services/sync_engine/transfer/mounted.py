@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from heapq import merge
@@ -127,6 +128,7 @@ class MountedTransport:
         before_landing: Callable[[Sequence[CopiedFile]], None],
         control: TransferControl,
         progress: Progress,
+        cleared: AbstractSet[bytes] = frozenset(),
     ) -> Sequence[CopiedFile]:
         """As `Transport.copy`. Local files that can't be read fail the attempt at its end; the others have landed."""
         files = SourceFiles(os.fsencode(source))
@@ -135,7 +137,7 @@ class MountedTransport:
             root.refuse_mounts_in(place)
             traits = self._target_traits(root, os.fsencode(incoming_folder(job_id, attempt)))
             refuse_impossible_names(entries, traits)
-            plan = plan_landing(root, files, place, entries, landed, control)
+            plan = plan_landing(root, files, place, entries, landed, cleared, control)
             refuse_if_full(root.free_bytes(), plan.bytes_to_send)
             progress.begin(ProgressPhase.COPYING, len(plan.send), plan.bytes_to_send)
             with IncomingFolder(root, job_id, attempt, control) as incoming:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 from services.sync_engine.transfer.far_side import FarName, FarSide
 from services.sync_engine.transfer.landing_plan import LandingDecisions, LandingPlan
@@ -24,6 +25,7 @@ def plan_remote(
     target: bytes,
     entries: Sequence[SourceEntry],
     landed: Sequence[CopiedFile],
+    cleared: AbstractSet[bytes],
     max_stream_bytes: int,
     traits: TargetTraits,
     control: TransferControl,
@@ -38,7 +40,7 @@ def plan_remote(
         for entry, name in portion:
             if entry.kind is EntryKind.DIRECTORY:
                 decided.folder(entry)
-            if name is None:
+            if name is None or entry.path in cleared:
                 if entry.kind is not EntryKind.DIRECTORY:
                     decided.send(entry)
             elif name.kind is not entry.kind:

@@ -7,6 +7,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from heapq import merge
 from pathlib import Path, PurePosixPath
@@ -99,6 +100,7 @@ class RemoteTransport:
         before_landing: Callable[[Sequence[CopiedFile]], None],
         control: TransferControl,
         progress: Progress,
+        cleared: AbstractSet[bytes] = frozenset(),
     ) -> Sequence[CopiedFile]:
         """As `Transport.copy`. Local files that can't be read fail the attempt at its end; the others have landed."""
         files, place = SourceFiles(os.fsencode(source)), os.fsencode(target)
@@ -106,7 +108,7 @@ class RemoteTransport:
         with self._opened(control) as far, self._place.bandwidth.sending():
             traits = self._target_traits(far, incoming)
             refuse_impossible_names(entries, traits)
-            plan = plan_remote(far, files, place, entries, landed, self._max_stream_bytes, traits, control)
+            plan = plan_remote(far, files, place, entries, landed, cleared, self._max_stream_bytes, traits, control)
             if plan.send:
                 refuse_if_full(far.free_bytes(), plan.bytes_to_send)
             far.remove(incoming)

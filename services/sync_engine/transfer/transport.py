@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -249,6 +250,7 @@ class Transport(Protocol):
         before_landing: Callable[[Sequence[CopiedFile]], None],
         control: TransferControl,
         progress: Progress,
+        cleared: AbstractSet[bytes] = frozenset(),
     ) -> Sequence[CopiedFile]:
         """Brings every entry to its final name, whole, never replacing what it finds there; sorted by path.
 
@@ -256,7 +258,8 @@ class Transport(Protocol):
         the oldest first.
         `before_landing` is called from one thread at a time with each batch that lies whole and fsynced in the
         incoming folder, and returns when the caller has made the batch durable in its log; an exception from it ends
-        the copy. Files that needn't be sent again are in the answer too. Raises TransferError, TransferStoppedError.
+        the copy. What is there of the `cleared` paths doesn't count: `before_landing` moves it out of the way. Files
+        that needn't be sent again are in the answer too. Raises TransferError, TransferStoppedError.
         """
         ...
 

@@ -29,13 +29,13 @@ def _sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _superseded(nas: Path) -> dict[str, bytes]:
+def superseded(nas: Path) -> dict[str, bytes]:
     """Content of what was kept beside the data, by path relative to the run."""
     kept = nas / ".labferry-superseded"
     return {p.name: p.read_bytes() for p in kept.rglob("*") if p.is_file()} if kept.exists() else {}
 
 
-async def _accept(engine: Engine, run: str, path: str, old: bytes, new: bytes | None, **fields: Any) -> list[Any]:
+async def accept(engine: Engine, run: str, path: str, old: bytes, new: bytes | None, **fields: Any) -> list[Any]:
     answer = await engine.sync.AcceptChange(
         sync_service_pb2.AcceptChangeRequest(
             run=run,
@@ -136,16 +136,16 @@ async def test_a_changed_verified_file_blocks_until_exactly_this_change_is_accep
     assert _sha(old) in finding.rule_detail
     assert _sha(new) in finding.rule_detail
     assert site.creation(run)["sync_status"] == "synced"
-    assert (await refused(_accept(engine, run, "a.tif", b"guessed", new)))[:2] == (PRECONDITION, "NO_SUCH_CHANGE")
-    assert await _accept(engine, run, "a.tif", old, newer) == []
+    assert (await refused(accept(engine, run, "a.tif", b"guessed", new)))[:2] == (PRECONDITION, "NO_SUCH_CHANGE")
+    assert await accept(engine, run, "a.tif", old, newer) == []
     assert (await engine.enqueue(run)).outcome == BLOCKED
-    await _accept(engine, run, "a.tif", old, new)
+    await accept(engine, run, "a.tif", old, new)
     answer = await engine.enqueue(run)
     assert answer.outcome == QUEUED
     await engine.until_sealed(answer.job.job_id)
     same_tree(site.local(run), site.at_nas(run))
     assert sha256sum_agrees(site.at_nas(run)) == 2
-    assert _superseded(site.nas()) == {"a.tif": old}
+    assert superseded(site.nas()) == {"a.tif": old}
     accepted = [e for e in await engine.events() if e.type == "sync.run.change_accepted.v1"]
     assert [(e.actor, e.reason) for e in accepted] == [("operator-1", "recalibrated")] * 2
 
@@ -158,11 +158,11 @@ async def test_a_verified_file_that_was_removed_is_superseded_once_that_is_accep
     blocked = await engine.enqueue(run)
     assert blocked.outcome == BLOCKED
     assert "is missing" in blocked.blocking_findings[0].rule_detail
-    await _accept(engine, run, "b.tif", b"b", None)
+    await accept(engine, run, "b.tif", b"b", None)
     answer = await engine.enqueue(run)
     await engine.until_sealed(answer.job.job_id)
     assert sorted(p.name for p in site.at_nas(run).glob("*.tif")) == ["a.tif"]
-    assert _superseded(site.nas()) == {"b.tif": b"b"}
+    assert superseded(site.nas()) == {"b.tif": b"b"}
     assert sha256sum_agrees(site.at_nas(run)) == 1
     content = (site.at_nas(run) / ".exlab-wizard/receipt.default.json").read_bytes()
     assert check_run(read_receipt(content).receipt, site.at_nas(run)).wrong == []
@@ -185,9 +185,9 @@ async def test_a_verified_file_that_changes_after_the_amendment_was_queued_holds
         job = await engine.until_waiting(job_id, job_pb2.WAIT_CONDITION_GATE)
         assert "verified_file_changed: a.tif" in job.waiting_on[0].detail
         assert (site.at_nas(run) / "a.tif").read_bytes() == b"pixels"
-        await _accept(engine, run, "a.tif", b"pixels", b"CHANGED")
+        await accept(engine, run, "a.tif", b"pixels", b"CHANGED")
         await engine.until_sealed(job_id)
-        assert _superseded(site.nas()) == {"a.tif": b"pixels"}
+        assert superseded(site.nas()) == {"a.tif": b"pixels"}
         same_tree(site.local(run), site.at_nas(run))
 
 
@@ -202,18 +202,18 @@ async def test_another_file_at_the_destination_is_superseded_once_that_is_accept
     met = [(f.path, f.old_sha256, f.new_sha256) for f in job.failure.differing_files]
     assert met == [("a.tif", _sha(b"somebody else's"), _sha(b"ours")), ("c.tif", _sha(b"another c"), _sha(b"c"))]
     request = {"request_id": "accept-1", "destination": "default"}
-    (armed,) = await _accept(engine, run, "a.tif", b"somebody else's", b"ours", **request)
+    (armed,) = await accept(engine, run, "a.tif", b"somebody else's", b"ours", **request)
     assert (armed.job_id, armed.state) == (job_id, job_pb2.JOB_STATE_QUEUED)
-    (again,) = await _accept(engine, run, "a.tif", b"somebody else's", b"ours", **request)
+    (again,) = await accept(engine, run, "a.tif", b"somebody else's", b"ours", **request)
     assert again.revision == armed.revision
     job = await engine.until(
         job_id, lambda u: u.job.state == job_pb2.JOB_STATE_FAILED and len(u.job.failure.differing_files) == 1
     )
     assert job.failure.differing_files[0].path == "c.tif"
-    await _accept(engine, run, "c.tif", b"another c", b"c")
+    await accept(engine, run, "c.tif", b"another c", b"c")
     await engine.until_sealed(job_id)
     same_tree(site.local(run), site.at_nas(run))
-    assert _superseded(site.nas()) == {"a.tif": b"somebody else's", "c.tif": b"another c"}
+    assert superseded(site.nas()) == {"a.tif": b"somebody else's", "c.tif": b"another c"}
 
 
 async def test_what_changed_again_after_it_was_accepted_does_not_land(engine: Engine) -> None:
@@ -224,7 +224,7 @@ async def test_what_changed_again_after_it_was_accepted_does_not_land(engine: En
     job_id = (await engine.enqueue(run)).job.job_id
     await engine.until_failed(job_id)
     (site.local(run) / "a.tif").write_bytes(b"other")
-    await _accept(engine, run, "a.tif", b"theirs", b"ours")
+    await accept(engine, run, "a.tif", b"theirs", b"ours")
     job = await engine.until(
         job_id,
         lambda u: (
@@ -235,10 +235,10 @@ async def test_what_changed_again_after_it_was_accepted_does_not_land(engine: En
     )
     assert job.failure.kind == job_pb2.FAILURE_KIND_DESTINATION_FILE_DIFFERS
     assert (site.at_nas(run) / "a.tif").read_bytes() == b"theirs"
-    await _accept(engine, run, "a.tif", b"theirs", b"other")
+    await accept(engine, run, "a.tif", b"theirs", b"other")
     await engine.until_sealed(job_id)
     assert (site.at_nas(run) / "a.tif").read_bytes() == b"other"
-    assert _superseded(site.nas()) == {"a.tif": b"theirs"}
+    assert superseded(site.nas()) == {"a.tif": b"theirs"}
 
 
 async def test_names_that_are_not_utf8_are_accepted_by_their_bytes(engine: Engine) -> None:
@@ -251,7 +251,7 @@ async def test_names_that_are_not_utf8_are_accepted_by_their_bytes(engine: Engin
     job = await engine.until_failed(job_id)
     (differing,) = job.failure.differing_files
     assert differing.path_bytes == b"\xff.tif"
-    (armed,) = await _accept(engine, run, "", b"theirs", b"ours", path_bytes=b"\xff.tif")
+    (armed,) = await accept(engine, run, "", b"theirs", b"ours", path_bytes=b"\xff.tif")
     assert armed.job_id == job_id
     await engine.until_sealed(job_id)
     same_tree(site.local(run), site.at_nas(run))
@@ -262,7 +262,7 @@ async def test_accepting_needs_sense(engine: Engine) -> None:
     run = site.make_run()
     await engine.bring(run)
     for path in ("", "/a.tif", "../a.tif", "sub//b.csv", "sub/./b.csv"):
-        assert (await refused(_accept(engine, run, path, b"1", b"2")))[0] is grpc.StatusCode.INVALID_ARGUMENT
-    assert (await refused(_accept(engine, run, "a.tif", b"1", b"1")))[0] is grpc.StatusCode.INVALID_ARGUMENT
-    nowhere = _accept(engine, run, "a.tif", b"pixels", b"2", destination="nowhere")
+        assert (await refused(accept(engine, run, path, b"1", b"2")))[0] is grpc.StatusCode.INVALID_ARGUMENT
+    assert (await refused(accept(engine, run, "a.tif", b"1", b"1")))[0] is grpc.StatusCode.INVALID_ARGUMENT
+    nowhere = accept(engine, run, "a.tif", b"pixels", b"2", destination="nowhere")
     assert (await refused(nowhere))[:2] == (grpc.StatusCode.NOT_FOUND, "DESTINATION_NOT_FOUND")
