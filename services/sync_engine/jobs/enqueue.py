@@ -23,6 +23,7 @@ from services.sync_engine.engine_log import (
 )
 from services.sync_engine.errors import SourceUnreadableError
 from services.sync_engine.event_types import EVENT_TYPES
+from services.sync_engine.jobs.acceptances import unspent
 from services.sync_engine.jobs.amendment import lists_of_deletions, proven_bases
 from services.sync_engine.jobs.file_list import read_copied
 from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobState
@@ -104,7 +105,7 @@ class Enqueue:
         refused = {
             change.path: changed_file_finding(located, change)
             for name, changes in since.items()
-            for change in changes.refused(view.run.accepted_at(name))
+            for change in changes.refused(await unspent(bench.log, view.run, name, bases[name]))
         }
         if refused:
             return await self._refuse(view, in_order(refused.values()), cause)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import dropwhile
 
+from services.sync_engine.jobs.acceptances import unspent
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.path_order import InStep
@@ -21,7 +22,7 @@ async def without_superseded(
     wrong = {*outcome.missing, *outcome.differing}
     if not wrong or not await _is_being_amended(bench, job):
         return expected, outcome
-    accepted = (await bench.log.run(job.run)).accepted_at(job.destination)
+    accepted = await unspent(bench.log, await bench.log.run(job.run), job.destination, job)
     # The last word on a file counts, as when it is superseded.
     last = {change.path: change.old_sha256 for change in accepted if change.path in wrong}
     return await bench.threads.run(lambda: _without(last, expected, outcome))

@@ -10,6 +10,7 @@ from libs.run_tree.creation_errors import CreationError
 from libs.run_tree.manifest import ManifestEntry, manifest_line
 from libs.service_kit.errors import LabferryError
 from services.sync_engine.errors import EquipmentNotConfiguredError, RunNotFoundError
+from services.sync_engine.jobs.acceptances import unspent
 from services.sync_engine.jobs.amendment import lists_of_deletions
 from services.sync_engine.jobs.commands import decide_start
 from services.sync_engine.jobs.copy_run import Errand, copy_run
@@ -58,8 +59,9 @@ class TransferStep:
             located = view.located
             if not view.is_open:
                 return await self._hold_at_gate(job, refusal(view))
-            accepted = view.run.accepted_at(job.destination)
-            since = await self._since_amended(job, located)
+            amended = await self._amended(job)
+            accepted = await unspent(bench.log, view.run, job.destination, amended)
+            since = await self._since_amended(job, located, amended)
             if since is not None and since.refused(accepted):
                 return await self._hold_at_gate(job, _verified_files_changed(since, accepted))
             down = await bench.watch.look(job.equipment_id, destination)
@@ -100,14 +102,17 @@ class TransferStep:
             bench.board.close(job.job_id)
         return None
 
-    async def _since_amended(self, job: Job, located: LocatedRun) -> ChangesSince | None:
+    async def _amended(self, job: Job) -> Job | None:
+        """Of an amendment: the job that it adds to."""
+        return await self._bench.log.job(job.amends_job_id) if job.amends_job_id else None
+
+    async def _since_amended(self, job: Job, located: LocatedRun, amended: Job | None) -> ChangesSince | None:
         """Of an amendment: what became of the files that the earlier job proved. TransferError."""
         if not job.amends_job_id:
             return None
-        bench = self._bench
-        amended = await bench.log.job(job.amends_job_id)
         if amended is None or amended.files_blob is None:
             raise JobHistoryError(f"job {job.job_id} amends {job.amends_job_id}, which proved nothing")
+        bench = self._bench
         blob, cleaned = amended.files_blob, lists_of_deletions(await bench.jobs_of_run(job.run))
         return await bench.threads.run(
             lambda: what_changed_since(

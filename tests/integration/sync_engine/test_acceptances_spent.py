@@ -1,0 +1,86 @@
+"""What was accepted counts once: what is proven since is what later changes are measured by (SPEC §4)."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from labferry.sync.v1 import finding_pb2, job_pb2
+from tests.integration.sync_engine.running_engine import BLOCKED, Engine, same_tree, sha256sum_agrees
+from tests.integration.sync_engine.test_amendments import accept
+from tests.integration.sync_engine.test_cleanup import verify
+
+
+def _sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+async def _without_b(engine: Engine) -> str:
+    """A run whose `b.tif` was proven, and removed with an operator's consent."""
+    site = engine.site
+    run = site.make_run({"a.tif": b"pixels", "b.tif": b"b"})
+    await engine.bring(run)
+    (site.local(run) / "b.tif").unlink()
+    await accept(engine, run, "b.tif", b"b", None)
+    await engine.bring(run)
+    assert not (site.at_nas(run) / "b.tif").exists()
+    return run
+
+
+@pytest.mark.parametrize("content", [b"b", b"another b"])
+async def test_a_file_that_was_removed_and_is_put_back_is_an_added_one(engine: Engine, content: bytes) -> None:
+    site = engine.site
+    run = await _without_b(engine)
+    (site.local(run) / "b.tif").write_bytes(content)
+    job = await engine.bring(run)
+    assert job.amendment == 2
+    same_tree(site.local(run), site.at_nas(run))
+    assert sha256sum_agrees(site.at_nas(run)) == 2
+
+
+async def test_what_somebody_put_in_the_place_of_a_removed_file_is_asked_about(engine: Engine) -> None:
+    site = engine.site
+    run = await _without_b(engine)
+    (site.local(run) / "b.tif").write_bytes(b"b")
+    (site.at_nas(run) / "b.tif").write_bytes(b"theirs")
+    job_id = (await engine.enqueue(run)).job.job_id
+    (met,) = (await engine.until_failed(job_id)).failure.differing_files
+    assert (met.path, met.old_sha256, met.new_sha256) == ("b.tif", _sha(b"theirs"), _sha(b"b"))
+    assert (site.at_nas(run) / "b.tif").read_bytes() == b"theirs"
+    await accept(engine, run, "b.tif", b"theirs", b"b")
+    await engine.until_sealed(job_id)
+    same_tree(site.local(run), site.at_nas(run))
+    kept = {p.read_bytes() for p in (site.nas() / ".labferry-superseded").rglob("b.tif")}
+    assert kept == {b"b", b"theirs"}
+
+
+async def test_a_file_that_changes_to_what_was_accepted_once_is_asked_about_again(engine: Engine) -> None:
+    site = engine.site
+    run = site.make_run({"a.tif": b"A", "b.tif": b"b"})
+    await engine.bring(run)
+    for old, new in ((b"A", b"B"), (b"B", b"A"), (b"A", b"B")):
+        (site.local(run) / "a.tif").write_bytes(new)
+        blocked = await engine.enqueue(run)
+        assert blocked.outcome == BLOCKED, f"{old!r} to {new!r}"
+        assert [f.rule for f in blocked.blocking_findings] == [finding_pb2.RULE_VERIFIED_FILE_CHANGED]
+        await accept(engine, run, "a.tif", old, new)
+        await engine.bring(run)
+        assert (site.at_nas(run) / "a.tif").read_bytes() == new
+
+
+async def test_a_file_that_was_put_back_and_is_lost_there_counts_as_lost_whatever_was_accepted_once(
+    engine: Engine,
+) -> None:
+    site = engine.site
+    run = await _without_b(engine)
+    (site.local(run) / "b.tif").write_bytes(b"b")
+    await engine.bring(run)
+    (site.local(run) / "late.tif").write_bytes(b"late")
+    (site.at_nas(run) / "late.tif").write_bytes(b"theirs")
+    job = await engine.until_failed((await engine.enqueue(run)).job.job_id)
+    assert job.failure.kind == job_pb2.FAILURE_KIND_DESTINATION_FILE_DIFFERS
+    (site.at_nas(run) / "late.tif").unlink()
+    assert await verify(engine, run)
+    (site.at_nas(run) / "b.tif").unlink()
+    assert not await verify(engine, run)
