@@ -69,9 +69,9 @@ class CopyFacts:
 class LocalFacts:
     """The run as it lies on this machine, compared with what was proven at every destination.
 
-    `changed` and `added` are for people, and `unreadable` is what the system said of each such file; `problem` says
-    why the files could not be looked at. `unleased` names the first file on which the system gives no lease, and says
-    why; empty: there is none.
+    `added` are for people, `changed` says in what each such file did, and `unreadable` what the system said; `problem`
+    says why the files could not be looked at. `unleased` names the first file on which the system gives no lease, and
+    says why; empty: there is none.
     """
 
     ticket: Ticket
@@ -207,7 +207,7 @@ def _local(local: LocalFacts) -> Interlock:
     name = InterlockName.LOCAL_FILES_UNCHANGED
     if local.problem:
         return Interlock(name, False, local.problem, asked=local.looked_at)
-    wrong = [*local.unreadable, *(f"{path} changed" for path in local.changed)]
+    wrong = [*local.unreadable, *local.changed]
     wrong += [f"{path} was never verified" for path in local.added]
     gone = f"; {local.missing} are not there any more" if local.missing else ""
     files = local.ticket.file_count

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from heapq import merge
 from itertools import groupby
 from pathlib import Path
@@ -69,7 +70,10 @@ def look_at_local_files(
             unreadable.append(error.message)
             continue
         if file is None:
-            changed.append(shown(entry.path))
+            changed.append(f"{shown(entry.path)} changed")
+        elif file.mtime_ns not in {one.mtime_ns for one in known.copies}:
+            then, now = _at(known.copies[0].mtime_ns), _at(file.mtime_ns)
+            changed.append(f"{shown(entry.path)} has another time than was verified, {now} for {then}")
         else:
             ticketed.append(file)
             unleased = unleased or _without_lease(source, entry)
@@ -86,10 +90,9 @@ def in_cache(path: bytes) -> bool:
 def _as_proven(
     source: SourceFiles, entry: SourceEntry, known: Sequence[CopiedFile], control: TransferControl
 ) -> CopiedFile | None:
-    """The file as it lies there, if that is what was proven: size and time of a copy's record, and the hash.
-    TransferError when it can't be read."""
+    """The file as it lies there, if its content is what was proven. TransferError when it can't be read."""
     proven = known[0]
-    if entry.kind is not proven.kind or (entry.size, entry.mtime_ns) not in {(f.size, f.mtime_ns) for f in known}:
+    if entry.kind is not proven.kind or entry.size != proven.size:
         return None
     try:
         sha256 = source.sha256(entry, control.look)
@@ -99,6 +102,16 @@ def _as_proven(
         # It changed or vanished.
         return None
     return copied_from(entry, sha256) if sha256 == proven.sha256 else None
+
+
+def _at(mtime_ns: int) -> str:
+    """As `touch -d` takes it."""
+    seconds, nanoseconds = divmod(mtime_ns, 1_000_000_000)
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09}Z"
+    except (ValueError, OverflowError):
+        # No calendar has it.
+        return f"@{seconds}.{nanoseconds:09}"
 
 
 def _without_lease(source: SourceFiles, entry: SourceEntry) -> str:

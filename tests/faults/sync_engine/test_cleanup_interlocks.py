@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
@@ -130,8 +132,16 @@ async def test_a_file_whose_time_was_put_back_but_not_its_content(parts: Parts) 
 
 async def test_a_touched_file_is_not_as_it_was_verified(parts: Parts) -> None:
     await _ready(parts)
-    os.utime(parts.here / "a.tif")
-    await _held(parts, "local_files_unchanged")
+    path = parts.here / "a.tif"
+    os.utime(path, ns=(0, 1_600_000_000_123_456_789))
+    answer = await _held(parts, "local_files_unchanged")
+    (said,) = [i.detail for i in answer.interlocks if i.name == "local_files_unchanged"]
+    verified = re.search(
+        r"a\.tif holds what was verified, though not with that time \((.+), now 2020-09-13T12:26:40.123", said
+    )
+    assert verified is not None
+    subprocess.run(["touch", "-d", verified[1], str(path)], check=True)
+    assert (await parts.clean()).cleaned
 
 
 async def test_a_file_that_appeared_later(parts: Parts) -> None:
