@@ -125,7 +125,8 @@ class _Changes:
 def _accepted(
     errand: Errand, journal: LandingJournal, entries: Sequence[SourceEntry], control: TransferControl
 ) -> _Changes:
-    """Only files of which the destination holds exactly the old content, and the run exactly the new one."""
+    """Only files of which the destination holds exactly the old content, and the run exactly the new one. Where nothing
+    is there any more, or what the run holds, nothing is to be accepted."""
     source = SourceFiles(os.fsencode(errand.located.folder))
     # The last word on a file counts: what it may be is what was accepted last.
     last = {a.path: a for a in errand.accepted}
@@ -136,16 +137,19 @@ def _accepted(
     refused: list[DifferingFile] = []
     changes: dict[bytes, str] = {}
     removed: list[bytes] = []
+    expected: dict[bytes, str] = {}
     for path, change in sorted(last.items()):
         entry = here.get(path)
         now = source.sha256(entry, control.look) if entry is not None else ""
-        if now != change.new_sha256:
-            refused.append(DifferingFile(path, there.get(path, change.old_sha256), now))
-        elif there.get(path) == change.old_sha256 != now:
-            if now:
-                changes[path] = change.old_sha256
-            else:
-                removed.append(path)
+        if now == change.new_sha256:
+            expected[path] = now
+            if there.get(path) == change.old_sha256 != now:
+                if now:
+                    changes[path] = change.old_sha256
+                else:
+                    removed.append(path)
+        elif path in there and there[path] != now:
+            refused.append(DifferingFile(path, there[path], now))
     if refused:
         raise TransferError(
             FailureKind.DESTINATION_FILE_DIFFERS,
@@ -153,7 +157,7 @@ def _accepted(
             [f.path for f in refused],
             refused,
         )
-    journal.expect({path: change.new_sha256 for path, change in last.items()})
+    journal.expect(expected)
     return _Changes(changes, removed)
 
 

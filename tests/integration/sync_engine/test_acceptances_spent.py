@@ -69,6 +69,28 @@ async def test_a_file_that_changes_to_what_was_accepted_once_is_asked_about_agai
         assert (site.at_nas(run) / "a.tif").read_bytes() == new
 
 
+async def test_what_was_accepted_of_a_file_that_is_gone_from_the_destination_stops_nothing(engine: Engine) -> None:
+    site = engine.site
+    run = site.make_run({"a.tif": b"ours", "b.tif": b"b"})
+    site.at_nas(run).mkdir(parents=True)
+    (site.at_nas(run) / "a.tif").write_bytes(b"theirs")
+    job_id = (await engine.enqueue(run)).job.job_id
+    await engine.until_failed(job_id)
+    (site.local(run) / "a.tif").write_bytes(b"ours, again")
+    await accept(engine, run, "a.tif", b"theirs", b"ours")
+    await engine.until(
+        job_id,
+        lambda u: (
+            u.job.failure.message.startswith("the run no longer holds") and u.job.state == job_pb2.JOB_STATE_FAILED
+        ),
+    )
+    assert (site.at_nas(run) / "a.tif").read_bytes() == b"theirs"
+    (site.at_nas(run) / "a.tif").unlink()
+    await engine.steer("RetryJob", job_id)
+    await engine.until_sealed(job_id)
+    same_tree(site.local(run), site.at_nas(run))
+
+
 async def test_a_file_that_was_put_back_and_is_lost_there_counts_as_lost_whatever_was_accepted_once(
     engine: Engine,
 ) -> None:
