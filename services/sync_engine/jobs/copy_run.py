@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from heapq import merge, nsmallest
@@ -65,13 +65,14 @@ def copy_run(
         kept = _without(kept, _set_aside_what_rotted(errand, journal, control, progress))
     progress.begin(ProgressPhase.PLANNING, 0, 0)
     entries = scan_run(located.folder, of_project=located.path.is_project)
-    changes = _accepted(errand, journal, entries, control) if errand.accepted else _Changes({}, ())
+    changes = _accepted(errand, journal, entries, control) if errand.accepted else _Changes({}, {})
     in_the_way = {entry.path for entry in entries if entry.kind is EntryKind.DIRECTORY}.intersection(changes.removed)
-    _set_aside(errand, journal, sorted(in_the_way), control)
+    _clear(errand, journal, changes.removed, dict.fromkeys(in_the_way, ""), control)
 
     def before_landing(batch: Sequence[CopiedFile]) -> None:
         journal.record(batch)
-        _clear(errand, journal, changes.replaced, batch, control)
+        whole = {file.path: file.sha256 for file in batch if file.path in changes.replaced}
+        _clear(errand, journal, changes.replaced, whole, control)
 
     for _ in range(_ROUNDS):
         copied = transport.copy(
@@ -95,7 +96,7 @@ def copy_run(
         if found.changed:
             raise TransferError(FailureKind.SOURCE_CHANGED, "files changed while the run was copied", found.changed)
         if not found.added:
-            _set_aside(errand, journal, [path for path in changes.removed if path not in in_the_way], control)
+            _clear(errand, journal, changes.removed, dict.fromkeys(changes.removed, ""), control)
             transport.sweep(job.job_id, keep_attempt=None, control=control)
             return spilled(CopiedFile, merge(copied, kept, key=by_path)) if kept else copied
         entries = now
@@ -115,11 +116,11 @@ def _without(kept: Sequence[CopiedFile], paths: AbstractSet[bytes]) -> Sequence[
 
 @dataclass(frozen=True, slots=True)
 class _Changes:
-    """Accepted ones that are to be carried out: files to be replaced, with the SHA-256 that the destination holds of
-    each, and files that are gone here."""
+    """Accepted ones that are to be carried out: files to be replaced, and files that are gone here, each with the
+    SHA-256 of what the destination holds of it."""
 
     replaced: dict[bytes, str]
-    removed: Sequence[bytes]
+    removed: dict[bytes, str]
 
 
 def _accepted(
@@ -136,7 +137,7 @@ def _accepted(
     there = errand.transport.digests(errand.target, sorted(last), control=control)
     refused: list[DifferingFile] = []
     changes: dict[bytes, str] = {}
-    removed: list[bytes] = []
+    removed: dict[bytes, str] = {}
     expected: dict[bytes, str] = {}
     for path, change in sorted(last.items()):
         entry = here.get(path)
@@ -144,10 +145,7 @@ def _accepted(
         if now == change.new_sha256:
             expected[path] = now
             if there.get(path) == change.old_sha256 != now:
-                if now:
-                    changes[path] = change.old_sha256
-                else:
-                    removed.append(path)
+                (changes if now else removed)[path] = change.old_sha256
         elif path in there and there[path] != now:
             refused.append(DifferingFile(path, there[path], now))
     if refused:
@@ -164,15 +162,17 @@ def _accepted(
 def _clear(
     errand: Errand,
     journal: LandingJournal,
-    replaced: dict[bytes, str],
-    batch: Sequence[CopiedFile],
+    accepted: dict[bytes, str],
+    now: Mapping[bytes, str],
     control: TransferControl,
 ) -> None:
-    """Moves copies beside the data whose replacements lie whole beside them, and not before: what was proven is never
-    missed for what can't come. The destination may hold another content by now than the accepted one."""
-    news = {file.path: file.sha256 for file in batch if file.path in replaced}
-    there = errand.transport.digests(errand.target, sorted(news), control=control) if news else {}
-    differing = [DifferingFile(path, sha256, news[path]) for path, sha256 in there.items() if sha256 != replaced[path]]
+    """Moves some of the `accepted` copies beside the data; `now` has what the run holds of them. Those that are
+    replaced go when their replacements lie whole there, and not before: what was proven is never missed for what can't
+    come. The destination may hold another content by then than the accepted one."""
+    if not now:
+        return
+    there = errand.transport.digests(errand.target, sorted(now), control=control)
+    differing = [DifferingFile(path, sha256, now[path]) for path, sha256 in there.items() if sha256 != accepted[path]]
     if differing:
         raise TransferError(
             FailureKind.DESTINATION_FILE_DIFFERS,
@@ -181,8 +181,8 @@ def _clear(
             differing,
         )
     _set_aside(errand, journal, sorted(there), control)
-    for path in news:
-        del replaced[path]
+    for path in now:
+        del accepted[path]
 
 
 def _set_aside_what_rotted(
