@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import dropwhile
 
 from services.sync_engine.jobs.acceptances import unspent
-from services.sync_engine.jobs.job import Job
+from services.sync_engine.jobs.job import Job, JobState
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.path_order import InStep
 from services.sync_engine.transfer.spilled_list import spilled
@@ -18,7 +18,8 @@ async def without_superseded(
     bench: Workbench, job: Job, expected: Sequence[CopiedFile], outcome: VerifyOutcome
 ) -> tuple[Sequence[CopiedFile], VerifyOutcome]:
     """What a reading found, and what it was to find, without the files that a job which amends this one, and is not
-    proven itself, may have taken away: an operator accepted that. To be asked after the reading."""
+    proven itself, may have taken away: an operator accepted that. One that was cancelled won't bring what it took them
+    away for. To be asked after the reading."""
     wrong = {*outcome.missing, *outcome.differing}
     if not wrong or not await _is_being_amended(bench, job):
         return expected, outcome
@@ -31,7 +32,9 @@ async def without_superseded(
 async def _is_being_amended(bench: Workbench, job: Job) -> bool:
     jobs = await bench.jobs_of_run(job.run)
     later = list(dropwhile(lambda each: each.job_id != job.job_id, jobs))[1:]
-    return any(each.destination == job.destination and each.attempt for each in later)
+    return any(
+        each.destination == job.destination and each.attempt and each.state is not JobState.CANCELLED for each in later
+    )
 
 
 def _without(
