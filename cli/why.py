@@ -94,8 +94,11 @@ def _of_job(job: job_pb2.Job, closed: Sequence[finding_pb2.Finding], *, cleaned:
 
     watch = f"labferry job watch {job.job_id}"
     if is_copy_wrong(job):
+        detail = f"{_failure(job)}; {job.repair_problem}" if job.repair_problem else _failure(job)
+        if job.destination_suspected:
+            return answer("verification_failed", detail, "operator", *_trust(job))
         verify = f"labferry run verify {shlex.quote(job.run)}"
-        return answer("verification_failed", _failure(job), "it", "look at the storage", verify)
+        return answer("verification_failed", detail, "it", "look at the storage", verify)
     # A cleanup that went on without this destination asked no more what it had waited for.
     over = cleaned and {w.condition for w in job.waiting_on} == {job_pb2.WAIT_CONDITION_CLEANUP_INTERLOCK}
     if job.waiting_on and not over:
@@ -164,7 +167,14 @@ def _let_go_on(job: job_pb2.Job) -> Sequence[str]:
     if job.waiting_on[0].detail.startswith(_SKIPPED_OVERSIZE):
         # No file of the copy is larger than all of them, and the bound holds for this copy alone.
         return (f"labferry run verify {shlex.quote(job.run)} --max-stream-bytes {job.byte_count}",)
+    if job.destination_suspected and job.state == job_pb2.JOB_STATE_QUEUED:
+        return _trust(job)
     return ("put right what the detail names",)
+
+
+def _trust(job: job_pb2.Job) -> Sequence[str]:
+    trust = f'labferry equipment trust {job.equipment_id} {shlex.quote(job.destination)} --reason "WHY"'
+    return ("look at the storage, then trust it again:", trust)
 
 
 def _configure(job: job_pb2.Job) -> Sequence[str]:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from cli.failure import run_command
 from cli.json_form import short_name
 from cli.options import ConfigOption, OutputOption, TokenOption, connect
-from cli.output import OutputFormat, console, moment, print_message, print_messages, print_table, size
+from cli.output import OutputFormat, console, moment, print_message, print_messages, print_table, size, visible
 from labferry.sync.v1 import equipment_service_pb2, equipment_service_pb2_grpc, job_pb2
 from libs.service_kit.identity import ServiceName
 
 app = typer.Typer(no_args_is_help=True, help="Equipment: list, show, pause, resume.")
 
 _STATE = job_pb2.JobState.DESCRIPTOR
+_MOST_FILES = 10
 EquipmentArgument = Annotated[str, typer.Argument(help="The equipment's id.", show_default=False)]
 ReasonOption = Annotated[str, typer.Option(help="Why; kept in the log.", show_default=False)]
 
@@ -129,11 +132,28 @@ def _print_one(equipment: equipment_service_pb2.Equipment, output: OutputFormat)
             *(d.name, d.transport, "yes" if d.required else "no", "yes" if d.reachable else "NO"),
             size(d.free_bytes) if d.HasField("free_bytes") else "",
             moment(d.checked_time),
-            d.problem,
+            "; ".join(filter(None, (d.problem, "under suspicion" if d.suspected else ""))),
         )
         for d in equipment.destinations
     ]
     print_table(("destination", "transport", "required", "answers", "free", "asked", "problem"), rows)
+    for d in equipment.destinations:
+        if d.suspected:
+            _print_suspicion(equipment.id, d)
+
+
+def _print_suspicion(equipment_id: str, status: equipment_service_pb2.DestinationStatus) -> None:
+    files = status.doubted_files
+    lines = [
+        f"{status.name} is under suspicion: {len(files)} files were read back wrong twice",
+        *(f"  {path}" for path in files[:_MOST_FILES]),
+        *([f"  and {len(files) - _MOST_FILES} more"] if len(files) > _MOST_FILES else []),
+        "  look at the storage, then trust it again:",
+        f'  $ labferry equipment trust {equipment_id} {shlex.quote(status.name)} --reason "WHY"',
+    ]
+    console.print()
+    for line in lines:
+        console.print(Text(visible(line)), soft_wrap=True)
 
 
 def _print_rows(equipment: Iterable[equipment_service_pb2.Equipment]) -> None:
@@ -142,9 +162,14 @@ def _print_rows(equipment: Iterable[equipment_service_pb2.Equipment]) -> None:
             e.id,
             e.label,
             f"by {e.paused_by} since {moment(e.paused_time)}: {e.pause_reason}" if e.paused else "",
-            ", ".join(d.name if d.reachable else f"{d.name} (no answer)" for d in e.destinations),
+            ", ".join(_shown(d) for d in e.destinations),
             ", ".join(f"{c.count} {short_name(_STATE, c.state)}" for c in e.job_counts),
         )
         for e in equipment
     ]
     print_table(("equipment", "label", "paused", "destinations", "jobs"), rows)
+
+
+def _shown(status: equipment_service_pb2.DestinationStatus) -> str:
+    said = [*(() if status.reachable else ("no answer",)), *(("under suspicion",) if status.suspected else ())]
+    return f"{status.name} ({', '.join(said)})" if said else status.name

@@ -41,6 +41,7 @@ from services.sync_engine.jobs.enqueue_many import EnqueueMany
 from services.sync_engine.jobs.file_list import sent_among
 from services.sync_engine.jobs.gate_watch import GateWatch
 from services.sync_engine.jobs.job import Job
+from services.sync_engine.jobs.messages import JobMessages
 from services.sync_engine.jobs.news import JobNews
 from services.sync_engine.jobs.ownership import LeasedOwnership, LeaseTerms, Ownership, SoleOwnership
 from services.sync_engine.jobs.progress import ProgressBoard
@@ -238,8 +239,8 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         projections.on_applied(run_logs.applied)
         run_logs.start()
         resources.push_async_callback(run_logs.close)
-        waiting = WaitingOn(scheduler, watch, held.wait_of, bench.destination)
-        queries = RunQueries(log, projections, files, locator, waiting, threads, _now)
+        messages = JobMessages(WaitingOn(scheduler, watch, held.wait_of, bench.destination), bench)
+        queries = RunQueries(log, projections, files, locator, messages, threads, _now)
         enqueue = Enqueue(bench, keeper)
         proof = await resources.enter_async_context(after_proof(bench, settings, projections, news, scheduler, in_hand))
         staged = await resources.enter_async_context(
@@ -255,11 +256,11 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             watch=JobWatch(projections, news, bench.board, environment.draining),
             jobs=JobQueries(log, projections),
             runs=queries,
-            waiting=waiting,
+            messages=messages,
             proof=proof,
         )
         lims_projects = KnownLimsProjects()
-        outside = FromOutside(targets.suspected, lims_projects.matches, secrets.dates.overdue)
+        outside = FromOutside(targets.suspected, bench.why_unmended, lims_projects.matches, secrets.dates.overdue)
         problems = Problems(projections, locator, rules, threads, _now, outside)
         problem_watch = ProblemWatch(problems.query, as_labferry_error, environment.draining, logger)
         await resources.enter_async_context(following_gateway(environment, lims_projects, problem_watch.news))

@@ -16,6 +16,7 @@ from labferry.sync.v1 import equipment_service_pb2, finding_pb2, job_pb2, sync_s
 from tests.e2e.terminal import NO, Operator
 from tests.faults.sync_engine.test_destinations import mounted_tmpfs
 from tests.integration.sync_engine.running_engine import Engine, Site, new_site, running_engine
+from tests.integration.sync_engine.test_suspected_target import suspect
 
 NUMBERS = numbers_by_short_name(job_pb2.WaitCondition.DESCRIPTOR)
 SLOW = {"bandwidth": {"upload_mbps": 16}}
@@ -220,3 +221,27 @@ async def test_runs_without_a_job_and_jobs_that_have_ended(slow_site: Site) -> N
         assert (await why(big))[:3] == (0, "moving", "")
         await engine.steer("CancelJob", job_id)
         assert (await why(big))[:3] == (NO, "cancelled", "operator")
+
+
+async def test_a_storage_under_suspicion_is_told_with_what_to_type(slow_site: Site) -> None:
+    site = slow_site
+    operator = Operator(site)
+    run, late = site.make_run(), site.make_run(leaf="Run_2026-04-17T15-00")
+    async with running_engine(site) as engine:
+        await engine.bring(run)
+    await suspect(site, run)
+    async with running_engine(site) as engine:
+        job_id = (await engine.enqueue(late)).job.job_id
+        trust = 'labferry equipment trust CONFOCAL_01 default --reason "WHY"'
+        say = await _held(engine, job_id, "operator", "operator", "default is under suspicion", again=False)
+        assert "look at the storage" in say
+        assert f"$ {trust}" in (await operator("why", late)).out
+        shown = (await operator("equipment", "show", "CONFOCAL_01")).out
+        assert "default (under suspicion)" in shown and f"  {run}/0.tif" in shown and f"$ {trust}" in shown
+        shutil.rmtree(site.at_nas(run))
+        assert (await operator("run", "verify", run)).status == NO
+        why = await operator("why", run)
+        assert "who can clear it: operator" in why.out and f"$ {trust}" in why.out
+        trusted = await operator("equipment", "trust", "CONFOCAL_01", "default", "--reason", "a cable was replaced")
+        assert (trusted.status, "suspicion" in trusted.out) == (0, False)
+        await engine.until_sealed(job_id)

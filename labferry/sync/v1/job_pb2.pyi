@@ -397,6 +397,8 @@ class Job(_message.Message):
     ENQUEUE_TIME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     AMENDS_JOB_ID_FIELD_NUMBER: _builtins.int
+    DESTINATION_SUSPECTED_FIELD_NUMBER: _builtins.int
+    REPAIR_PROBLEM_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """UUIDv7."""
     run: _builtins.str
@@ -427,6 +429,12 @@ class Job(_message.Message):
     """Revision of its stream; grows with each event."""
     amends_job_id: _builtins.str
     """Of an amendment: the job whose proven files this one adds to."""
+    destination_suspected: _builtins.bool
+    """Its destination is under suspicion now: nothing is sent there before TrustDestination."""
+    repair_problem: _builtins.str
+    """Of a proven copy that the last reading found wrong: what keeps it from being mended, one plain sentence. Empty: this engine
+    knows of nothing; it hasn't tried since it was started, or has put everything back, which the next reading will show.
+    """
     @_builtins.property
     def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
         """When the next attempt begins. Absent when none is scheduled."""
@@ -470,10 +478,12 @@ class Job(_message.Message):
         enqueue_time: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
         amends_job_id: _builtins.str | None = ...,
+        destination_suspected: _builtins.bool = ...,
+        repair_problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_amends_job_id", b"_amends_job_id", "_failure", b"_failure", "_manifest_sha256", b"_manifest_sha256", "_next_attempt_time", b"_next_attempt_time", "_verified_time", b"_verified_time", "amends_job_id", b"amends_job_id", "enqueue_time", b"enqueue_time", "failure", b"failure", "manifest_sha256", b"manifest_sha256", "next_attempt_time", b"next_attempt_time", "verified_time", b"verified_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amends_job_id", b"_amends_job_id", "_failure", b"_failure", "_manifest_sha256", b"_manifest_sha256", "_next_attempt_time", b"_next_attempt_time", "_verified_time", b"_verified_time", "amendment", b"amendment", "amends_job_id", b"amends_job_id", "attempt", b"attempt", "byte_count", b"byte_count", "destination", b"destination", "enqueue_time", b"enqueue_time", "equipment_id", b"equipment_id", "failure", b"failure", "file_count", b"file_count", "job_id", b"job_id", "manifest_sha256", b"manifest_sha256", "next_attempt_time", b"next_attempt_time", "priority", b"priority", "revision", b"revision", "run", b"run", "sealed", b"sealed", "state", b"state", "verified_time", b"verified_time", "verify_passes", b"verify_passes", "waiting_on", b"waiting_on"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amends_job_id", b"_amends_job_id", "_failure", b"_failure", "_manifest_sha256", b"_manifest_sha256", "_next_attempt_time", b"_next_attempt_time", "_verified_time", b"_verified_time", "amendment", b"amendment", "amends_job_id", b"amends_job_id", "attempt", b"attempt", "byte_count", b"byte_count", "destination", b"destination", "destination_suspected", b"destination_suspected", "enqueue_time", b"enqueue_time", "equipment_id", b"equipment_id", "failure", b"failure", "file_count", b"file_count", "job_id", b"job_id", "manifest_sha256", b"manifest_sha256", "next_attempt_time", b"next_attempt_time", "priority", b"priority", "repair_problem", b"repair_problem", "revision", b"revision", "run", b"run", "sealed", b"sealed", "state", b"state", "verified_time", b"verified_time", "verify_passes", b"verify_passes", "waiting_on", b"waiting_on"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__amends_job_id: _TypeAlias = _typing.Literal["amends_job_id"]  # noqa: Y015
     _WhichOneofArgType__amends_job_id: _TypeAlias = _typing.Literal["_amends_job_id", b"_amends_job_id"]  # noqa: Y015

@@ -66,21 +66,36 @@ class Repair:
         bench, meter = self._bench, JobProgressMeter(lambda: None)
         journal = RepairJournal(bench, job)
         refused: list[NotPutBack] = []
+        problem = ""
         try:
             located = await bench.locate(job.run)
-            await self._in_hand.do(
+            sourceless = await self._in_hand.do(
                 f"repair {job.job_id}",
                 control,
                 meter,
                 lambda: _put_back(job, place, located, rot, journal, refused, control, meter),
             )
+            problem = _words(refused, sourceless)
         except TransferStoppedError as stopped:
             raise RepairStoppedError(stopped.reason) from stopped
         except (LabferryError, TransferError, OSError) as error:
             bench.logger.warning("copy_not_repaired", job=job.job_id, destination=place.name, problem=str(error))
+            problem = f"not put back: {error}"
         finally:
+            bench.unmended.note(job, problem)
             journal.close()
             _tell(bench, job, place, tuple(refused))
+
+
+def _words(refused: Sequence[NotPutBack], sourceless: int) -> str:
+    """What was not put back although the rest was; empty: all that could be meant was."""
+    said = []
+    if refused:
+        more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
+        said.append(f"not put back: {shown(refused[0].path)}: {refused[0].problem}{more}")
+    if sourceless:
+        said.append(f"{sourceless} of these files can't be put back: the run here doesn't hold what was proven")
+    return "; ".join(said)
 
 
 def _tell(bench: Workbench, job: Job, place: Destination, refused: Sequence[NotPutBack]) -> None:
@@ -102,7 +117,8 @@ def _put_back(
     refused: list[NotPutBack],
     control: TransferControl,
     meter: JobProgressMeter,
-) -> None:
+) -> int:
+    """How many files have no source here."""
     transport, target, attempt = place.transport, located.path.below_equipment, job.attempt + 1
     given_up, differing = frozenset(rot.given_up), frozenset(rot.outcome.differing)
     wrong = differing.union(rot.outcome.missing)
@@ -137,12 +153,14 @@ def _put_back(
 
     work(lambda files: None).put_back([file for file in behind.free if file.path in given_up])
     again = [file for file in behind.free if file.path not in given_up]
+    sourceless = len(wrong) - len(sound.files)
     if rot.suspected or not again:
-        return
+        return sourceless
     # Before anything is moved that it would have no room to send anew.
     refuse_if_full(transport.free_bytes(), sum(file.size for file in again))
     work(send).put_back(again)
     transport.sweep(job.job_id, keep_attempt=None, control=control)
+    return sourceless
 
 
 def _sound(located: LocatedRun, wanted: Sequence[CopiedFile], control: TransferControl) -> _Sound:

@@ -12,14 +12,29 @@ from libs.service_kit.enum_names import ProtoNames
 from services.sync_engine.jobs.failure import failure_message
 from services.sync_engine.jobs.job import JOB_STATES, WAIT_CONDITIONS, Job, Wait
 from services.sync_engine.jobs.progress import ProgressSnapshot
-from services.sync_engine.jobs.waiting import WHO_CAN_CLEAR
+from services.sync_engine.jobs.waiting import WHO_CAN_CLEAR, WaitingOn
+from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.transport import ProgressPhase
 
 _PHASES = ProtoNames(ProgressPhase, job_pb2.ProgressPhase, "PROGRESS_PHASE")
 
 
+class JobMessages:
+    """Jobs as they stand in this engine now."""
+
+    def __init__(self, waiting: WaitingOn, bench: Workbench) -> None:
+        self._waiting = waiting
+        self._bench = bench
+
+    def of(self, job: Job) -> job_pb2.Job:
+        message = job_message(job, self._waiting.of(job))
+        message.destination_suspected = bool(self._bench.why_suspected(job.equipment_id, job.destination))
+        message.repair_problem = self._bench.why_unmended(job)
+        return message
+
+
 def job_message(job: Job, waits: Sequence[Wait]) -> job_pb2.Job:
-    """`waits` say why it isn't moving."""
+    """What its events say. `waits` say why it isn't moving."""
     message = job_pb2.Job(
         job_id=job.job_id,
         run=job.run,

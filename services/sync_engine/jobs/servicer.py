@@ -16,14 +16,14 @@ from services.sync_engine.jobs.accept_change import Acceptance, AcceptChange
 from services.sync_engine.jobs.commands import JOB_COMMANDS, MOST_PRIORITY, JobCommand
 from services.sync_engine.jobs.enqueue import Enqueue, EnqueueOutcome
 from services.sync_engine.jobs.enqueue_many import EnqueueMany, RunAnswer
-from services.sync_engine.jobs.job import JOB_STATES, Job, JobState
-from services.sync_engine.jobs.messages import job_message, progress_message
+from services.sync_engine.jobs.job import JOB_STATES, JobState
+from services.sync_engine.jobs.messages import JobMessages, job_message, progress_message
 from services.sync_engine.jobs.progress import ProgressSnapshot
 from services.sync_engine.jobs.queries import JobQueries
 from services.sync_engine.jobs.read_model import JobFilter
 from services.sync_engine.jobs.steer import SteerJobs
 from services.sync_engine.jobs.verify_run import VerifyRun
-from services.sync_engine.jobs.waiting import WaitingOn, recorded_waits
+from services.sync_engine.jobs.waiting import recorded_waits
 from services.sync_engine.jobs.watch import JobWatch, WatchedJob
 from services.sync_engine.proof_methods import ProofMethods, ProofParts
 from services.sync_engine.requests import Fields, cause, request_key
@@ -58,7 +58,7 @@ class SyncServicer(ProofMethods):
         watch: JobWatch,
         jobs: JobQueries,
         runs: RunQueries,
-        waiting: WaitingOn,
+        messages: JobMessages,
         proof: ProofParts,
     ) -> None:
         super().__init__(proof)
@@ -71,7 +71,7 @@ class SyncServicer(ProofMethods):
         self._watch = watch
         self._jobs = jobs
         self._runs = runs
-        self._waiting = waiting
+        self._messages = messages
 
     async def EnqueueRun(
         self, request: sync_service_pb2.EnqueueRunRequest, context: Context
@@ -106,16 +106,13 @@ class SyncServicer(ProofMethods):
         if answer.error is not None:
             message.error.CopyFrom(_enqueue_error(answer.error))
         if answer.enqueued is not None:
-            jobs = [self._job(job) for job in answer.enqueued.jobs]
+            jobs = [self._messages.of(job) for job in answer.enqueued.jobs]
             message.outcome = _OUTCOMES.to_proto(answer.enqueued.outcome)
             message.jobs.extend(jobs)
             if jobs:
                 message.job.CopyFrom(jobs[0])
             message.blocking_findings.extend(finding_message(f) for f in answer.enqueued.blocking)
         return message
-
-    def _job(self, job: Job) -> job_pb2.Job:
-        return job_message(job, self._waiting.of(job))
 
     async def AdoptRun(self, request: sync_service_pb2.AdoptRunRequest, context: Context) -> run_pb2.Run:
         fields = Fields()
@@ -155,7 +152,7 @@ class SyncServicer(ProofMethods):
             position = await self._runs.position_of(request.as_of)
             earlier = await self._jobs.job(request.job_id, upto_position=position)
             return job_message(earlier, recorded_waits(earlier))
-        return self._job(await self._jobs.job(request.job_id))
+        return self._messages.of(await self._jobs.job(request.job_id))
 
     async def ListJobs(
         self, request: sync_service_pb2.ListJobsRequest, context: Context
@@ -174,7 +171,7 @@ class SyncServicer(ProofMethods):
         )
         page = await self._jobs.page(wanted, size, request.page_token)
         return sync_service_pb2.ListJobsResponse(
-            jobs=[self._job(job) for job in page.jobs], next_page_token=page.next_page_token
+            jobs=[self._messages.of(job) for job in page.jobs], next_page_token=page.next_page_token
         )
 
     async def WatchJobs(
@@ -196,7 +193,7 @@ class SyncServicer(ProofMethods):
     def _update(self, update: WatchedJob) -> sync_service_pb2.JobUpdate:
         progress = None if update.progress is None else progress_message(update.progress)
         return sync_service_pb2.JobUpdate(
-            job=self._job(update.placed.job),
+            job=self._messages.of(update.placed.job),
             progress=progress,
             resume_token=self._jobs.resume_token(update.placed.last_position),
         )
@@ -222,7 +219,7 @@ class SyncServicer(ProofMethods):
         fields.reason(reason, required=True)
         _check_priority(fields, priority)
         fields.done()
-        return self._job(await self._steer.one(job_id, command, cause(reason), priority))
+        return self._messages.of(await self._steer.one(job_id, command, cause(reason), priority))
 
     async def SteerJobs(
         self, request: sync_service_pb2.SteerJobsRequest, context: Context
@@ -246,7 +243,7 @@ class SyncServicer(ProofMethods):
         changed = self._steer.all_of(wanted, command or JobCommand.RETRY, cause(request.reason), request.priority)
         async with aclosing(changed) as jobs:
             async for job in jobs:
-                yield self._job(job)
+                yield self._messages.of(job)
 
     async def AcceptChange(
         self, request: sync_service_pb2.AcceptChangeRequest, context: Context
@@ -270,7 +267,7 @@ class SyncServicer(ProofMethods):
         )
         key = request_key("AcceptChange", request.request_id, request)
         rearmed = await self._accept.accept(acceptance, cause(request.reason), key)
-        return sync_service_pb2.AcceptChangeResponse(rearmed_jobs=[self._job(job) for job in rearmed])
+        return sync_service_pb2.AcceptChangeResponse(rearmed_jobs=[self._messages.of(job) for job in rearmed])
 
     async def VerifyRun(
         self, request: sync_service_pb2.VerifyRunRequest, context: Context

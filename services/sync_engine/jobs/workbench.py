@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ from services.sync_engine.jobs.ownership import Ownership
 from services.sync_engine.jobs.progress import ProgressBoard
 from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.jobs.retry import SEAL_PAUSE, after_failure, unreachable, waiting
+from services.sync_engine.jobs.unmended import Unmended
 from services.sync_engine.receipts.issue import ReceiptIssuer
 from services.sync_engine.runs.creation_projection import CreationFiles
 from services.sync_engine.runs.location import LocatedRun, RunLocator
@@ -66,11 +67,18 @@ class Workbench:
     jitter: Callable[[], float]
     logger: Logger
     monotonic: Callable[[], float] = boot_seconds
+    unmended: Unmended = field(default_factory=Unmended)
 
     def destination(self, job: Job) -> Destination | None:
         """Where the job goes; None when the configuration no longer names it."""
         found = (d for d in self.destinations.get(job.equipment_id, ()) if d.name == job.destination)
         return next(found, None)
+
+    def why_unmended(self, job: Job) -> str:
+        """Of a proven copy that the last reading found wrong: what is known to keep it so, one plain sentence."""
+        if job.state not in PROVEN_STATES or job.verify_passes:
+            return ""
+        return self.why_suspected(job.equipment_id, job.destination) or self.unmended.of(job)
 
     async def locate(self, run: str) -> LocatedRun:
         return await self.threads.run(lambda: self.locator.locate(run))

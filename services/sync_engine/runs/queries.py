@@ -16,9 +16,9 @@ from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.engine_log import EngineLog, recorded_at
 from services.sync_engine.errors import EquipmentNotConfiguredError, RunNotFoundError
 from services.sync_engine.jobs.job import Job
-from services.sync_engine.jobs.messages import job_message
+from services.sync_engine.jobs.messages import JobMessages, job_message
 from services.sync_engine.jobs.read_model import JobFilter, jobs_where
-from services.sync_engine.jobs.waiting import WaitingOn, recorded_waits
+from services.sync_engine.jobs.waiting import recorded_waits
 from services.sync_engine.runs.creation_projection import CreationFiles
 from services.sync_engine.runs.listing import RunFilter, logged_runs, page_token, place_of, runs_after
 from services.sync_engine.runs.location import LocatedRun, RunLocator
@@ -35,7 +35,7 @@ class RunQueries:
         projections: ProjectionRunner,
         files: CreationFiles,
         locator: RunLocator,
-        waiting: WaitingOn,
+        messages: JobMessages,
         threads: WorkThreads,
         clock: Callable[[], datetime],
     ) -> None:
@@ -43,7 +43,7 @@ class RunQueries:
         self._projections = projections
         self._files = files
         self._locator = locator
-        self._waiting = waiting
+        self._messages = messages
         self._threads = threads
         self._clock = clock
 
@@ -54,7 +54,7 @@ class RunQueries:
             return await self._run_as_of(run, await self.position_of(as_of))
         located = await self._locate(run)
         record = await self._log.run(run)
-        jobs = [job_message(job, self._waiting.of(job)) for job in await self.jobs_of_run(run)]
+        jobs = [self._messages.of(job) for job in await self.jobs_of_run(run)]
         creation = None
         if located is not None:
             with suppress(CreationError):
@@ -90,7 +90,7 @@ class RunQueries:
         messages = []
         for run in shown:
             record = await self._log.run(str(run.path))
-            of_run = [job_message(p.job, self._waiting.of(p.job)) for p in jobs[run.path]]
+            of_run = [self._messages.of(p.job) for p in jobs[run.path]]
             messages.append(run_message(run.path, record, run.creation, of_run))
         return messages, page_token(str(shown[-1].path)) if len(listed) > size else ""
 

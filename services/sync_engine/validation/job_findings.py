@@ -10,15 +10,16 @@ from services.sync_engine.transfer.transport import FailureKind, bytes_unless_te
 from services.sync_engine.validation.finding import Finding, OffendingKind, Rule
 
 
-def findings_of_job(job: Job) -> list[Finding]:
-    """A failed job, each file that stopped it at its destination, and a job that waits for somebody."""
+def findings_of_job(job: Job, unmended: str = "") -> list[Finding]:
+    """A failed job, each file that stopped it at its destination, and a job that waits for somebody. `unmended` says
+    what is known to keep a wrong copy from being mended."""
     if job.state is JobState.FAILED and job.failure is not None:
         failed = f"Job {job.job_id} to {job.destination} failed ({job.failure.kind}): {job.failure.message}"
         return [_of_run(job, Rule.NAS_SYNC_FAILED, failed), *_files_that_differ(job)]
     if job.wait is not None:
         waits = f"Job {job.job_id} to {job.destination} waits ({job.wait.condition}): {job.wait.detail}"
         return [_of_run(job, Rule.NAS_SYNC_WAITING, waits)]
-    return [*(_rotted(job) if is_rotted(job) else ()), *_not_elsewhere(job)]
+    return [*(_rotted(job, unmended) if is_rotted(job) else ()), *_not_elsewhere(job)]
 
 
 def findings_of_copies(jobs: Sequence[Job], places: Collection[str]) -> list[Finding]:
@@ -43,9 +44,10 @@ def is_rotted(job: Job) -> bool:
     return job.state in PROVEN_STATES and job.verify_passes == 0
 
 
-def _rotted(job: Job) -> list[Finding]:
+def _rotted(job: Job, unmended: str) -> list[Finding]:
     what = job.failure.message if job.failure is not None else "the last pass failed"
-    found = [_of_run(job, Rule.COPY_ROTTED, f"Destination {job.destination}: {what}.")]
+    told = f"{what}; {unmended}" if unmended else what
+    found = [_of_run(job, Rule.COPY_ROTTED, f"Destination {job.destination}: {told}.")]
     for path in job.failure.paths if job.failure is not None else ():
         found.append(
             Finding(

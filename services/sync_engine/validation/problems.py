@@ -20,6 +20,7 @@ from libs.service_kit.network_filesystem import network_filesystem
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.audits.read_model import jobs_of_runs_that_differ, jobs_that_rotted
 from services.sync_engine.errors import EquipmentNotConfiguredError, RunNotFoundError
+from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.read_model import (
     jobs_failed,
     jobs_not_elsewhere,
@@ -69,10 +70,12 @@ Scope = Everything | EquipmentScope | ProjectScope | RunScope
 
 @dataclass(frozen=True, slots=True)
 class FromOutside:
-    """What is known now of things beyond the folders: destinations under suspicion, a project that a creation.json
-    names, and the secrets of one equipment, or all, that were to be replaced before a moment."""
+    """What is known now of things beyond the folders: destinations under suspicion, what keeps a wrong copy from being
+    mended, a project that a creation.json names, and the secrets of one equipment, or all, that were to be replaced
+    before a moment."""
 
     suspected: Callable[[], Sequence[Target]]
+    why_unmended: Callable[[Job], str]
     about_lims_project: Callable[[NamedLimsProject | None], Sequence[RuleMatch]]
     secrets_overdue: Callable[[datetime, str | None], Sequence[Finding]]
 
@@ -121,7 +124,8 @@ class Problems:
             of_run = _judged(runs[run], records[run], now)
             findings += [f for f in of_run if f.rule is not Rule.ORPHAN or run not in emptied]
         # A run whose folder is gone has them too: what lies at its destinations may be the only copy.
-        findings += [f for placed in stopped if _covers(scope, placed.job.run) for f in findings_of_job(placed.job)]
+        for job in (placed.job for placed in stopped if _covers(scope, placed.job.run)):
+            findings += findings_of_job(job, self._outside.why_unmended(job))
         for run, jobs in (await self._projections.query(jobs_of_runs_that_differ)).items():
             if _covers(scope, run):
                 findings += findings_of_copies(jobs, self._places_of(jobs[0].equipment_id))

@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.sync_engine.test_destinations import mounted_tmpfs
 from tests.integration.sync_engine.running_engine import Site, running_engine
-from tests.integration.sync_engine.test_audits import AT_ONCE, FAILED, rot
+from tests.integration.sync_engine.test_audits import AT_ONCE, FAILED, rot, rotted
 from tests.integration.sync_engine.test_audits_move_on import until_events
 from tests.integration.sync_engine.test_far_transports import rclone, rsync_ssh
 from tests.integration.transfer.far_servers import Sshd, running_sshd
@@ -82,6 +82,8 @@ async def test_each_file_that_can_be_repaired_is_and_of_the_others_the_log_says_
         await engine.until_event(stream, LANDED)
         failed = (await engine.event_types(stream)).count(FAILED)
         await until_events(engine, stream, FAILED, failed + 1)
+        why = (await engine.job(job.job_id)).repair_problem
+        assert why.startswith("not put back: ") and "is no folder at the destination" in why
     for name in ("a", "z", "sub/c", *(["sub/b.bin"] if moves_folders else [])):
         assert (copy / name).read_bytes() == FILES[name], name
     assert (copy / "gone").read_bytes() == b"in the way"
@@ -114,5 +116,10 @@ async def test_nothing_is_moved_that_has_no_room_to_be_sent_anew(site: Site) -> 
             await until_events(engine, f"job-{job.job_id}", FAILED, 2)
             assert (site.at_nas(run) / "big.bin").exists()
             assert not (site.nas() / ".labferry-superseded").exists()
+            why = (await engine.job(job.job_id)).repair_problem
+            assert why.startswith("not put back: ") and "bytes are to be sent and" in why
+            assert why in next(f for f in await rotted(engine, run) if f.offending_path == run).rule_detail
             filler.unlink()
             await until_events(engine, f"job-{job.job_id}", LANDED, 1)
+            mended = await engine.until(job.job_id, lambda u: u.job.verify_passes > 0)
+            assert mended.repair_problem == ""

@@ -81,13 +81,17 @@ async def test_what_is_wrong_again_after_its_repair_is_kept_aside_until_the_stor
         rot(copy / "good.tif")
         await until_wrong(engine, job_id, "good.tif")
         await until_events(engine, stream, FAILED, (await engine.event_types(stream)).count(FAILED) + 1)
+        wrong = await engine.job(job_id)
+        assert wrong.destination_suspected
+        assert "default is under suspicion" in wrong.repair_problem
         assert (await engine.event_types(stream)).count(REPAIRED) == repairs, "nothing is sent to a suspected storage"
         assert (copy / "good.tif").exists()
         request = equipment_service_pb2.TrustDestinationRequest(
             equipment_id=EQUIPMENT, destination="default", reason="the controller was replaced"
         )
         await engine.equipment.TrustDestination(request)
-        await engine.until(job_id, lambda u: u.job.verify_passes > 0)
+        mended = await engine.until(job_id, lambda u: u.job.verify_passes > 0)
+        assert (mended.destination_suspected, mended.repair_problem) == (False, "")
         for name in (*SPOILED, "good.tif"):
             assert (copy / name).read_bytes() == name.encode()
         assert await rotted(engine, run) == await suspected(engine) == []

@@ -18,12 +18,9 @@ async def _found(engine: Engine, **scope: object) -> list[finding_pb2.Finding]:
     return [f for f in found if f.rule == finding_pb2.RULE_TARGET_SUSPECTED]
 
 
-async def test_a_finding_until_it_is_trusted_again(site: Site) -> None:
-    site.equip("SCOPE_02")
-    run = site.make_run()
-    async with running_engine(site):
-        pass
-    # No real destination can be made to read back three files wrong twice: the log says that it did.
+async def suspect(site: Site, run: str) -> None:
+    """Three files of this run. No real destination can be made to read them back wrong twice: the log says that it did;
+    no engine must be there."""
     store = await open_event_store("sqlite", "sync_engine", site.lab.folder / "state" / "sync_engine")
     doubted = [
         equipment_events_pb2.DestinationDoubted(
@@ -32,8 +29,18 @@ async def test_a_finding_until_it_is_trusted_again(site: Site) -> None:
         for n in range(3)
     ]
     events = [EVENT_TYPES.new_event(event, actor="service:sync_engine") for event in doubted]
-    await store.append([StreamAppend(destination_stream(EQUIPMENT, "default"), Expected.NONE, events)])
+    stream = destination_stream(EQUIPMENT, "default")
+    known = await store.read_stream(stream)
+    await store.append([StreamAppend(stream, known[-1].revision if known else Expected.NONE, events)])
     await store.close()
+
+
+async def test_a_finding_until_it_is_trusted_again(site: Site) -> None:
+    site.equip("SCOPE_02")
+    run = site.make_run()
+    async with running_engine(site):
+        pass
+    await suspect(site, run)
     async with running_engine(site) as engine:
         (finding,) = await _found(engine, all=empty_pb2.Empty())
         assert (finding.offending_path, finding.tier) == (EQUIPMENT, finding_pb2.TIER_SOFT)
