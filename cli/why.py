@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ _GOING = {job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING, job_pb2.JOB_STATE
 _PROVEN = {job_pb2.JOB_STATE_VERIFIED, job_pb2.JOB_STATE_CLEANUP_ELIGIBLE, job_pb2.JOB_STATE_CLEANED}
 _BY = '--operator NAME --reason "WHY"'
 _MOST_FILES = 10
+_FIRST_FILES = 3
 _SKIPPED_OVERSIZE = "verify_skipped_oversize"
 
 
@@ -149,8 +151,10 @@ def _overtake(job: job_pb2.Job) -> Sequence[str]:
 
 
 def _accept_each(job: job_pb2.Job) -> Sequence[str]:
-    accept = f"labferry run accept {shlex.quote(job.run)} PATH --old SHA256 --new SHA256 {_BY}"
-    return (f"put back what was verified, or accept each change: {accept}",)
+    either = "put back what was verified, or accept each change:"
+    if job.failure.message == job.waiting_on[0].detail:
+        return (either, *_acceptances(job))
+    return (f"{either} labferry run accept {shlex.quote(job.run)} PATH --old SHA256 --new SHA256 {_BY}",)
 
 
 def _look_at_destination(job: job_pb2.Job) -> Sequence[str]:
@@ -221,17 +225,32 @@ def _findings(closed: Sequence[finding_pb2.Finding]) -> str:
 
 
 def _failure(job: job_pb2.Job) -> str:
-    return f"{short_name(job_pb2.FailureKind.DESCRIPTOR, job.failure.kind)}: {job.failure.message}"
+    """With the first of the files that the message doesn't name, unless a command follows for each."""
+    said = f"{short_name(job_pb2.FailureKind.DESCRIPTOR, job.failure.kind)}: {job.failure.message}"
+    named = job.failure.kind == job_pb2.FAILURE_KIND_DESTINATION_FILE_DIFFERS
+    files = [] if named else [path for path in job.failure.paths if not _names(job.failure.message, path)]
+    more = f" and {len(files) - _FIRST_FILES} more" if len(files) > _FIRST_FILES else ""
+    return f"{said} ({', '.join(files[:_FIRST_FILES])}{more})" if files else said
+
+
+def _names(message: str, path: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(path)}(?!\w)", message) is not None
 
 
 def _after_failure(job: job_pb2.Job) -> list[str]:
     retry = f'labferry job retry {job.job_id} --reason "WHY"'
     if job.failure.kind != job_pb2.FAILURE_KIND_DESTINATION_FILE_DIFFERS:
         return ["put right what the failure names, then:", retry]
+    accept = _acceptances(job)
+    return ["accept that ours replaces theirs, which is kept beside the data:", *accept, f"or put it away: {retry}"]
+
+
+def _acceptances(job: job_pb2.Job) -> list[str]:
+    """One command for each file that can be accepted; a sentence when there are more."""
+    files = [f for f in job.failure.differing_files if f.old_sha256]
     accept = [
         f"labferry run accept {shlex.quote(job.run)} {shlex.quote(f.path)}"
         f" --old {f.old_sha256} {f'--new {f.new_sha256}' if f.new_sha256 else '--removed'} {_BY}"
-        for f in job.failure.differing_files[:_MOST_FILES]
-        if f.old_sha256
+        for f in files[:_MOST_FILES]
     ]
-    return ["accept that ours replaces theirs, which is kept beside the data:", *accept, f"or put it away: {retry}"]
+    return [*accept, *([f"and the others: labferry job show {job.job_id} -o json"] if len(files) > _MOST_FILES else [])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from cli.why import TO_DO
 from labferry.sync.v1 import equipment_service_pb2, finding_pb2, job_pb2, sync_service_pb2
 from tests.e2e.terminal import NO, Operator
 from tests.faults.sync_engine.test_destinations import mounted_tmpfs
-from tests.integration.sync_engine.running_engine import Engine, Site, new_site, running_engine
+from tests.integration.sync_engine.running_engine import Engine, Site, new_site, running_engine, same_tree
 from tests.integration.sync_engine.test_suspected_target import suspect
 
 NUMBERS = numbers_by_short_name(job_pb2.WaitCondition.DESCRIPTOR)
@@ -181,6 +182,50 @@ async def test_a_proven_job_whose_seal_fails_waits_for_an_operator(slow_site: Si
         say = await _held(engine, job_id, "operator", "operator", "creation.json", again=True)
         assert "put right" in say
         assert (await engine.job(job_id)).state == job_pb2.JOB_STATE_VERIFIED
+
+
+async def test_every_verified_file_that_changed_under_an_amendment_can_be_accepted_as_it_says(slow_site: Site) -> None:
+    site = slow_site
+    names = [f"{n}.tif" for n in range(8)]
+    run = site.make_run(dict.fromkeys(names, b"proven"))
+    away = site.nas().with_name("away")
+    async with running_engine(site) as engine:
+        await engine.bring(run)
+        (site.local(run) / "late.tif").write_bytes(b"late")
+        site.nas().rename(away)
+        job_id = (await engine.enqueue(run)).job.job_id
+        await engine.until_waiting(job_id, job_pb2.WAIT_CONDITION_DESTINATION_UNREACHABLE)
+    for name in names[:-1]:
+        (site.local(run) / name).write_bytes(b"changed")
+    (site.local(run) / names[-1]).unlink()
+    away.rename(site.nas())
+    async with running_engine(site) as engine:
+        say = await _held(engine, job_id, "gate", "operator", "4.tif (proven as ", again=True)
+        assert "put back" in say
+        operator = Operator(site)
+        (answer,) = (await operator("why", run, "-o", "json")).json
+        assert answer["detail"].count("now") == 5
+        assert "; and 3 more" in answer["detail"]
+        commands = [shlex.split(step.replace("NAME", "asmith")) for step in answer["to_do"][1:]]
+        assert [command[4] for command in commands] == names
+        for _, *command in commands:
+            assert (await operator(*command)).status == 0
+        await engine.until_sealed(job_id)
+        same_tree(site.local(run), site.at_nas(run))
+
+
+async def test_a_copy_that_arrives_wrong_says_which_files(slow_site: Site) -> None:
+    site = slow_site
+    names = [f"{n}.tif" for n in range(8)]
+    run = site.make_run(dict.fromkeys(names, b"proven"))
+    async with running_engine(site) as engine:
+        await engine.bring(run)
+        for name in names[2:]:
+            (site.at_nas(run) / name).write_bytes(b"rotten")
+        request = sync_service_pb2.VerifyRunRequest(run=run, reason="audit")
+        assert [u.report.passed async for u in engine.sync.VerifyRun(request) if u.HasField("report")] == [False]
+        said = (await Operator(site)("why", run)).out
+        assert "6 differing (2.tif, 3.tif, 4.tif and 3 more)" in said
 
 
 async def test_runs_without_a_job_and_jobs_that_have_ended(slow_site: Site) -> None:

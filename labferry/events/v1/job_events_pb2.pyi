@@ -598,7 +598,7 @@ class JobWaiting(_message.Message):
 
     @_builtins.property
     def failure(self) -> _job_pb2.JobFailure:
-        """What led to it, when an attempt was cut short."""
+        """What led to it, when an attempt was cut short, or when verified files changed."""
 
     @_builtins.property
     def pause(self) -> _duration_pb2.Duration:

@@ -99,7 +99,8 @@ class _FailureKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureKi
     """No room at the destination; waits for it."""
     FAILURE_KIND_DESTINATION_FILE_DIFFERS: _FailureKind.ValueType  # 9
     """The destination holds different files that this job did not write; fails, nothing overwritten, until an operator
-    accepts each change (AcceptChange) or has put them elsewhere and retries.
+    accepts each change (AcceptChange) or has put them elsewhere and retries. Of a job that waits at the gate: verified
+    files that changed here.
     """
     FAILURE_KIND_NOTHING_TO_VERIFY: _FailureKind.ValueType  # 10
     """The run holds no file to verify."""
@@ -141,7 +142,8 @@ FAILURE_KIND_DESTINATION_FULL: FailureKind.ValueType  # 8
 """No room at the destination; waits for it."""
 FAILURE_KIND_DESTINATION_FILE_DIFFERS: FailureKind.ValueType  # 9
 """The destination holds different files that this job did not write; fails, nothing overwritten, until an operator
-accepts each change (AcceptChange) or has put them elsewhere and retries.
+accepts each change (AcceptChange) or has put them elsewhere and retries. Of a job that waits at the gate: verified
+files that changed here.
 """
 FAILURE_KIND_NOTHING_TO_VERIFY: FailureKind.ValueType  # 10
 """The run holds no file to verify."""
@@ -441,7 +443,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def failure(self) -> Global___JobFailure:
-        """Of the last attempt or verification that failed. Absent when none did since the job was armed or last verified."""
+        """Of the last attempt or verification that failed, or of verified files that changed. Absent when none did since the job was armed or last verified."""
 
     @_builtins.property
     def verified_time(self) -> _timestamp_pb2.Timestamp:

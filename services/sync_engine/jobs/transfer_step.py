@@ -14,6 +14,7 @@ from services.sync_engine.jobs.acceptances import unspent
 from services.sync_engine.jobs.amendment import lists_of_deletions
 from services.sync_engine.jobs.commands import decide_start
 from services.sync_engine.jobs.copy_run import Errand, copy_run
+from services.sync_engine.jobs.failure import Failure, failure_of_transfer
 from services.sync_engine.jobs.file_list import copied_lines, read_copied
 from services.sync_engine.jobs.gate_watch import GateWatch
 from services.sync_engine.jobs.job import Job, WaitCondition
@@ -23,18 +24,20 @@ from services.sync_engine.jobs.retry import GATE_PAUSE, SOURCE_PAUSE
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
-from services.sync_engine.runs.run import AcceptedChange
-from services.sync_engine.runs.verified_tree import ChangesSince, what_changed_since
+from services.sync_engine.runs.verified_tree import ChangedFile, ChangesSince, what_changed_since
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.transfer_control import StopReason, TransferControl, TransferStoppedError
 from services.sync_engine.transfer.transport import (
     CopiedFile,
+    DifferingFile,
     EntryKind,
     FailureKind,
     TransferError,
 )
 from services.sync_engine.validation.presync_gate import GateView, refusal
 from services.sync_engine.validation.walk import WalkError
+
+_MOST_NAMED = 5
 
 
 class TransferStep:
@@ -62,8 +65,9 @@ class TransferStep:
             amended = await self._amended(job)
             accepted = await unspent(bench.log, view.run, job.destination, amended)
             since = await self._since_amended(job, located, amended)
-            if since is not None and since.refused(accepted):
-                return await self._hold_at_gate(job, _verified_files_changed(since, accepted))
+            if since is not None and (refused := since.refused(accepted)):
+                changed = _verified_files_changed(refused)
+                return await self._hold_at_gate(job, changed.message, changed)
             down = await bench.watch.look(job.equipment_id, destination)
         except TransferError as error:
             return await bench.fail(job, error, destination)
@@ -170,16 +174,22 @@ class TransferStep:
                 await bench.conclude(job, events.JobRequeued(cause=reason.value))
         return None
 
-    async def _hold_at_gate(self, job: Job, why: str) -> datetime | None:
-        return await self._bench.hold(job, WaitCondition.GATE, why, self._bench.clock() + GATE_PAUSE)
+    async def _hold_at_gate(self, job: Job, why: str, failure: Failure | None = None) -> datetime | None:
+        return await self._bench.hold(job, WaitCondition.GATE, why, self._bench.clock() + GATE_PAUSE, failure)
 
 
-def _verified_files_changed(since: ChangesSince, accepted: Sequence[AcceptedChange]) -> str:
-    refused = since.refused(accepted)
-    first = refused[0]
-    path, now = first.path.decode(errors="replace"), first.new_sha256 or "missing"
-    more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
-    return (
-        f"verified_file_changed: {path} (proven as {first.old_sha256}, now {now}){more};"
-        " AcceptChange lets each be superseded"
+def _verified_files_changed(refused: Sequence[ChangedFile]) -> Failure:
+    """As AcceptChange asks for them."""
+    named = "; ".join(
+        f"{change.path.decode(errors='replace')} (proven as {change.old_sha256}, now {change.new_sha256 or 'missing'})"
+        for change in refused[:_MOST_NAMED]
+    )
+    more = f"; and {len(refused) - _MOST_NAMED} more" if len(refused) > _MOST_NAMED else ""
+    return failure_of_transfer(
+        TransferError(
+            FailureKind.DESTINATION_FILE_DIFFERS,
+            f"verified_file_changed: {named}{more}; AcceptChange lets each be superseded",
+            [change.path for change in refused],
+            [DifferingFile(change.path, change.old_sha256, change.new_sha256) for change in refused],
+        )
     )

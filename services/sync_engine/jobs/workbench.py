@@ -154,6 +154,9 @@ class Workbench:
         """Lets the job wait. Nothing is recorded when it waits for the same already; returns when to look again."""
         wait = job.wait
         same = wait is not None and wait.condition is condition and wait.detail == detail
+        # A sentence has room for a few files, a failure for more.
+        told = job.failure.differing if job.failure is not None else ()
+        same = same and (failure is None or failure.differing == told)
         if not same or job.state is JobState.RUNNING:
             await self.conclude(job, waiting(condition, detail, self.clock(), next_try, failure))
         return next_try
