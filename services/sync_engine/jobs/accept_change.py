@@ -56,24 +56,25 @@ class AcceptChange:
         bench, change = self._bench, acceptance.change
         all_jobs = await bench.jobs_of_run(acceptance.run)
         jobs = [job for job in all_jobs if change.destination in ("", job.destination)]
+        path = change.path.decode(errors="replace")
         if not change.new_sha256 and [job for job in all_jobs if job.deletion_begun and await self._lists(job, change)]:
             raise NoSuchChangeError(
-                f"{change.path.decode(errors='replace')} is missing here because a cleanup deleted it: what the"
+                f"{path} is among what a cleanup began to delete here: that it is missing is no change, and what the"
                 " destination holds is the run's",
-                metadata={"run": acceptance.run, "path": change.path.decode(errors="replace")},
+                metadata={"run": acceptance.run, "path": path},
             )
         stopped = [job for job in latest_by_destination(jobs).values() if _was_stopped_by(job, change)]
         if not stopped and not [job for job in jobs if await self._proved(job, change)]:
             raise NoSuchChangeError(
                 f"no destination of {acceptance.run} is known to hold {change.old_sha256} as"
-                f" {change.path.decode(errors='replace')} in the place of what is to be accepted",
-                metadata={"run": acceptance.run, "path": change.path.decode(errors="replace")},
+                f" {path} in the place of what is to be accepted",
+                metadata={"run": acceptance.run, "path": path},
             )
         record = await bench.log.run(acceptance.run)
         accepted = run_events_pb2.RunChangeAccepted(
             run=acceptance.run,
             destination=change.destination,
-            path=change.path.decode(errors="replace"),
+            path=path,
             path_bytes=bytes_unless_text(change.path),
             old_sha256=change.old_sha256,
             new_sha256=change.new_sha256,
