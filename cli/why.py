@@ -241,8 +241,15 @@ def _after_failure(job: job_pb2.Job) -> list[str]:
     retry = f'labferry job retry {job.job_id} --reason "WHY"'
     if job.failure.kind != job_pb2.FAILURE_KIND_DESTINATION_FILE_DIFFERS:
         return ["put right what the failure names, then:", retry]
-    accept = _acceptances(job)
-    return ["accept that ours replaces theirs, which is kept beside the data:", *accept, f"or put it away: {retry}"]
+    differing, accept = job.failure.differing_files, _acceptances(job)
+    if accept:
+        accept = ["accept that ours replaces theirs, which is kept beside the data:", *accept]
+    other = [f.path for f in differing if not f.old_sha256] if differing else list(job.failure.paths)
+    if not other:
+        return [*accept, f"or put it away: {retry}"]
+    more = f" and {len(other) - _MOST_FILES} more" if len(other) > _MOST_FILES else ""
+    named = ", ".join(other[:_MOST_FILES]) + more
+    return [*accept, f"move away at the storage what lies in the place of {named}; then:", retry]
 
 
 def _acceptances(job: job_pb2.Job) -> list[str]:

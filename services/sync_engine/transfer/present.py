@@ -120,7 +120,8 @@ def difference_from(root: DestinationRoot, target: bytes, copied: CopiedFile) ->
 
 @dataclass(frozen=True, slots=True)
 class Different:
-    """A name of which source and destination hold different things. A hash is None where no file is."""
+    """A name of which source and destination hold different things. A hash is None where no file is; both are where
+    the things are of different kinds."""
 
     path: bytes
     there: str | None
@@ -132,9 +133,13 @@ def differing_error(files: Sequence[Different]) -> TransferError:
     files = sorted(files, key=attrgetter("path"))
     first = shown(files[0].path)
     more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    if files[0].there is None and files[0].here is None:
+        what = f"something of another kind (file, folder or symlink) in the place of {first}{more}"
+    else:
+        what = f"another {first}{more} that this job did not write"
     return TransferError(
         FailureKind.DESTINATION_FILE_DIFFERS,
-        f"the destination holds another {first}{more} that this job did not write; nothing was overwritten",
+        f"the destination holds {what}; nothing was overwritten",
         [f.path for f in files],
         [DifferingFile(f.path, f.there or "", f.here or "") for f in files],
     )

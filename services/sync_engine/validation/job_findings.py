@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobState
 from services.sync_engine.jobs.read_model import latest_by_destination
-from services.sync_engine.transfer.transport import FailureKind, bytes_unless_text
+from services.sync_engine.transfer.transport import DifferingFile, FailureKind, bytes_unless_text
 from services.sync_engine.validation.finding import Finding, OffendingKind, Rule
 
 
@@ -81,7 +81,6 @@ def _files_that_differ(job: Job) -> list[Finding]:
     found = []
     for file in job.failure.differing:
         raw = bytes_unless_text(file.path)
-        there = f"with the SHA-256 {file.there_sha256}" if file.there_sha256 else "that is no file"
         found.append(
             Finding(
                 rule=Rule.DESTINATION_FILE_DIFFERS,
@@ -90,11 +89,17 @@ def _files_that_differ(job: Job) -> list[Finding]:
                 offending_path=f"{job.run}/{file.path.decode(errors='replace')}",
                 offending_kind=OffendingKind.FILE_CONTENT,
                 matched_token=None,
-                rule_detail=(
-                    f"Destination {job.destination} holds something else of this name {there}, which this job did not"
-                    f" write; the run's file has the SHA-256 {file.here_sha256}."
-                ),
+                rule_detail=f"Destination {job.destination} holds {_what_differs(file)}.",
                 offending_path_bytes=job.run.encode() + b"/" + raw if raw else b"",
             )
         )
     return found
+
+
+def _what_differs(file: DifferingFile) -> str:
+    there, here = file.there_sha256, file.here_sha256
+    if not there and not here:
+        return "something of another kind (file, folder or symlink) under this name than the run does"
+    held = f"with the SHA-256 {there}" if there else "that is no file"
+    ours = f"the run's file has the SHA-256 {here}" if here else "the run holds no such file"
+    return f"something else of this name {held}, which this job did not write; {ours}"

@@ -8,7 +8,8 @@ from typing import Any
 
 import grpc
 
-from labferry.sync.v1 import finding_pb2, job_pb2, sync_service_pb2
+from cli.why import answers
+from labferry.sync.v1 import finding_pb2, job_pb2, problem_service_pb2, sync_service_pb2
 from libs.run_tree.receipt import read_receipt
 from libs.run_tree.receipt_check import check_run
 from tests.integration.sync_engine.running_engine import (
@@ -166,6 +167,33 @@ async def test_a_verified_file_that_was_removed_is_superseded_once_that_is_accep
     assert sha256sum_agrees(site.at_nas(run)) == 1
     content = (site.at_nas(run) / ".exlab-wizard/receipt.default.json").read_bytes()
     assert check_run(read_receipt(content).receipt, site.at_nas(run)).wrong == []
+
+
+async def test_a_folder_that_became_a_file_is_told_to_be_moved_away(engine: Engine) -> None:
+    site = engine.site
+    run = site.make_run({"d/x": b"old", "b": b"b"})
+    await engine.bring(run)
+    (site.local(run) / "d/x").unlink()
+    (site.local(run) / "d").rmdir()
+    (site.local(run) / "d").write_bytes(b"new")
+    await accept(engine, run, "d/x", b"old", None)
+    job_id = (await engine.enqueue(run)).job.job_id
+    job = await engine.until_failed(job_id)
+    assert "another kind (file, folder or symlink) in the place of d;" in job.failure.message
+    found = engine.problems.QueryProblems(problem_service_pb2.QueryProblemsRequest(run=run))
+    (differs,) = [f async for f in found if f.rule == finding_pb2.RULE_DESTINATION_FILE_DIFFERS]
+    assert differs.rule_detail.endswith(
+        "something of another kind (file, folder or symlink) under this name than the run does."
+    )
+    (answer,) = answers(await engine.run(run), [])
+    assert answer.to_do == (
+        "move away at the storage what lies in the place of d; then:",
+        f'labferry job retry {job_id} --reason "WHY"',
+    )
+    (site.at_nas(run) / "d").rename(site.nas() / "put away")
+    await engine.sync.RetryJob(sync_service_pb2.RetryJobRequest(job_id=job_id, reason="put away"))
+    await engine.until_sealed(job_id)
+    assert (site.at_nas(run) / "d").read_bytes() == b"new"
 
 
 async def test_a_verified_file_that_changes_after_the_amendment_was_queued_holds_it_at_the_gate(site: Site) -> None:
