@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from labferry.events.v1 import job_events_pb2, run_events_pb2
 from libs.event_log.event import RecordedEvent
 from libs.event_log.store import RequestKey
+from libs.service_kit.errors import FieldViolation, InvalidRequestError
 from services.sync_engine.engine_log import Cause, decided_anew, job_change, run_change
 from services.sync_engine.errors import DestinationNotFoundError, NoSuchChangeError
 from services.sync_engine.jobs.file_list import read_copied
@@ -15,7 +16,7 @@ from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobState
 from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.run import AcceptedChange, status_by_jobs, status_change
-from services.sync_engine.transfer.transport import DifferingFile, FailureKind, bytes_unless_text
+from services.sync_engine.transfer.transport import DifferingFile, EntryKind, FailureKind, bytes_unless_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,9 @@ class AcceptChange:
         self._bench = bench
 
     async def accept(self, acceptance: Acceptance, cause: Cause, request: RequestKey | None) -> Sequence[Job]:
-        """The jobs that were armed again. DestinationNotFoundError; NoSuchChangeError when no destination of the run is
-        known to hold the old content in the place of the new one."""
+        """The jobs that were armed again. DestinationNotFoundError; InvalidRequestError when nothing changed;
+        NoSuchChangeError when no destination of the run is known to hold the old content in the place of the new
+        one."""
         bench = self._bench
         if request is not None:
             earlier = await bench.log.store.find_request(request)
@@ -57,6 +59,8 @@ class AcceptChange:
         all_jobs = await bench.jobs_of_run(acceptance.run)
         jobs = [job for job in all_jobs if change.destination in ("", job.destination)]
         path = change.path.decode(errors="replace")
+        if change.new_sha256 == change.old_sha256 and not [job for job in jobs if await self._proved_link(job, change)]:
+            raise InvalidRequestError(FieldViolation("new_sha256", "equals old_sha256: nothing changed"))
         if not change.new_sha256 and [job for job in all_jobs if job.deletion_begun and await self._lists(job, change)]:
             raise NoSuchChangeError(
                 f"{path} is among what a cleanup began to delete here: that it is missing is no change, and what the"
@@ -88,12 +92,20 @@ class AcceptChange:
     async def _proved(self, job: Job, change: AcceptedChange) -> bool:
         return job.state in PROVEN_STATES and await self._lists(job, change)
 
+    async def _proved_link(self, job: Job, change: AcceptedChange) -> bool:
+        """Whether it proved a symlink there: a file may come in its place that holds the text of its target."""
+        return job.state in PROVEN_STATES and await self._kind_listed(job, change) is EntryKind.SYMLINK
+
     async def _lists(self, job: Job, change: AcceptedChange) -> bool:
+        return await self._kind_listed(job, change) is not None
+
+    async def _kind_listed(self, job: Job, change: AcceptedChange) -> EntryKind | None:
+        """Of what the job brought as exactly this path with exactly the old content."""
         if job.files_blob is None:
-            return False
-        blobs, files_blob = self._bench.blobs, job.files_blob
+            return None
+        blobs, files_blob, wanted = self._bench.blobs, job.files_blob, (change.path, change.old_sha256)
         return await self._bench.threads.run(
-            lambda: any((f.path, f.sha256) == (change.path, change.old_sha256) for f in read_copied(blobs, files_blob))
+            lambda: next((f.kind for f in read_copied(blobs, files_blob) if (f.path, f.sha256) == wanted), None)
         )
 
     async def _armed_by(self, recorded: Sequence[RecordedEvent]) -> Sequence[Job]:

@@ -144,7 +144,7 @@ def _accepted(
         now = source.sha256(entry, control.look) if entry is not None else ""
         if now == change.new_sha256:
             expected[path] = now
-            if there.get(path) == change.old_sha256 != now:
+            if there.get(path) == change.old_sha256:
                 (changes if now else removed)[path] = change.old_sha256
         elif path in there and there[path] != now:
             refused.append(DifferingFile(path, there[path], now))

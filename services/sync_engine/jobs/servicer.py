@@ -254,8 +254,6 @@ class SyncServicer(ProofMethods):
         fields.path_in_run(path)
         fields.sha256(request.old_sha256, "old_sha256", required=True)
         fields.sha256(request.new_sha256, "new_sha256", required=False)
-        if request.old_sha256 == request.new_sha256:
-            fields.wrong("new_sha256", "equals old_sha256: nothing changed")
         fields.operator(request.operator)
         fields.reason(request.reason, required=True)
         fields.request_id(request.request_id)

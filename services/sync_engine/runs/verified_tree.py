@@ -22,7 +22,8 @@ from services.sync_engine.validation.finding import Finding, OffendingKind, Rule
 
 @dataclass(frozen=True, slots=True)
 class ChangedFile:
-    """A proven file that holds another content now, or is missing: then `new_sha256` is empty."""
+    """A proven file that holds another content now, or is missing: then `new_sha256` is empty. Equal hashes: a symlink
+    and a file, one in the place of the other, and the file holds the target."""
 
     path: bytes
     old_sha256: str
@@ -110,7 +111,8 @@ def _hash(folder: Path, entry: SourceEntry, file: CopiedFile) -> str:
 def changed_file_finding(located: LocatedRun, change: ChangedFile) -> Finding:
     """`verified_file_changed`, with both hashes as AcceptChange asks for them."""
     text = change.path.decode(errors="replace")
-    what = f"has the SHA-256 {change.new_sha256} now" if change.new_sha256 else "is missing"
+    kind = "is of another kind, symlink or file, and " if change.new_sha256 == change.old_sha256 else ""
+    what = f"{kind}has the SHA-256 {change.new_sha256} now" if change.new_sha256 else "is missing"
     raw = bytes_unless_text(change.path)
     return Finding(
         rule=Rule.VERIFIED_FILE_CHANGED,

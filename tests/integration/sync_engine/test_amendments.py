@@ -219,6 +219,28 @@ async def test_a_verified_file_that_changes_after_the_amendment_was_queued_holds
         same_tree(site.local(run), site.at_nas(run))
 
 
+async def test_a_verified_symlink_gives_way_to_a_file_that_holds_its_target_once_that_is_accepted(
+    engine: Engine,
+) -> None:
+    site = engine.site
+    run = site.make_run({"a.tif": b"pixels"})
+    link = site.local(run) / "link"
+    link.symlink_to("a.tif")
+    await engine.bring(run)
+    link.unlink()
+    link.write_bytes(b"a.tif")
+    blocked = await engine.enqueue(run)
+    assert blocked.outcome == BLOCKED
+    assert "another kind" in blocked.blocking_findings[0].rule_detail
+    assert (await refused(accept(engine, run, "a.tif", b"pixels", b"pixels")))[0] is grpc.StatusCode.INVALID_ARGUMENT
+    await accept(engine, run, "link", b"a.tif", b"a.tif")
+    await engine.bring(run)
+    same_tree(site.local(run), site.at_nas(run))
+    assert sha256sum_agrees(site.at_nas(run)) == 2
+    kept = [p for p in (site.nas() / ".labferry-superseded").rglob("*") if not p.is_dir()]
+    assert [(p.name, p.is_symlink()) for p in kept] == [("link", True)]
+
+
 async def test_another_file_at_the_destination_is_superseded_once_that_is_accepted(engine: Engine) -> None:
     site = engine.site
     run = site.make_run({"a.tif": b"ours", "b.tif": b"b", "c.tif": b"c"})
