@@ -18,6 +18,8 @@ _BY = '--operator NAME --reason "WHY"'
 _MOST_FILES = 10
 _FIRST_FILES = 3
 _SKIPPED_OVERSIZE = "verify_skipped_oversize"
+_APPEARED = "appeared after the run was cleared"
+_STAGED = "labferry staging list"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def answers(
     if not latest:
         return [_without_job(run.run, closed)]
     cleaned = run.sync_status == run_pb2.SYNC_STATUS_CLEANED
-    return [*(_of_job(job, closed, cleaned=cleaned) for job in latest.values()), *_held_in_staging(findings)]
+    return [*(_of_job(job, closed, cleaned=cleaned) for job in latest.values()), *_held_in_staging(run, findings)]
 
 
 def is_copy_wrong(job: job_pb2.Job) -> bool:
@@ -79,13 +81,21 @@ def _staged(staged: staging_service_pb2.StagedRun) -> Answer:
     if staged.hold:
         return Answer("staging", staged.hold_detail, "operator", to_do=("put that right; labferry staging list",))
     detail = f"it is being pushed, {staged.file_count} files so far; complete, it is queued by itself"
-    return Answer("staging", detail, to_do=("nothing; it goes on by itself", "labferry staging list"))
+    return Answer("staging", detail, to_do=("nothing; it goes on by itself", _STAGED))
 
 
-def _held_in_staging(findings: Sequence[finding_pb2.Finding]) -> list[Answer]:
+def _held_in_staging(run: run_pb2.Run, findings: Sequence[finding_pb2.Finding]) -> list[Answer]:
     """What somebody has to look at in the staging root after the run was brought."""
-    waiting = (f for f in findings if f.rule == finding_pb2.RULE_STAGING_WAITING)
-    return [Answer("staging", f.rule_detail, "operator", to_do=("labferry staging list",)) for f in waiting]
+    name = shlex.quote(run.run)
+    again = {
+        run_pb2.SYNC_STATUS_CLEANED: (f"labferry run queue {name}",),
+        run_pb2.SYNC_STATUS_SYNCED: (f'labferry staging clear {name} --reason "WHY"',),
+    }.get(run.sync_status, ())
+    return [
+        Answer("staging", f.rule_detail, "operator", to_do=(*(again if _APPEARED in f.rule_detail else ()), _STAGED))
+        for f in findings
+        if f.rule == finding_pb2.RULE_STAGING_WAITING
+    ]
 
 
 def _of_job(job: job_pb2.Job, closed: Sequence[finding_pb2.Finding], *, cleaned: bool) -> Answer:

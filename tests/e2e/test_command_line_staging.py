@@ -58,11 +58,16 @@ async def test_runs_that_were_pushed_are_listed_and_cleared(site: Site) -> None:
         held = await operator("staging", "list")
         assert f"{pushed.run}  cleared" in held.out and "again.tif appeared" in held.out
         why = await operator("why", pushed.run)
-        assert (why.status, "$ labferry staging list" in why.out) == (NO, True)
+        assert (why.status, f"$ labferry run queue '{pushed.run}'" in why.out) == (NO, True)
         for options in (["--dry-run"], ["--reason", "x"]):
             stays = await operator("staging", "clear", pushed.run, *options)
             assert (stays.status, "cleared:" in stays.out) == (NO, False)
             assert "still here: again.tif: it appeared after the run was cleaned" in stays.err
+        await engine.bring(pushed.run)
+        clear = f"labferry staging clear '{pushed.run}' --reason"
+        assert f"$ {clear}" in (await operator("why", pushed.run)).out
+        assert (await operator("staging", "clear", pushed.run, "--reason", "x")).status == 0
+        assert pushed.run not in (await operator("staging", "list")).out
         driven = await operator("doctor", "-o", "json")
         (staging,) = [check for check in driven.json if check["part"] == "staging"]
         assert (staging["ok"], "this engine drives" in staging["detail"]) == (True, True)
