@@ -55,6 +55,6 @@ def accept(
         elif answer.rearmed_jobs:
             print_table(*job_rows(answer.rearmed_jobs))
         else:
-            note("accepted; labferry run queue brings it there")
+            note("accepted; labferry run queue brings it there, once all that differs is accepted")
 
     run_command(work())

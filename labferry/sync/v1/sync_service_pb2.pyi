@@ -736,7 +736,7 @@ class AcceptChangeResponse(_message.Message):
     REARMED_JOBS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rearmed_jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
-        """Failed jobs that were armed again."""
+        """Failed jobs that were armed again: all that had stopped them is accepted by now."""
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ class Acceptance:
 
 
 class AcceptChange:
-    """The command. Failed jobs that met this file are armed again with it."""
+    """The command. Failed jobs are armed again with the last file that stopped them."""
 
     def __init__(self, bench: Workbench) -> None:
         self._bench = bench
@@ -84,8 +84,10 @@ class AcceptChange:
             new_sha256=change.new_sha256,
             operator=acceptance.operator,
         )
-        status = status_change(record, status_by_jobs(record, [None])) if stopped else ()
-        rearmed = [job_change(job, job_events_pb2.JobRearmed(command="accept_change")) for job in stopped]
+        # Armed with the first of many, it would fail again of the others before they can be accepted.
+        ready = [job for job in stopped if _all_accepted(job, (*record.accepted_at(job.destination), change))]
+        status = status_change(record, status_by_jobs(record, [None])) if ready else ()
+        rearmed = [job_change(job, job_events_pb2.JobRearmed(command="accept_change")) for job in ready]
         result = await bench.log.append(cause, run_change(record, accepted, *status), *rearmed, request=request)
         return await self._armed_by(result.events)
 
@@ -120,3 +122,8 @@ def _was_stopped_by(job: Job, change: AcceptedChange) -> bool:
         return False
     met = DifferingFile(change.path, change.old_sha256, change.new_sha256)
     return job.failure.kind is FailureKind.DESTINATION_FILE_DIFFERS and met in job.failure.differing
+
+
+def _all_accepted(job: Job, accepted: Sequence[AcceptedChange]) -> bool:
+    known = {DifferingFile(change.path, change.old_sha256, change.new_sha256) for change in accepted}
+    return job.failure is not None and known.issuperset(job.failure.differing)
