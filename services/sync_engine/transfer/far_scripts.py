@@ -48,6 +48,13 @@ PROBE: Final = _WITHIN + (
 NAMES: Final = _WITHIN + (
     'folder "$2"; [ -e "./$2" ] || exit 0; find "./$2" -mindepth 1 -printf "%y\\0%s\\0%P\\0%l\\0"'
 )
+# $2: a batch, $3: the folder for partial files; neither need be there. Of each file "w" or "p" with its size, and its
+# path. An rsync that was ended a moment ago may be moving its file from the one to the other yet.
+HELD: Final = _WITHIN + (
+    'held() { folder "$1"; [ ! -e "./$1" ] ||'
+    ' find "./$1" -ignore_readdir_race -mindepth 1 -type f -printf "$2%s\\0%P\\0"; };'
+    ' held "$2" w; held "$3" p'
+)
 # $2: a folder; then names in it. Says "there" when one of them is, which may be a symlink that leads nowhere.
 HOLDS_ANY: Final = _WITHIN + (
     'folder "$2"; [ -e "./$2" ] || exit 0; cd -- "./$2" || exit 5; shift 2;'

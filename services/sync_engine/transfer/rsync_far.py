@@ -162,7 +162,7 @@ class RsyncFar:
             # The last folder of a path rsync makes itself.
             self._make_incoming(incoming)
             self._made.add(incoming)
-        sending = self._sending(("-lt", "--partial-dir=" + os.fsdecode(self._partial(batch))))
+        sending = self._sending(("-lt",), _partial(batch))
         try:
             with opened_folder(source) as run:
                 sending.send(run, batch, entries, moved, self._bandwidth)
@@ -187,14 +187,9 @@ class RsyncFar:
             return False
         return free is not None and free < nbytes
 
-    def _partial(self, batch: bytes) -> bytes:
-        # The job's, not the attempt's: of a large file the next attempt sends what is missing, however often the line
-        # breaks. What rsync makes of it is the file by its hash, or is sent anew.
-        return self._root + b"/" + partial_folder(batch.rpartition(b"/")[0].rpartition(b"-")[0])
-
-    def _sending(self, options: Sequence[str]) -> RsyncSend:
-        shell = shlex.join(self._ssh.command)
-        return RsyncSend(self._ssh, [self._rsync, "-e", shell, *options], self._root)
+    def _sending(self, options: Sequence[str], partial: bytes | None = None) -> RsyncSend:
+        command = [self._rsync, "-e", shlex.join(self._ssh.command), *options]
+        return RsyncSend(self._ssh, command, self._root, partial)
 
     def land(
         self, batch: bytes, target: bytes, files: Sequence[CopiedFile], spoiled: Sequence[bytes]
@@ -260,6 +255,12 @@ class RsyncFar:
     def remove_files(self, paths: Sequence[bytes]) -> None:
         """As `FarSide.remove_files`."""
         self._ssh.must("removing", scripts.REMOVE, [self._root], paths)
+
+
+def _partial(batch: bytes) -> bytes:
+    # The job's, not the attempt's: of a large file the next attempt sends what is missing, however often the line
+    # breaks. What rsync makes of it is the file by its hash, or is sent anew.
+    return partial_folder(batch.rpartition(b"/")[0].rpartition(b"-")[0])
 
 
 def _seconds(time_ns: int) -> bytes:

@@ -59,6 +59,8 @@ class Recorder:
         self.phases: list[tuple[ProgressPhase, int, int]] = []
         self.files = 0
         self.bytes = 0
+        self.untrue: list[str] = []
+        """What fell, or was more than there is."""
 
     def begin(self, phase: ProgressPhase, files_total: int, bytes_total: int) -> None:
         with self._lock:
@@ -69,6 +71,11 @@ class Recorder:
         with self._lock:
             self.files += files
             self.bytes += nbytes
+            phase, files_total, bytes_total = self.phases[-1]
+            if files < 0 or nbytes < 0 or self.files > files_total or self.bytes > bytes_total:
+                self.untrue.append(
+                    f"{phase}: {files} more of {files_total} files, {nbytes} more of {bytes_total} bytes"
+                )
 
 
 @dataclass

@@ -48,5 +48,7 @@ class Conforming:
         source.mkdir()
         destination.mkdir(exist_ok=True)
         before = children_of_this_process()
-        yield Carrying(source, destination, self.open(destination))
+        carrying = Carrying(source, destination, self.open(destination))
+        yield carrying
+        assert carrying.progress.untrue == []
         assert children_of_this_process() <= before
