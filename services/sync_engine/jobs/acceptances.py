@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from google.protobuf.message import Message
 
@@ -12,6 +14,25 @@ from services.sync_engine.engine_log import EngineLog
 from services.sync_engine.event_types import EVENT_TYPES, job_stream, run_stream
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.runs.run import AcceptedChange, RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class LastWord:
+    """What was accepted last of a file: that the run's holds `new_sha256` (empty: that there is none) in the place of
+    any of `old_sha256s`. Destinations may hold different ones, each of which was accepted to be replaced by it."""
+
+    new_sha256: str
+    old_sha256s: frozenset[str]
+
+
+def last_words(accepted: Sequence[AcceptedChange]) -> Mapping[bytes, LastWord]:
+    """By path; `accepted` has the oldest first."""
+    last = {change.path: change.new_sha256 for change in accepted}
+    olds: defaultdict[bytes, set[str]] = defaultdict(set)
+    for change in accepted:
+        if change.new_sha256 == last[change.path]:
+            olds[change.path].add(change.old_sha256)
+    return {path: LastWord(new, frozenset(olds[path])) for path, new in last.items()}
 
 
 async def unspent(log: EngineLog, record: RunRecord, destination: str, proven: Job | None) -> Sequence[AcceptedChange]:

@@ -12,6 +12,7 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import PurePosixPath
 
+from services.sync_engine.jobs.acceptances import last_words
 from services.sync_engine.jobs.landing_journal import LandingJournal
 from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.runs.run import AcceptedChange
@@ -129,23 +130,22 @@ def _accepted(
     """Only files of which the destination holds exactly the old content, and the run exactly the new one. Where nothing
     is there any more, or what the run holds, nothing is to be accepted."""
     source = SourceFiles(os.fsencode(errand.located.folder))
-    # The last word on a file counts: what it may be is what was accepted last.
-    last = {a.path: a for a in errand.accepted}
-    for file in errand.kept:
-        last.pop(file.path, None)
+    words = last_words(errand.accepted)
+    kept = {file.path for file in errand.kept if file.path in words}
+    last = {path: word for path, word in words.items() if path not in kept}
     here = {e.path: e for e in entries if e.path in last and e.kind is not EntryKind.DIRECTORY}
     there = errand.transport.digests(errand.target, sorted(last), control=control)
     refused: list[DifferingFile] = []
     changes: dict[bytes, str] = {}
     removed: dict[bytes, str] = {}
     expected: dict[bytes, str] = {}
-    for path, change in sorted(last.items()):
+    for path, word in sorted(last.items()):
         entry = here.get(path)
         now = source.sha256(entry, control.look) if entry is not None else ""
-        if now == change.new_sha256:
+        if now == word.new_sha256:
             expected[path] = now
-            if there.get(path) == change.old_sha256:
-                (changes if now else removed)[path] = change.old_sha256
+            if there.get(path) in word.old_sha256s:
+                (changes if now else removed)[path] = there[path]
         elif path in there and there[path] != now:
             refused.append(DifferingFile(path, there[path], now))
     if refused:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import dropwhile
 
-from services.sync_engine.jobs.acceptances import unspent
+from services.sync_engine.jobs.acceptances import LastWord, last_words, unspent
 from services.sync_engine.jobs.job import Job, JobState
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.path_order import InStep
@@ -24,8 +24,7 @@ async def without_superseded(
     if not wrong or not await _is_being_amended(bench, job):
         return expected, outcome
     accepted = await unspent(bench.log, await bench.log.run(job.run), job.destination, job)
-    # The last word on a file counts, as when it is superseded.
-    last = {change.path: change.old_sha256 for change in accepted if change.path in wrong}
+    last = {path: word for path, word in last_words(accepted).items() if path in wrong}
     return await bench.threads.run(lambda: _without(last, expected, outcome))
 
 
@@ -38,9 +37,9 @@ async def _is_being_amended(bench: Workbench, job: Job) -> bool:
 
 
 def _without(
-    last: dict[bytes, str], expected: Sequence[CopiedFile], outcome: VerifyOutcome
+    last: Mapping[bytes, LastWord], expected: Sequence[CopiedFile], outcome: VerifyOutcome
 ) -> tuple[Sequence[CopiedFile], VerifyOutcome]:
-    given_up = [file for file in expected if last.get(file.path) == file.sha256]
+    given_up = [f for f in expected if (word := last.get(f.path)) is not None and f.sha256 in word.old_sha256s]
     if not given_up:
         return expected, outcome
     paths = {file.path for file in given_up}

@@ -6,10 +6,19 @@ import hashlib
 
 import pytest
 
-from labferry.sync.v1 import finding_pb2, job_pb2
-from tests.integration.sync_engine.running_engine import BLOCKED, Engine, same_tree, sha256sum_agrees
+from labferry.sync.v1 import equipment_service_pb2, finding_pb2, job_pb2
+from tests.integration.sync_engine.running_engine import (
+    BLOCKED,
+    EQUIPMENT,
+    Engine,
+    Site,
+    running_engine,
+    same_tree,
+    sha256sum_agrees,
+)
 from tests.integration.sync_engine.test_amendments import accept
 from tests.integration.sync_engine.test_cleanup import verify
+from tests.integration.sync_engine.test_cleanup_changed_destinations import name_destinations
 
 
 def _sha(content: bytes) -> str:
@@ -106,3 +115,23 @@ async def test_a_file_that_was_put_back_and_is_lost_there_counts_as_lost_whateve
     assert await verify(engine, run)
     (site.at_nas(run) / "b.tif").unlink()
     assert not await verify(engine, run)
+
+
+async def test_two_destinations_may_each_hold_another_file_that_is_accepted_to_be_replaced(site: Site) -> None:
+    name_destinations(site, "near", "far")
+    run = site.make_run({"a.tif": b"ours", "b.tif": b"b"})
+    for place in ("near", "far"):
+        site.at_nas(run, place).mkdir(parents=True)
+        (site.at_nas(run, place) / "a.tif").write_bytes(place.encode())
+    async with running_engine(site) as engine:
+        near, far = (await engine.enqueue(run)).jobs
+        for job in (near, far):
+            await engine.until_failed(job.job_id)
+        held = {"equipment_id": EQUIPMENT, "reason": "until both are accepted"}
+        await engine.equipment.PauseEquipment(equipment_service_pb2.PauseEquipmentRequest(**held))
+        for place in ("near", "far"):
+            await accept(engine, run, "a.tif", place.encode(), b"ours")
+        await engine.equipment.ResumeEquipment(equipment_service_pb2.ResumeEquipmentRequest(**held))
+        for job in (near, far):
+            await engine.until_sealed(job.job_id)
+        assert {sha256sum_agrees(site.at_nas(run, place)) for place in ("near", "far")} == {2}
