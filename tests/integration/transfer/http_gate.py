@@ -11,11 +11,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Gate:
-    """Its port, and what is found in the first line of requests that it refuses; it may be changed at any time."""
+    """Its port, and what is found in the first line of requests that it refuses; it may be changed at any time.
+    `asked`: the first lines of all requests."""
 
     def __init__(self, port: int, refuses: str) -> None:
         self.port = port
         self.refuses = re.compile(refuses)
+        self.asked: list[str] = []
 
 
 @contextmanager
@@ -27,6 +29,7 @@ def gate_before(port: int, refuses: str, status: int, words: bytes) -> Iterator[
 
         def pass_on(self) -> None:
             content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            gate.asked.append(self.requestline)
             if gate.refuses.search(self.requestline):
                 self._answer(status, {"Content-Type": "application/xml"}, words)
                 return
