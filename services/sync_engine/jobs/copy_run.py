@@ -64,6 +64,7 @@ def copy_run(
     kept = errand.kept
     if job.mismatches or job.differing_blob:
         kept = _without(kept, _set_aside_what_rotted(errand, journal, control, progress))
+    kept = _without(kept, _landed_anew(kept, journal))
     progress.begin(ProgressPhase.PLANNING, 0, 0)
     entries = scan_run(located.folder, of_project=located.path.is_project)
     changes = _accepted(errand, journal, entries, control) if errand.accepted else _Changes({}, {})
@@ -109,6 +110,15 @@ def _besides(entries: Sequence[SourceEntry], kept: Sequence[CopiedFile]) -> Sequ
         return entries
     known = InStep(kept)
     return spilled(SourceEntry, (entry for entry in entries if known.at(entry.path) is None))
+
+
+def _landed_anew(kept: Sequence[CopiedFile], journal: LandingJournal) -> AbstractSet[bytes]:
+    """Files in whose place this job put something itself: whole ones in that of rotten ones, or a change that is taken
+    back here by now. What lies there is the job's own, and looked at and replaced as the rest of that."""
+    if not kept or not journal.job.landing_blobs:
+        return frozenset()
+    own = InStep(journal.landed())
+    return {file.path for file in kept if own.at(file.path) is not None}
 
 
 def _without(kept: Sequence[CopiedFile], paths: AbstractSet[bytes]) -> Sequence[CopiedFile]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.integration.sync_engine.running_engine import (
     same_tree,
     sha256sum_agrees,
 )
-from tests.integration.sync_engine.test_amendments import accept
+from tests.integration.sync_engine.test_amendments import accept, superseded
 from tests.integration.sync_engine.test_cleanup import verify
 from tests.integration.sync_engine.test_cleanup_changed_destinations import name_destinations
 
@@ -98,6 +99,35 @@ async def test_what_was_accepted_of_a_file_that_is_gone_from_the_destination_sto
     await engine.steer("RetryJob", job_id)
     await engine.until_sealed(job_id)
     same_tree(site.local(run), site.at_nas(run))
+
+
+async def test_a_change_that_is_taken_back_after_it_landed_and_before_it_is_proven_is_undone_there(
+    site: Site,
+) -> None:
+    site.lab.settings["equipment"].clear()
+    site.equip(transport={"bandwidth": {"upload_mbps": 16}})
+    run = site.make_run({"a.tif": b"old"})
+    here, there = site.local(run), site.at_nas(run)
+    async with running_engine(site) as engine:
+        await engine.bring(run)
+        (here / "a.tif").write_bytes(b"new")
+        await accept(engine, run, "a.tif", b"old", b"new")
+        # As many as land together, and one that lasts.
+        for number in range(256):
+            (here / f"b{number}.tif").write_bytes(b"late")
+        (here / "z.tif").write_bytes(os.urandom(24_000_000))
+        job_id = (await engine.enqueue(run)).job.job_id
+        await engine.until(job_id, lambda _: bool(superseded(site.nas())) and (there / "a.tif").exists())
+        await engine.steer("PauseJob", job_id)
+        assert (there / "a.tif").read_bytes() == b"new"
+        (here / "a.tif").write_bytes(b"old")
+        (here / "z.tif").unlink()
+        await engine.steer("ResumeJob", job_id)
+        job = await engine.until(job_id, lambda u: u.job.sealed or u.job.HasField("failure"))
+        assert job.sealed, job.failure
+    same_tree(here, there)
+    assert sha256sum_agrees(there) == 257
+    assert superseded(site.nas()) == {"a.tif": b"old"}
 
 
 async def test_a_file_that_was_put_back_and_is_lost_there_counts_as_lost_whatever_was_accepted_once(
