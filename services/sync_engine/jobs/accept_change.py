@@ -11,11 +11,12 @@ from libs.event_log.store import RequestKey
 from libs.service_kit.errors import FieldViolation, InvalidRequestError
 from services.sync_engine.engine_log import Cause, decided_anew, job_change, run_change
 from services.sync_engine.errors import DestinationNotFoundError, NoSuchChangeError
+from services.sync_engine.jobs.acceptances import unspent
 from services.sync_engine.jobs.file_list import read_copied
 from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobState
 from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.jobs.workbench import Workbench
-from services.sync_engine.runs.run import AcceptedChange, status_by_jobs, status_change
+from services.sync_engine.runs.run import AcceptedChange, RunRecord, status_by_jobs, status_change
 from services.sync_engine.transfer.transport import DifferingFile, EntryKind, FailureKind, bytes_unless_text
 
 
@@ -85,11 +86,17 @@ class AcceptChange:
             operator=acceptance.operator,
         )
         # Armed with the first of many, it would fail again of the others before they can be accepted.
-        ready = [job for job in stopped if _all_accepted(job, (*record.accepted_at(job.destination), change))]
+        ready = [job for job in stopped if _all_accepted(job, (*await self._unspent(record, job), change))]
         status = status_change(record, status_by_jobs(record, [None])) if ready else ()
         rearmed = [job_change(job, job_events_pb2.JobRearmed(command="accept_change")) for job in ready]
         result = await bench.log.append(cause, run_change(record, accepted, *status), *rearmed, request=request)
         return await self._armed_by(result.events)
+
+    async def _unspent(self, record: RunRecord, job: Job) -> Sequence[AcceptedChange]:
+        """What the job's next attempt will heed."""
+        log = self._bench.log
+        amended = await log.job(job.amends_job_id) if job.amends_job_id else None
+        return await unspent(log, record, job.destination, amended)
 
     async def _proved(self, job: Job, change: AcceptedChange) -> bool:
         return job.state in PROVEN_STATES and await self._lists(job, change)

@@ -65,6 +65,29 @@ async def test_what_somebody_put_in_the_place_of_a_removed_file_is_asked_about(e
     assert kept == {b"b", b"theirs"}
 
 
+async def test_a_job_is_not_armed_again_by_what_was_accepted_for_an_earlier_one(engine: Engine) -> None:
+    site = engine.site
+    run = site.make_run({"a.tif": b"a", "b.tif": b"b"})
+    here, there = site.local(run), site.at_nas(run)
+    there.mkdir(parents=True)
+    (there / "b.tif").write_bytes(b"theirs")
+    first = await engine.until_failed((await engine.enqueue(run)).job.job_id)
+    await accept(engine, run, "b.tif", b"theirs", b"b")
+    await engine.until_sealed(first.job_id)
+    (here / "b.tif").unlink()
+    await accept(engine, run, "b.tif", b"b", None)
+    await engine.bring(run)
+    for name in ("b.tif", "c.tif"):
+        (here / name).write_bytes(b"b")
+        (there / name).write_bytes(b"theirs")
+    job_id = (await engine.enqueue(run)).job.job_id
+    assert len((await engine.until_failed(job_id)).failure.differing_files) == 2
+    assert await accept(engine, run, "c.tif", b"theirs", b"b") == []
+    assert [job.job_id for job in await accept(engine, run, "b.tif", b"theirs", b"b")] == [job_id]
+    await engine.until_sealed(job_id)
+    same_tree(here, there)
+
+
 async def test_a_file_that_changes_to_what_was_accepted_once_is_asked_about_again(engine: Engine) -> None:
     site = engine.site
     run = site.make_run({"a.tif": b"A", "b.tif": b"b"})
