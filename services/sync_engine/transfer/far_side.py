@@ -72,6 +72,11 @@ class FarSide(Protocol):
     host: str
     note: str
 
+    @property
+    def dates_folders(self) -> bool:
+        """Whether it gives folders their times; where it doesn't, one that is there needs nothing more."""
+        ...
+
     def has_incoming(self) -> bool | None:
         """Whether the folder in which all attempts work is there: it stays, so its absence tells that this is another
         folder than before. None where a destination keeps no folders."""
@@ -118,8 +123,8 @@ class FarSide(Protocol):
         ...
 
     def settle_folders(self, target: bytes, folders: Sequence[SourceEntry]) -> None:
-        """Makes the run's folders, empty ones too, and gives them their times; when it returns they are known to be
-        there."""
+        """Makes the run's folder and those in it, empty ones too, and gives them their times; when it returns they are
+        known to be there."""
 
     def move(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
         """Moves files; the new names must be free."""

@@ -19,7 +19,7 @@ import msgspec
 from services.sync_engine.transfer.arrived import refuse_left_out
 from services.sync_engine.transfer.far_side import FarDigests, FarName, NotLanded
 from services.sync_engine.transfer.incoming import INCOMING
-from services.sync_engine.transfer.path_order import InStep, by_path
+from services.sync_engine.transfer.path_order import by_path
 from services.sync_engine.transfer.present import Different, differing_error
 from services.sync_engine.transfer.private_folder import private_folder, write_private
 from services.sync_engine.transfer.rclone_backends import backends_of
@@ -37,7 +37,7 @@ from services.sync_engine.transfer.rclone_times import try_far_times
 from services.sync_engine.transfer.rclone_uploads import RefusalNote, UnfinishedUploads
 from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.source_file import SourceFiles
-from services.sync_engine.transfer.spilled_list import ListSorter, separated, spill_file, spilled
+from services.sync_engine.transfer.spilled_list import ListSorter, separated, spill_file
 from services.sync_engine.transfer.tool_failures import tool_failure
 from services.sync_engine.transfer.transport import (
     CopiedFile,
@@ -50,6 +50,8 @@ from services.sync_engine.transfer.transport import (
 
 # Two seconds is FAT's step, the coarsest that still tells files of a run apart.
 _COARSEST_MTIME_NS = 2_000_000_000
+# They are looked at one by one; more are found in a listing of all that is there.
+_FEW_FOLDERS = 20
 _EVERY_NAME = ("--recursive", "--no-modtime", "--no-mimetype")
 
 
@@ -89,6 +91,11 @@ class RcloneFar:
     def _features(self) -> Mapping[str, bool]:
         features: Mapping[str, bool] = self._about["Features"]
         return features
+
+    @property
+    def dates_folders(self) -> bool:
+        """As `FarSide.dates_folders`. Older versions date none, and don't speak of it."""
+        return self._features.get("DirSetModTime", False)
 
     def has_incoming(self) -> bool | None:
         """As `FarSide.has_incoming`."""
@@ -251,18 +258,15 @@ class RcloneFar:
     def settle_folders(self, target: bytes, folders: Sequence[SourceEntry]) -> None:
         """As `FarSide.settle_folders`; times where the backend keeps those of folders."""
         self._refuse_links(chain([target], (target + b"/" + folder.path for folder in folders)))
-        lacking = folders
-        if folders and self._keeps_folders and not self._features.get("DirSetModTime", False):
-            # Each that is made is a request or two, also where it is there; and here nothing is set anew.
-            there = InStep(self._folders(target))
-            lacking = spilled(SourceEntry, (folder for folder in folders if there.at(folder.path) is None))
-        if lacking or not folders:
-            settle_folders(self._daemon, self._below(target), lacking)
-        if lacking and self._keeps_folders:
-            refuse_left_out(folders, self._folders(target))
+        settle_folders(self._daemon, self._below(target), folders)
+        if folders and self._keeps_folders:
+            refuse_left_out(folders, self._folders(target, folders))
 
-    def _folders(self, folder: bytes) -> Sequence[FarName]:
-        return self._names(folder, *_EVERY_NAME, "--dirs-only")
+    def _folders(self, target: bytes, asked: Sequence[SourceEntry]) -> Sequence[FarName]:
+        if len(asked) > _FEW_FOLDERS:
+            return self._names(target, *_EVERY_NAME, "--dirs-only")
+        there = (entry.path for entry in asked if self._is_folder(target + b"/" + entry.path))
+        return [FarName(path, EntryKind.DIRECTORY, 0) for path in there]
 
     def _refuse_links(self, folders: Iterable[bytes]) -> None:
         """Of folders at a server only that knows what they are."""

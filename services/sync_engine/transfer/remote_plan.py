@@ -38,7 +38,7 @@ def plan_remote(
     for portion in in_portions(((entry, present.at(entry.path)) for entry in entries), HASHED_TOGETHER):
         there = present_digests(far, target, [name for _, name in portion if name is not None], max_stream_bytes)
         for entry, name in portion:
-            if entry.kind is EntryKind.DIRECTORY:
+            if entry.kind is EntryKind.DIRECTORY and (name is None or far.dates_folders):
                 decided.folder(entry)
             if name is None or entry.path in cleared:
                 if entry.kind is not EntryKind.DIRECTORY:

@@ -68,6 +68,7 @@ class RsyncFar:
     """Implements `FarSide`."""
 
     method = "far_sha256sum"
+    dates_folders = True
     note = "hashed by the far host, whose own cache was not passed"
 
     def __init__(self, ssh: SshSession, rsync: str, root: bytes, bandwidth: SharedBandwidth, target: str) -> None:
