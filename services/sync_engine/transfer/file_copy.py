@@ -194,6 +194,8 @@ class FileCopier:
     def _stream(self, entry: SourceEntry, source: int, target: int) -> str:
         def consume(block: memoryview, offset: int) -> None:
             self._refuse_if_ended()
+            if offset + len(block) > entry.size:
+                raise source_changed(entry.path)
             self._brake.take(len(block), self._control)
             # The disk reads the next blocks while this one is written.
             os.posix_fadvise(source, offset + len(block), _READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)

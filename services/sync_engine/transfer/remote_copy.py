@@ -128,8 +128,19 @@ class RemoteCopy:
         if not entries:
             return spoiled
 
+        told = again = 0
+
         def moved(nbytes: int, current: bytes) -> None:
+            nonlocal told
+            told += nbytes
             self._progress.advance(0, nbytes, current)
+
+        def moved_again(nbytes: int, current: bytes) -> None:
+            nonlocal again
+            again += nbytes
+            self._control.alive()
+            if again > told:
+                moved(again - told, current)
 
         try:
             self._far.send(self._folder, folder, entries, moved)
@@ -140,7 +151,8 @@ class RemoteCopy:
                 raise
         rest = [entry for entry in entries if entry.path not in spoiled]
         if rest:
-            self._far.send(self._folder, folder, rest, moved)
+            # What the first time brought of them is told already.
+            self._far.send(self._folder, folder, rest, moved_again)
         return spoiled | self._touched(rest)
 
     def _touched(self, entries: Sequence[SourceEntry]) -> set[bytes]:

@@ -32,12 +32,18 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 
 @pytest.fixture(params=["mounted", "rsync_ssh", "rclone"])
-def carrying(request: pytest.FixtureRequest, tmp_path: Path, sshd: Sshd) -> Carrying:
+def carrying(request: pytest.FixtureRequest, tmp_path: Path, sshd: Sshd) -> Iterator[Carrying]:
     """A run, an empty destination and a job between them, by each transport."""
+    carrying = opened(request.param, tmp_path, sshd)
+    yield carrying
+    assert carrying.progress.untrue == []
+
+
+def opened(transport: str, tmp_path: Path, sshd: Sshd) -> Carrying:
     source, destination = tmp_path / "run", tmp_path / "nas"
     source.mkdir()
     destination.mkdir()
-    match request.param:
+    match transport:
         case "mounted":
             return Carrying(source, destination, MountedTransport(destination))
         case "rsync_ssh":
@@ -209,6 +215,18 @@ def test_a_large_file_that_changes_while_it_is_read(
     assert error.value.paths == (b"large",)
     assert tree(carrying.run) == {}
     assert os.listdir(carrying.destination / ".labferry-incoming") == []
+
+
+@pytest.mark.parametrize("carrying", ["rsync_ssh", "rclone"], indirect=True)
+def test_what_is_sent_again_because_another_file_shrank_counts_once(carrying: Carrying) -> None:
+    for name in (b"a", b"b", b"c"):
+        write(carrying.source, name, os.urandom(4 * BLOCK_BYTES))
+    carrying.progress = _ChangesInTheMiddle(lambda: os.truncate(carrying.source / "c", 5))
+    with pytest.raises(TransferError) as error:
+        carrying.copy()
+    assert (error.value.kind, error.value.paths) == (FailureKind.SOURCE_CHANGED, (b"c",))
+    assert tree(carrying.run).keys() == {b"a", b"b"}
+    assert carrying.progress.bytes >= 8 * BLOCK_BYTES
 
 
 @only_mounted
