@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from labferry.events.v1 import job_events_pb2
@@ -24,8 +24,10 @@ async def spoiling(copy: Path) -> AsyncIterator[None]:
     async def watch() -> None:
         while True:
             for path in (copy / name for name in SPOILED):
-                if path.exists() and path.read_bytes() == path.name.encode():
-                    rot(path)
+                # The engine may move it away in between.
+                with suppress(FileNotFoundError):
+                    if path.read_bytes() == path.name.encode():
+                        rot(path)
             await asyncio.sleep(0.01)
 
     watcher = asyncio.create_task(watch())
