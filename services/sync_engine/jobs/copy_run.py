@@ -68,8 +68,7 @@ def copy_run(
     progress.begin(ProgressPhase.PLANNING, 0, 0)
     entries = scan_run(located.folder, of_project=located.path.is_project)
     changes = _accepted(errand, journal, entries, control) if errand.accepted else _Changes({}, {})
-    in_the_way = {entry.path for entry in entries if entry.kind is EntryKind.DIRECTORY}.intersection(changes.removed)
-    _clear(errand, journal, changes.removed, dict.fromkeys(in_the_way, ""), control)
+    _clear(errand, journal, changes.removed, dict.fromkeys(_in_the_way(entries, changes.removed), ""), control)
 
     def before_landing(batch: Sequence[CopiedFile]) -> None:
         journal.record(batch)
@@ -167,6 +166,13 @@ def _accepted(
         )
     journal.expect(expected)
     return _Changes(changes, removed)
+
+
+def _in_the_way(entries: Sequence[SourceEntry], removed: Mapping[bytes, str]) -> Sequence[bytes]:
+    """Files in whose place the run has a folder now."""
+    if not removed:
+        return ()
+    return [entry.path for entry in entries if entry.kind is EntryKind.DIRECTORY and entry.path in removed]
 
 
 def _clear(

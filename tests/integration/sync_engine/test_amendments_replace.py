@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,18 +12,11 @@ from labferry.sync.v1 import job_pb2, sync_service_pb2
 from tests.faults.sync_engine.test_destinations import mounted_tmpfs
 from tests.integration.sync_engine.running_engine import Site, running_engine, same_tree, sha256sum_agrees
 from tests.integration.sync_engine.test_amendments import accept, superseded
-from tests.integration.sync_engine.test_far_transports import rclone, rsync_ssh
-from tests.integration.transfer.far_servers import Sshd, running_sshd
+from tests.integration.sync_engine.test_far_transports import rclone, rsync_ssh, sshd
+from tests.integration.sync_engine.test_repairs_beside import mounted
+from tests.integration.transfer.far_servers import Sshd
 
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with running_sshd(tmp_path_factory.mktemp("replace") / "sshd") as running:
-        yield running
-
-
-def mounted(site: Site, sshd: Sshd) -> dict[str, Any]:
-    return {"type": "mounted", "path": str(site.nas())}
+__all__ = ["sshd"]
 
 
 @pytest.mark.parametrize("transport", [mounted, rsync_ssh, rclone])
