@@ -13,7 +13,7 @@ from libs.run_tree.manifest import CACHE_FOLDER, is_changing_file
 from libs.run_tree.run_path import leads_into_run
 from services.sync_engine.transfer.path_order import walk_in_order
 from services.sync_engine.transfer.spilled_list import spilled
-from services.sync_engine.transfer.system_error import shown, source_error
+from services.sync_engine.transfer.system_error import shown, source_changed, source_error
 from services.sync_engine.transfer.transport import EntryKind, FailureKind, SourceEntry, TransferError
 
 
@@ -25,7 +25,7 @@ def scan_run(run_folder: Path, *, of_project: bool = False) -> Sequence[SourceEn
     folder that can't be listed and for sockets, pipes and devices; SOURCE_CHANGED when a name vanished during the scan.
     """
     root = os.fsencode(run_folder)
-    real_root = os.path.realpath(root)
+    real_root = _real(root, b".")
     leaving: list[bytes] = []
 
     def listing(folder: bytes) -> Iterator[SourceEntry]:
@@ -86,11 +86,19 @@ def _entry(path: bytes, name: os.DirEntry[str], folder: int) -> SourceEntry:
     return SourceEntry(path, kind, size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, target)
 
 
+def _real(place: bytes, path: bytes) -> bytes:
+    try:
+        return os.path.realpath(place)
+    except OSError as error:
+        # EINVAL: what was a symlink a moment ago is none any more.
+        raise source_changed(path) from error
+
+
 def _leaves(real_root: bytes, entry: SourceEntry, target: bytes) -> bool:
     # An absolute target may point into the run here, but at the destination it would point away from the copy.
     if target.startswith(b"/"):
         return True
-    resolved = os.path.realpath(os.path.join(real_root, os.path.dirname(entry.path), target))
+    resolved = _real(os.path.join(real_root, os.path.dirname(entry.path), target), entry.path)
     return os.path.commonpath((real_root, resolved)) != real_root
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Mapping
@@ -71,8 +72,10 @@ class Lab:
 
     def write_config(self) -> Path:
         path = self.folder / "labferry.yaml"
-        path.write_text(yaml.safe_dump(self.settings), encoding="utf-8")
-        return path
+        # Several services may start at once, and read it while another one's start writes it.
+        new = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+        new.write_text(yaml.safe_dump(self.settings), encoding="utf-8")
+        return new.replace(path)
 
     def write_passphrase(self, text: str = PASSPHRASE, mode: int = 0o600) -> None:
         self.passphrase_file.write_text(text, encoding="utf-8")

@@ -116,3 +116,21 @@ def test_a_lock_beside_creation_json_is_no_change(tmp_path: Path) -> None:
     write(tmp_path, b".exlab-wizard/creation.json", b"{ }")
     write(tmp_path, b".exlab-wizard/creation.json.lock", b"")
     assert difference(before, scan_run(tmp_path)).is_empty
+
+
+def test_a_run_that_is_swapped_for_a_symlink_while_it_is_looked_for_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "led").symlink_to("run")
+    read = os.readlink
+
+    def swapped(path: bytes) -> bytes:
+        os.unlink(path)
+        os.mkdir(path)
+        return read(path)
+
+    monkeypatch.setattr(os, "readlink", swapped)
+    with pytest.raises(TransferError) as error:
+        scan_run(tmp_path / "led")
+    assert error.value.kind is FailureKind.SOURCE_CHANGED
