@@ -11,15 +11,12 @@ import errno
 import fcntl
 import os
 
-from libs.run_tree.libc import filesystem_type
-
-_EXT4, _XFS = 0xEF53, 0x58465342
-_DO_IT_WELL = frozenset({_EXT4, _XFS})
+from services.sync_engine.transfer.filesystem_kind import is_ext4_or_xfs
 
 
 def go_direct(descriptor: int) -> bool:
     """Blocks of this open file pass the cache from now on, if that can be. OSError."""
-    if filesystem_type(descriptor) not in _DO_IT_WELL:
+    if not is_ext4_or_xfs(descriptor):
         return False
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_DIRECT)

@@ -18,7 +18,7 @@ from libs.run_tree.libc import await_writeback, reserve_space, start_writeback
 from services.sync_engine.transfer.bandwidth import BandwidthBrake
 from services.sync_engine.transfer.block_stream import BLOCK_BYTES, stream_blocks
 from services.sync_engine.transfer.direct_io import go_direct, write_block
-from services.sync_engine.transfer.fsync_together import fsync_together
+from services.sync_engine.transfer.durable_together import MOST_WAITING_BYTES, make_durable
 from services.sync_engine.transfer.incoming import IncomingFolder, IncomingName
 from services.sync_engine.transfer.source_file import SourceFiles, copied_from
 from services.sync_engine.transfer.system_error import destination_error, source_changed, source_error
@@ -73,7 +73,7 @@ class _Unsynced:
 
     def sync(self, progress: Progress) -> None:
         """Makes all of them durable. TransferError."""
-        said = fsync_together([descriptor for _, descriptor in self._files])
+        said = make_durable([descriptor for _, descriptor in self._files])
         for (entry, _), error in zip(self._files, said, strict=True):
             if error is not None:
                 raise destination_error(error, "writing", entry.path) from error
@@ -132,7 +132,7 @@ class FileCopier:
                     if failure.kind not in LOCAL_FAILURES:
                         raise
                     outcome.failures.append(failure)
-            with self._control.quiet(unsynced.nbytes):
+            with self._control.quiet(unsynced.nbytes + MOST_WAITING_BYTES):
                 unsynced.sync(self._progress)
         finally:
             in_hand.let_go()

@@ -10,6 +10,7 @@ from pathlib import Path
 from libs.run_tree.libc import filesystem_type
 from services.sync_engine.transfer.transport import FailureKind, TransferError
 
+_EXT4, _XFS = 0xEF53, 0x58465342
 _MEMORY = frozenset({0x01021994, 0x858458F6})
 _NETWORK = frozenset({0x6969, 0xFF534D42, 0xFE534D42, 0x517B})
 _FUSE = 0x65735546
@@ -96,3 +97,9 @@ def _name_of(device: int) -> str:
             if before.split(" ")[2] == numbers:
                 return after.split(" ")[0]
     return ""
+
+
+def is_ext4_or_xfs(descriptor: int) -> bool:
+    """Whether an open file or folder lies on a file system that does well what others do badly or not at all: direct
+    reading and writing, and being synced whole. OSError."""
+    return filesystem_type(descriptor) in (_EXT4, _XFS)

@@ -20,23 +20,31 @@ class NotAFileError(Exception):
     """Something else than a file has the name."""
 
 
-def open_uncached(folder: int, relative: bytes, expected_size: int) -> int:
-    """Opens a file below an open folder, drops what the page cache holds of it, and lets the kernel begin to read anew.
-
-    Several files opened before the first is hashed are read side by side. The caller closes the descriptor. Raises
-    NotAFileError for a symlink, or OSError as the system says.
-    """
+def open_file(folder: int, relative: bytes) -> int:
+    """Opens a file below an open folder; what the page cache holds of it is as it was. The caller closes the
+    descriptor. Raises NotAFileError for a symlink, or OSError as the system says."""
     try:
-        descriptor = open_to_read(relative, dir_fd=folder)
+        return open_to_read(relative, dir_fd=folder)
     except OSError:
         present = status_beneath(relative, dir_fd=folder)
         if stat.S_ISREG(present.st_mode):
             raise
         raise NotAFileError from None
+
+
+def drop_cached(descriptor: int, expected_size: int) -> None:
+    """Drops what the page cache holds of an open file, and lets the kernel begin to read it anew: several files that
+    are so prepared before the first is hashed are read side by side. OSError."""
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    if 0 < expected_size < BLOCK_BYTES:
+        os.posix_fadvise(descriptor, 0, expected_size, os.POSIX_FADV_WILLNEED)
+
+
+def open_uncached(folder: int, relative: bytes, expected_size: int) -> int:
+    """`open_file` and `drop_cached`."""
+    descriptor = open_file(folder, relative)
     try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        if 0 < expected_size < BLOCK_BYTES:
-            os.posix_fadvise(descriptor, 0, expected_size, os.POSIX_FADV_WILLNEED)
+        drop_cached(descriptor, expected_size)
     except OSError:
         os.close(descriptor)
         raise
@@ -46,7 +54,7 @@ def open_uncached(folder: int, relative: bytes, expected_size: int) -> int:
 def hash_opened(
     descriptor: int, expected_size: int, on_bytes: Callable[[int], None], block_bytes: int = BLOCK_BYTES
 ) -> Streamed:
-    """Size and SHA-256 of a file that `open_uncached` opened. Large ones are read `block_bytes` at a time.
+    """Size and SHA-256 of an open file that `drop_cached` prepared. Large ones are read `block_bytes` at a time.
 
     Of a file that turns out longer than expected, no more than one byte further is sure to be read: its size differs
     and that is enough. `on_bytes` hears of each block of a large file, and may raise to end it. Raises NotAFileError

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from services.sync_engine.transfer import file_copy, fsync_together
-from services.sync_engine.transfer.transport import FailureKind, TransferError
-from tests.integration.transfer.carrying import Carrying, write
+from services.sync_engine.transfer import kernel_queue
+from services.sync_engine.transfer.fsync_together import fsync_together
 
 COUNT = 150
 
@@ -20,11 +19,11 @@ COUNT = 150
 @pytest.fixture(params=["together", "no such call", "no room in the kernel"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     how: str = request.param
-    monkeypatch.setattr(fsync_together, "_idle", type(fsync_together._idle)())
+    monkeypatch.setattr(kernel_queue, "_idle", type(kernel_queue._idle)())
     if how == "no such call":
-        monkeypatch.setattr(fsync_together, "_CALLS", None)
+        monkeypatch.setattr(kernel_queue, "_CALLS", None)
     if how == "no room in the kernel":
-        monkeypatch.setattr(fsync_together, "_call", lambda *arguments: -1)
+        monkeypatch.setattr(kernel_queue, "_call", lambda *arguments: -1)
     return how
 
 
@@ -43,10 +42,10 @@ def numbers(said: Sequence[OSError | None]) -> list[int | None]:
 
 
 def test_all_are_durable(files: list[int], way: str) -> None:
-    assert numbers(fsync_together.fsync_together(files)) == [None] * COUNT
-    assert len(fsync_together._idle) == (1 if way == "together" else 0), "the kernel's own way, where there is one"
-    assert fsync_together.fsync_together([]) == []
-    assert fsync_together.fsync_together(files[:1]) == [None]
+    assert numbers(fsync_together(files)) == [None] * COUNT
+    assert len(kernel_queue._idle) == (1 if way == "together" else 0), "the kernel's own way, where there is one"
+    assert fsync_together([]) == []
+    assert fsync_together(files[:1]) == [None]
 
 
 @pytest.mark.usefixtures("way")
@@ -56,7 +55,7 @@ def test_what_can_not_be_synced_is_told_and_the_others_are(files: list[int], pla
     nothing = os.open("/dev/null", os.O_RDONLY)
     os.close(nothing)
     try:
-        said = fsync_together.fsync_together([*files[:place], writing, nothing, *files[place:]])
+        said = fsync_together([*files[:place], writing, nothing, *files[place:]])
     finally:
         os.close(reading)
         os.close(writing)
@@ -66,20 +65,5 @@ def test_what_can_not_be_synced_is_told_and_the_others_are(files: list[int], pla
 @pytest.mark.usefixtures("way")
 def test_many_threads_at_once(files: list[int]) -> None:
     with ThreadPoolExecutor(8) as threads:
-        for said in threads.map(fsync_together.fsync_together, [files] * 40):
+        for said in threads.map(fsync_together, [files] * 40):
             assert numbers(said) == [None] * COUNT
-
-
-def test_a_disk_that_fails_fails_the_copy_with_the_file_s_name(
-    carrying: Carrying, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def failing(descriptors: Sequence[int]) -> list[OSError | None]:
-        return [OSError(errno.EIO, os.strerror(errno.EIO)) if place == 2 else None for place in range(len(descriptors))]
-
-    for number in range(5):
-        write(carrying.source, b"file%d" % number, b"x")
-    monkeypatch.setattr(file_copy, "fsync_together", failing)
-    with pytest.raises(TransferError, match=r"file2.*Input/output error") as failure:
-        carrying.copy()
-    assert failure.value.kind is FailureKind.NETWORK
-    assert not list(carrying.run.rglob("file*")), "nothing has a name that isn't durable"

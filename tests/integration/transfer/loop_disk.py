@@ -1,0 +1,65 @@
+"""A file system of its own on a loop device; what is on its disk can be seen, and spoiled, behind its back."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_SIZE = 320 << 20
+MAKE = {
+    "ext4": ("mkfs.ext4", "-q"),
+    "ext4 without a journal": ("mkfs.ext4", "-q", "-O", "^has_journal"),
+    "xfs": ("mkfs.xfs", "-q"),
+    "btrfs": ("mkfs.btrfs", "-q"),
+}
+
+
+@dataclass(frozen=True)
+class LoopDisk:
+    """Mounted at `folder`; `image` holds what is on the disk."""
+
+    kind: str
+    folder: Path
+    image: Path
+
+    @contextmanager
+    def as_after_a_power_cut(self) -> Iterator[Path]:
+        """What is on the disk at this moment, mounted anew: nothing of it was in memory alone."""
+        image = self.image.with_name("after the cut")
+        folder = self.image.with_name("seen")
+        folder.mkdir()
+        subprocess.run(["cp", "--sparse=always", str(self.image), str(image)], check=True)
+        with _mounted(image, folder, "loop,nouuid" if self.kind == "xfs" else "loop"):
+            yield folder
+
+    def rot(self, content: bytes) -> None:
+        """Flips a byte of the one place on the disk that holds this."""
+        place = self.image.read_bytes().index(content)
+        with open(self.image, "r+b") as stream:
+            stream.seek(place)
+            stream.write(bytes([content[0] ^ 1]))
+
+
+@contextmanager
+def loop_disk(kind: str, base: Path) -> Iterator[LoopDisk]:
+    """`kind` is one of `MAKE`."""
+    image, folder = base / "image", base / "disk"
+    with image.open("wb") as stream:
+        stream.truncate(_SIZE)
+    folder.mkdir()
+    subprocess.run([*MAKE[kind], str(image)], check=True)
+    with _mounted(image, folder, "loop"):
+        yield LoopDisk(kind, folder, image)
+    image.unlink()
+
+
+@contextmanager
+def _mounted(image: Path, folder: Path, options: str) -> Iterator[None]:
+    subprocess.run(["mount", "-o", options, str(image), str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
