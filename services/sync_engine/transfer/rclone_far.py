@@ -12,21 +12,17 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
-from typing import Any
-
-import msgspec
 
 from services.sync_engine.transfer.arrived import refuse_left_out
 from services.sync_engine.transfer.far_side import FarDigests, FarName, NotLanded
 from services.sync_engine.transfer.incoming import INCOMING
-from services.sync_engine.transfer.path_order import by_path
-from services.sync_engine.transfer.present import Different, differing_error
 from services.sync_engine.transfer.private_folder import private_folder, write_private
 from services.sync_engine.transfer.rclone_backends import backends_of
 from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError
 from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
 from services.sync_engine.transfer.rclone_folders import settle_folders
 from services.sync_engine.transfer.rclone_hashing import RcloneHashing
+from services.sync_engine.transfer.rclone_listing import RcloneListing
 from services.sync_engine.transfer.rclone_local import RcloneLocal
 from services.sync_engine.transfer.rclone_move import move_files
 from services.sync_engine.transfer.rclone_names import altered_names, as_listed
@@ -37,11 +33,9 @@ from services.sync_engine.transfer.rclone_times import try_far_times
 from services.sync_engine.transfer.rclone_uploads import RefusalNote, UnfinishedUploads
 from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.source_file import SourceFiles
-from services.sync_engine.transfer.spilled_list import ListSorter, separated, spill_file
 from services.sync_engine.transfer.tool_failures import tool_failure
 from services.sync_engine.transfer.transport import (
     CopiedFile,
-    EntryKind,
     FailureKind,
     SourceEntry,
     TargetTraits,
@@ -50,18 +44,6 @@ from services.sync_engine.transfer.transport import (
 
 # Two seconds is FAT's step, the coarsest that still tells files of a run apart.
 _COARSEST_MTIME_NS = 2_000_000_000
-# They are looked at one by one; more are found in a listing of all that is there.
-_FEW_FOLDERS = 20
-_EVERY_NAME = ("--recursive", "--no-modtime", "--no-mimetype")
-
-
-class _Listed(msgspec.Struct, frozen=True):
-    Path: str
-    Size: int
-    IsDir: bool
-
-
-_LISTED = msgspec.json.Decoder(_Listed)
 
 
 class RcloneFar:
@@ -71,6 +53,7 @@ class RcloneFar:
         self._daemon = daemon
         self._remote = remote
         self._fs = f"{remote.name}:{remote.path}"
+        self._listing = RcloneListing(daemon, self._fs)
         backends = backends_of(daemon, remote.name)
         backends.refuse_unprovable(remote.name)
         self._about = daemon.must("connecting", "operations/fsinfo", fs=self._fs)
@@ -99,14 +82,14 @@ class RcloneFar:
 
     def has_incoming(self) -> bool | None:
         """As `FarSide.has_incoming`."""
-        return self._is_folder(INCOMING) if self._keeps_folders else None
+        return self._listing.is_folder(INCOMING) if self._keeps_folders else None
 
     def check(self) -> None:
         """As `FarSide.check`: lists the folder, and makes the incoming one where the backend has folders. What holds
         objects in buckets has a folder as soon as something is in it; the bucket itself must be there."""
         self._refuse_lost_times()
         self._refuse_links([INCOMING])
-        if self._list(b"", recurse=False) is None:
+        if self._listing.entries(b"", recurse=False) is None:
             bucket = self._remote.path.strip("/").partition("/")[0]
             if not (self._features["BucketBased"] and bucket and self._has_bucket(bucket)):
                 raise TransferError(FailureKind.NETWORK, f"{self._fs} is not there")
@@ -173,43 +156,7 @@ class RcloneFar:
         answers calls would gather all of them first."""
         if self._local is not None:
             return self._local.names(folder)
-        return self._names(folder, *_EVERY_NAME)
-
-    def _names(self, folder: bytes, *options: str) -> Sequence[FarName]:
-        found = ListSorter(FarName, by_path)
-        if self._is_folder(folder):
-            with spill_file() as listing:
-                self._daemon.tell("listing", listing, "lsjson", *options, "--", self._below(folder))
-                for line in separated(listing, b"\n"):
-                    if line.startswith(b"{"):
-                        item = _LISTED.decode(line.removesuffix(b","))
-                        kind = EntryKind.DIRECTORY if item.IsDir else EntryKind.FILE
-                        found.add(FarName(as_listed(item.Path), kind, max(0, item.Size)))
-        return found.finish()
-
-    def _is_folder(self, folder: bytes) -> bool:
-        """False when nothing is there. DESTINATION_FILE_DIFFERS when it is no folder."""
-        item = self._daemon.must("looking at", "operations/stat", [folder], fs=self._fs, remote=folder.decode())["item"]
-        if item is not None and not item["IsDir"]:
-            raise differing_error([Different(folder, None, None)])
-        return item is not None
-
-    def _list(self, folder: bytes, *, recurse: bool) -> list[dict[str, Any]] | None:
-        """None when there is no such folder."""
-        options = {"recurse": recurse, "noMimeType": True, "noModTime": True}
-
-        def ask(_: object) -> list[dict[str, Any]] | None:
-            try:
-                answer = self._daemon.call("operations/list", fs=self._fs, remote=folder.decode(), opt=options)
-            except RcloneError as refusal:
-                if "directory not found" in refusal.words:
-                    return None
-                if "is a file" in refusal.words or "not a directory" in refusal.words:
-                    raise differing_error([Different(folder, None, None)]) from refusal
-                raise tool_failure(RCLONE_FAILURES, "listing", None, refusal.words) from refusal
-            return list(answer["list"])
-
-        return self._daemon.attend([()], ask)[0]
+        return self._listing.names(folder)
 
     def digests(
         self, folder: bytes, files: Mapping[bytes, int], max_stream_bytes: int, hashed: Callable[[bytes, int], None]
@@ -249,7 +196,9 @@ class RcloneFar:
         names = [(batch + b"/" + file.path, target + b"/" + file.path, file.size) for file in files]
         move_files(self._daemon, self._fs, names)
         below = len(batch) + 1
-        waiting = {as_listed(item["Path"])[below:] for item in self._list(batch, recurse=True) or []} - set(spoiled)
+        waiting = {as_listed(item["Path"])[below:] for item in self._listing.entries(batch, recurse=True) or []} - set(
+            spoiled
+        )
         left = tuple(file.path for file in files if file.path in waiting)
         if not left:
             return None
@@ -258,24 +207,14 @@ class RcloneFar:
     def settle_folders(self, target: bytes, folders: Sequence[SourceEntry]) -> None:
         """As `FarSide.settle_folders`; times where the backend keeps those of folders."""
         self._refuse_links(chain([target], (target + b"/" + folder.path for folder in folders)))
-        settle_folders(self._daemon, self._below(target), folders)
+        settle_folders(self._daemon, self._listing.place(target), folders)
         if folders and self._keeps_folders:
-            refuse_left_out(folders, self._folders(target, folders))
-
-    def _folders(self, target: bytes, asked: Sequence[SourceEntry]) -> Sequence[FarName]:
-        if len(asked) > _FEW_FOLDERS:
-            return self._names(target, *_EVERY_NAME, "--dirs-only")
-        there = (entry.path for entry in asked if self._is_folder(target + b"/" + entry.path))
-        return [FarName(path, EntryKind.DIRECTORY, 0) for path in there]
+            refuse_left_out(folders, self._listing.folders(target, folders))
 
     def _refuse_links(self, folders: Iterable[bytes]) -> None:
         """Of folders at a server only that knows what they are."""
         if self._local is not None:
             self._local.refuse_links(folders)
-
-    def _below(self, folder: bytes) -> str:
-        between = "" if self._fs.endswith((":", "/")) else "/"
-        return self._fs + between + folder.decode()
 
     def move(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
         """As `FarSide.move`."""
@@ -311,7 +250,9 @@ class RcloneFar:
     def children(self, folder: bytes) -> Sequence[bytes]:
         """As `FarSide.children`."""
         self._refuse_links([folder])
-        listed = {as_listed(item["Name"]) for item in self._list(folder, recurse=False) or [] if item["IsDir"]}
+        listed = {
+            as_listed(item["Name"]) for item in self._listing.entries(folder, recurse=False) or [] if item["IsDir"]
+        }
         if self._uploads is not None and folder == INCOMING:
             listed |= self._uploads.folders()
         return sorted(listed)
@@ -321,7 +262,7 @@ class RcloneFar:
         self._refuse_links([folder])
         if self._uploads is not None:
             self._uploads.abort(folder)
-        if self._list(folder, recurse=False) is not None:
+        if self._listing.entries(folder, recurse=False) is not None:
             self._daemon.must("removing", "operations/purge", fs=self._fs, remote=folder.decode())
 
     def remove_files(self, paths: Sequence[bytes]) -> None:
