@@ -24,9 +24,9 @@ from services.sync_engine.transfer.bandwidth import Bandwidth, BandwidthBrake, B
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.far_side import FarPlace
 from services.sync_engine.transfer.mounted import MountedTransport
-from services.sync_engine.transfer.rclone_daemon import ConfigPassword
 from services.sync_engine.transfer.rclone_place import RclonePlace
 from services.sync_engine.transfer.rclone_remote import RcloneRemote
+from services.sync_engine.transfer.rclone_start import ConfigPassword
 from services.sync_engine.transfer.remote_transport import RemoteTransport
 from services.sync_engine.transfer.rsync_far import RsyncPlace
 from services.sync_engine.transfer.ssh_session import SshAccess

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from services.sync_engine.transfer.bandwidth import Bandwidth, SharedBandwidth
-from services.sync_engine.transfer.rclone_daemon import open_rclone
 from services.sync_engine.transfer.rclone_far import RcloneFar
 from services.sync_engine.transfer.rclone_remote import RcloneRemote
+from services.sync_engine.transfer.rclone_start import open_rclone
 from services.sync_engine.transfer.rclone_uploads import RefusalNote
 from services.sync_engine.transfer.tools import Toolbox
 from services.sync_engine.transfer.transfer_control import TransferControl

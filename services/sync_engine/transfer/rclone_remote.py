@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.sync_engine.transfer.rclone_daemon import ConfigPassword, RcloneDaemon, no_config_password
+from services.sync_engine.transfer.rclone_daemon import RcloneDaemon
+from services.sync_engine.transfer.rclone_start import ConfigPassword, no_config_password
 
 _MOST_ALIASES = 10
 

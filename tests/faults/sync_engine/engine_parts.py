@@ -52,7 +52,7 @@ from services.sync_engine.runs.creation_projection import CreationFiles
 from services.sync_engine.runs.location import RunLocator
 from services.sync_engine.runs.override_commands import OverrideCommands
 from services.sync_engine.targets.keeper import TargetKeeper
-from services.sync_engine.transfer.rclone_daemon import no_config_password
+from services.sync_engine.transfer.rclone_start import no_config_password
 from services.sync_engine.validation.finding import Rule
 from services.sync_engine.validation.presync_gate import PreSyncGate
 from services.sync_engine.validation.walk import AuditRules

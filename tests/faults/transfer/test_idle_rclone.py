@@ -8,7 +8,7 @@ import pytest
 
 from services.sync_engine.transfer import rclone_daemon
 from services.sync_engine.transfer.bandwidth import UNLIMITED
-from services.sync_engine.transfer.rclone_daemon import open_rclone
+from services.sync_engine.transfer.rclone_start import open_rclone
 from services.sync_engine.transfer.transfer_control import TransferControl
 
 

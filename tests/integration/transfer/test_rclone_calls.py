@@ -13,9 +13,10 @@ import pytest
 
 from services.sync_engine.transfer.bandwidth import UNLIMITED, SharedBandwidth
 from services.sync_engine.transfer.rclone_calls import FileCall, call_for_each
-from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError, open_rclone
+from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError
 from services.sync_engine.transfer.rclone_hashing import RcloneHashing
 from services.sync_engine.transfer.rclone_move import move_files
+from services.sync_engine.transfer.rclone_start import open_rclone
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import TransferError
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from services.sync_engine.transfer.bandwidth import UNLIMITED, SharedBandwidth
-from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError, open_rclone
+from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError
 from services.sync_engine.transfer.rclone_probe import TriedNames, try_names
+from services.sync_engine.transfer.rclone_start import open_rclone
 from services.sync_engine.transfer.transfer_control import TransferControl
 
 NOTHING = re.compile("(?!)")
