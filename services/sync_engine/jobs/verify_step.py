@@ -15,7 +15,7 @@ from labferry.sync.v1 import sync_service_pb2
 from libs.event_log.blob_store import BlobStore
 from libs.run_tree.run_path import RunPath
 from services.sync_engine.jobs.failed_pass import failed_pass, failed_proof, is_evidence_of
-from services.sync_engine.jobs.failure import failure_of_transfer
+from services.sync_engine.jobs.failure import failure_of_transfer, words_of_reading
 from services.sync_engine.jobs.file_list import evidence_lines, landings, read_copied
 from services.sync_engine.jobs.job import (
     AUDIT,
@@ -292,9 +292,6 @@ class VerifyStep:
 def _what_is_wrong(outcome: VerifyOutcome) -> TransferError:
     if outcome.expected == 0:
         return TransferError(FailureKind.NOTHING_TO_VERIFY, "the run holds no file whose arrival could be proven")
-    missing, differing = len(outcome.missing), len(outcome.differing)
-    return TransferError(
-        FailureKind.HASH_MISMATCH,
-        f"read back from the destination: {missing} of {outcome.expected} files missing, {differing} differing",
-        (*outcome.missing, *outcome.differing),
-    )
+    wrong = (*outcome.missing, *outcome.differing)
+    words = words_of_reading(outcome.expected, len(outcome.missing), len(outcome.differing), [*map(shown, wrong[:1])])
+    return TransferError(FailureKind.HASH_MISMATCH, words, wrong)

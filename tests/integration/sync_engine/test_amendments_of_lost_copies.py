@@ -106,7 +106,7 @@ async def test_what_only_the_copy_held_counts_again_once_it_was_put_back_and_is_
         (site.local(run) / "late.tif").write_bytes(b"late")
         late = (await engine.enqueue(run)).job.job_id
         failed = await engine.until_failed(late)
-        assert failed.failure.message.endswith("1 of 4 files missing, 1 differing"), failed.failure
+        assert failed.failure.message.endswith("1 of 4 files missing, 1 differing: a.tif and 1 more"), failed.failure
         assert (site.at_nas(run) / "b.tif").read_bytes() == b"preciouS", "it is the only copy, such as it is"
         doubted = [e for e in await engine.events() if e.type == "sync.destination.doubted.v1"]
         assert not doubted, "nothing of them was sent"
