@@ -20,12 +20,11 @@ from cli.failure import EXIT_NO, run_command
 from cli.json_form import short_name
 from cli.options import ConfigOption, OutputOption, TokenOption, connect
 from cli.output import OutputFormat, errors, note, print_message, print_table
+from cli.watched_jobs import WatchedJobs, is_done
 from labferry.sync.v1 import job_pb2, sync_service_pb2, sync_service_pb2_grpc
 from libs.service_kit.identity import ServiceName
 
 _STATE = job_pb2.JobState.DESCRIPTOR
-_GOOD_ENDS = {job_pb2.JOB_STATE_VERIFIED, job_pb2.JOB_STATE_CLEANUP_ELIGIBLE, job_pb2.JOB_STATE_CLEANED}
-_BAD_ENDS = {job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED}
 
 
 def watch(
@@ -33,47 +32,56 @@ def watch(
     run: Annotated[str, typer.Option(help="Only of this run.")] = "",
     equipment: Annotated[str, typer.Option(help="Only of this equipment.")] = "",
     until_done: Annotated[
-        bool, typer.Option("--until-done/--forever", help="End when every job shown is sealed, failed or cancelled.")
+        bool, typer.Option("--until-done/--forever", help="End when every job that counts is sealed or has ended.")
     ] = True,
     output: OutputOption = OutputFormat.TABLE,
     config: ConfigOption = None,
     token_file: TokenOption = None,
 ) -> None:
-    """Follow jobs with a progress bar. Exit status 1 when one of them failed."""
+    """Follow jobs with a progress bar, those that are queued meanwhile too.
+
+    Of a run's jobs to one destination the last counts; of jobs that are named each does. Exit status 1 when one that
+    counts failed or was cancelled.
+    """
 
     async def work() -> int:
         request = sync_service_pb2.WatchJobsRequest(job_ids=job_id or (), run=run, equipment_id=equipment)
-        jobs: dict[str, job_pb2.Job] = {}
         bars: dict[str, TaskID] = {}
         async with connect(config, token_file).channel(ServiceName.SYNC_ENGINE) as channel:
             stub = sync_service_pb2_grpc.SyncServiceStub(channel)
-            for one in job_id or ():
-                await stub.GetJob(sync_service_pb2.GetJobRequest(job_id=one))
-            if until_done and not await _any_job(stub, run, equipment):
+            # The stream doesn't say where its beginning ends: what is there is asked for first.
+            watched = WatchedJobs(await _present(stub, request), each_counts=bool(job_id))
+            if until_done and not watched.jobs:
                 note("there is no such job to wait for; --forever waits until there is one")
                 return EXIT_NO
             with _progress() as progress:
                 async for update in stub.WatchJobs(request):
-                    jobs[update.job.job_id] = update.job
+                    watched.take(update.job)
                     if output is OutputFormat.JSON:
                         print_message(update)
                     _show(progress, bars, update)
-                    if until_done and all(_is_done(j) for j in jobs.values()):
+                    if until_done and watched.over:
                         break
         if output is OutputFormat.TABLE:
-            print_table(*job_rows(jobs.values()))
-        return EXIT_NO if any(j.state in _BAD_ENDS for j in jobs.values()) else 0
+            print_table(*job_rows(watched.jobs.values()))
+        return EXIT_NO if watched.failed else 0
 
     run_command(work())
 
 
-async def _any_job(stub: Any, run: str, equipment: str) -> bool:
-    wanted = sync_service_pb2.ListJobsRequest(run=run, equipment_id=equipment, page_size=1)
-    return bool((await stub.ListJobs(wanted)).jobs)
-
-
-def _is_done(job: job_pb2.Job) -> bool:
-    return job.state in _BAD_ENDS or (job.state in _GOOD_ENDS and job.sealed)
+async def _present(stub: Any, wanted: sync_service_pb2.WatchJobsRequest) -> list[job_pb2.Job]:
+    """The jobs that fit now, in the order they were queued. NOT_FOUND when there is none of a given id."""
+    if wanted.job_ids:
+        named = [await stub.GetJob(sync_service_pb2.GetJobRequest(job_id=one)) for one in wanted.job_ids]
+        return [job for job in named if wanted.run in ("", job.run) and wanted.equipment_id in ("", job.equipment_id)]
+    jobs: list[job_pb2.Job] = []
+    request = sync_service_pb2.ListJobsRequest(run=wanted.run, equipment_id=wanted.equipment_id, page_size=1000)
+    while True:
+        page = await stub.ListJobs(request)
+        jobs += page.jobs
+        request.page_token = page.next_page_token
+        if not page.next_page_token:
+            return jobs
 
 
 def _progress() -> Progress:
@@ -99,7 +107,7 @@ def _show(progress: Progress, bars: dict[str, TaskID], update: sync_service_pb2.
         total = update.progress.bytes_total or None
         progress.update(bar, description=f"{leaf} {phase}", completed=update.progress.bytes_done, total=total)
     else:
-        ended = _is_done(job)
+        ended = is_done(job)
         progress.update(
             bar,
             description=f"{leaf} {state}{' and sealed' if job.sealed else ''}",
