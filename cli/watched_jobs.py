@@ -15,8 +15,8 @@ def is_done(job: job_pb2.Job) -> bool:
 
 
 class WatchedJobs:
-    """`present` are the jobs that are there at first, in the order they were queued; the stream brings each of them again,
-    and others that are queued later. Of a run's jobs to one destination the last counts, or each."""
+    """`present` are the jobs that are there at first, in the order they were queued; the stream brings each of them
+    again, and others that are queued later. Of a run's jobs to one destination the last counts, or each."""
 
     def __init__(self, present: Iterable[job_pb2.Job], *, each_counts: bool) -> None:
         self.jobs: dict[str, job_pb2.Job] = {}
