@@ -197,7 +197,7 @@ class Auditor:
             if not mine:
                 self._rest(lane, due.place)
                 return
-            lane.control = TransferControl()
+            lane.control = bench.control_of(job)
             try:
                 with working_for(f"audit of job {job.job_id}"):
                     self._note(lane, due.place, await self._read(lane, lane.control, job, due))

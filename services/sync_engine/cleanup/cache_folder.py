@@ -27,7 +27,7 @@ from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.source_file import copied_from
-from services.sync_engine.transfer.transfer_control import TransferControl, TransferStoppedError
+from services.sync_engine.transfer.transfer_control import TransferStoppedError
 from services.sync_engine.transfer.transport import CopiedFile, EntryKind, SourceEntry, TransferError
 
 _TRIES = 5
@@ -42,11 +42,11 @@ class CacheFolder:
         self._work = work
 
     async def delete(
-        self, located: LocatedRun, jobs: Sequence[Job], may: Callable[[], bool], *, without_lease: bool
+        self, located: LocatedRun, jobs: Sequence[Job], lead: Job, may: Callable[[], bool], *, without_lease: bool
     ) -> Sequence[Remaining]:
         """What is still there, and why; empty when the folder is gone. Another program may write there meanwhile: only
-        files whose very content every destination holds are deleted, and only while they `may` be. `without_lease` as
-        of `delete_files`."""
+        files whose very content every destination holds are deleted, and only while they `may` be and `lead` is this
+        engine's. `without_lease` as of `delete_files`."""
         bench = self._bench
         digests = [job.files_blob for job in jobs if job.files_blob is not None]
         known = dict(await bench.threads.run(partial(_proven_of_cache, bench.blobs, digests)))
@@ -59,7 +59,7 @@ class CacheFolder:
                     place = bench.destination(job)
                     if place is None:
                         return [Remaining(CACHE_FOLDER, f"{job.destination} is not in the configuration")]
-                    await self._seal(place, _with_own(manifest, snapshot))
+                    await self._seal(place, _with_own(manifest, snapshot), lead)
                 known |= {path: file.sha256() for path, file in snapshot.items()}
                 remaining = await bench.threads.run(partial(_delete, located.folder, known, may, without_lease))
                 # What was written since the snapshot, the run's own log above all, is brought once more.
@@ -69,8 +69,8 @@ class CacheFolder:
         except (TransferError, TransferStoppedError, OSError) as error:
             return [Remaining(CACHE_FOLDER, f"its sealed copy could not be compared: {error}")]
 
-    async def _seal(self, place: Destination, files: Sequence[SealedFile]) -> None:
-        control = TransferControl()
+    async def _seal(self, place: Destination, files: Sequence[SealedFile], lead: Job) -> None:
+        control = self._bench.control_of(lead)
         await self._work.do(
             control, JobProgressMeter(lambda: None), lambda: place.transport.seal(files, control=control)
         )

@@ -109,18 +109,20 @@ class Execution:
         await permission.stands()
         await self._bench.threads.run(partial(_see_what_is_left, located, ticket.files, permission.ended, tally))
         if not tally.remaining.count and not self._rules.retain_cache:
-            tally.remaining.add(await self._delete_cache(located, begun, permission.of_cache()))
+            tally.remaining.add(await self._delete_cache(located, begun, lead, permission.of_cache()))
             tally.cache_deleted = not tally.remaining.count
         end = DeletionEnd(begun.record.run, begun.open, evidence.found, tally, lead, cause, interrupted=False)
         return await self.ends.record(end)
 
-    async def _delete_cache(self, located: LocatedRun, begun: Begun, permission: Permission) -> Sequence[Remaining]:
+    async def _delete_cache(
+        self, located: LocatedRun, begun: Begun, lead: Job, permission: Permission
+    ) -> Sequence[Remaining]:
         try:
             if not await permission.stands_at_the_gate():
                 return [Remaining(CACHE_FOLDER, permission.ended)]
             jobs = await evidence_jobs(self._bench, begun.open)
             without_lease = self._rules.delete_without_lease
-            return await self._cache.delete(located, jobs, permission.holds, without_lease=without_lease)
+            return await self._cache.delete(located, jobs, lead, permission.holds, without_lease=without_lease)
         except (EventStoreError, BlobError) as error:
             return [Remaining(CACHE_FOLDER, f"what belongs there can't be told: {error}")]
 

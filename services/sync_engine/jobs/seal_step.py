@@ -88,7 +88,7 @@ class SealStep:
                 return None
             snapshot, status = settled
             progress.begin(ProgressPhase.SEALING, len(snapshot), sum(f.size for f in snapshot))
-            control = TransferControl()
+            control = bench.control_of(job)
             first = not any(one.sealed for one in jobs if one.destination == job.destination)
 
             def seal() -> None:

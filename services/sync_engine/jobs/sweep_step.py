@@ -9,7 +9,7 @@ from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.retry import SWEEP_PAUSE
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
-from services.sync_engine.transfer.transfer_control import TransferControl, TransferStoppedError
+from services.sync_engine.transfer.transfer_control import TransferStoppedError
 from services.sync_engine.transfer.transport import TransferError
 
 
@@ -28,7 +28,7 @@ class SweepStep:
             return None
         if bench.watch.known_down(job.equipment_id, destination.name) is not None:
             return None
-        control = TransferControl()
+        control = bench.control_of(job)
         try:
             await self._in_hand.do(
                 job.job_id,

@@ -26,7 +26,7 @@ from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.runs.verified_tree import ChangedFile, ChangesSince, what_changed_since
 from services.sync_engine.transfer.destination import Destination
-from services.sync_engine.transfer.transfer_control import StopReason, TransferControl, TransferStoppedError
+from services.sync_engine.transfer.transfer_control import StopReason, TransferStoppedError
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     DifferingFile,
@@ -82,7 +82,7 @@ class TransferStep:
     async def _attempt(self, job: Job, view: GateView, errand: Errand, destination: Destination) -> datetime | None:
         bench = self._bench
         job = await bench.append(job, decide_start(job, bench.engine_id))
-        control = TransferControl()
+        control = bench.control_of(job)
         journal = LandingJournal(bench, job)
         progress = bench.board.open(job.job_id)
         try:

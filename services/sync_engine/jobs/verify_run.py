@@ -146,7 +146,7 @@ class VerifyRun:
         await decided_anew(attempt)
 
     async def _keep_aside(self, job: Job, place: Destination, wrong: VerifyOutcome) -> None:
-        control, meter, blobs = TransferControl(), JobProgressMeter(lambda: None), self._bench.blobs
+        control, meter, blobs = self._bench.control_of(job), JobProgressMeter(lambda: None), self._bench.blobs
         async with self._bench.owned.over(job.job_id, job.equipment_id, in_slot=False) as mine:
             if not mine:
                 raise UnavailableError(f"another engine works on job {job.job_id} now")

@@ -257,7 +257,7 @@ class VerifyStep:
             return None
         if destination is None:
             return await bench.hold_without_destination(job)
-        control = TransferControl()
+        control = bench.control_of(job)
         progress = bench.board.open(job.job_id)
 
         async def do(work: Callable[[], T]) -> T:

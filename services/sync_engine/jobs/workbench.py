@@ -30,6 +30,7 @@ from services.sync_engine.runs.creation_projection import CreationFiles
 from services.sync_engine.runs.location import LocatedRun, RunLocator
 from services.sync_engine.runs.run import RunRecord, status_by_jobs, status_change
 from services.sync_engine.transfer.destination import Destination
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import FailureKind, TransferError
 from services.sync_engine.validation.presync_gate import PreSyncGate
 
@@ -79,6 +80,10 @@ class Workbench:
         if job.state not in PROVEN_STATES or job.verify_passes:
             return ""
         return self.why_suspected(job.equipment_id, job.destination) or self.unmended.of(job)
+
+    def control_of(self, job: Job) -> TransferControl:
+        """For work on a job whose lease this engine has: it ends as soon as that may be another's."""
+        return TransferControl(lambda: self.owned.holds(job.job_id))
 
     async def locate(self, run: str) -> LocatedRun:
         return await self.threads.run(lambda: self.locator.locate(run))

@@ -17,6 +17,7 @@ from services.sync_engine.transfer.file_copy import WholeFile
 from services.sync_engine.transfer.incoming import IncomingFolder
 from services.sync_engine.transfer.present import Different, difference_from, differing_error
 from services.sync_engine.transfer.system_error import destination_error
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import FailureKind, TransferError
 
 NO_EXCLUSIVE_RENAME = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
@@ -36,6 +37,7 @@ class Landing:
         replaceable: frozenset[bytes],
         *,
         renames_exclusively: bool,
+        control: TransferControl,
     ) -> None:
         """`target` is the run's folder below the root; `replaceable` holds this job's own unproven earlier copies.
         `renames_exclusively`: as probed."""
@@ -44,10 +46,12 @@ class Landing:
         self._target = target
         self._replaceable = replaceable
         self._renames_exclusively = renames_exclusively
+        self._control = control
         self._in_hand = FolderInHand(dir_fd=root.fd)
 
     def land(self, files: Sequence[WholeFile]) -> None:
-        """Raises TransferError; DESTINATION_FILE_DIFFERS names every file of the batch that met a different one."""
+        """Raises TransferError; DESTINATION_FILE_DIFFERS names every file of the batch that met a different one.
+        TransferStoppedError before one of this job's own earlier copies would be moved."""
         self._root.refuse_if_gone()
         try:
             differing = [different for file in files if (different := self._land(file)) is not None]
@@ -67,6 +71,8 @@ class Landing:
         try:
             folder, name = self._in_hand.of(place)
             aside, kept = self._incoming.new_name()
+            # As late as can be: what is there by now may be what another engine proved.
+            self._control.raise_if_stopped()
             os.rename(name, kept, src_dir_fd=folder, dst_dir_fd=aside)
         except FileNotFoundError:
             return

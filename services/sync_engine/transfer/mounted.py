@@ -154,6 +154,7 @@ class MountedTransport:
                         place,
                         plan.replaceable,
                         renames_exclusively=bool(traits.exclusive_rename),
+                        control=control,
                     ),
                     before_landing=before_landing,
                     workers=root.filesystem.workers,

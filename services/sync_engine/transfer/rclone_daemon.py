@@ -102,6 +102,7 @@ class RcloneDaemon:
         if connection is None:
             connection = self._own.connection = UnixHttpConnection(self._socket)
         said = self._log.stat().st_size
+        self.control.raise_if_stopped()
         try:
             connection.request(
                 "POST", "/" + command, json.dumps({**parameters, **ONE_GROUP}), {"Content-Type": "application/json"}

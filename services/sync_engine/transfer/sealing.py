@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.system_error import destination_error, shown
-from services.sync_engine.transfer.transfer_control import TransferControl
+from services.sync_engine.transfer.transfer_control import TransferControl, TransferStoppedError
 from services.sync_engine.transfer.transport import FailureKind, TransferError
 from services.sync_engine.transfer.uncached_read import NotAFileError, hash_uncached
 
@@ -31,7 +31,7 @@ def seal_files(root: DestinationRoot, files: Sequence[SealedFile], control: Tran
         folder = folder_of_sealed(file)
         root.ensure_folder(folder)
         folders.add(folder)
-        _replace(root, file)
+        _replace(root, file, control)
     for folder in sorted(folders):
         root.fsync_folder(folder)
     differing = [file.path for file in files if not _holds(root, file, control)]
@@ -48,15 +48,17 @@ def folder_of_sealed(file: SealedFile) -> bytes:
     return file.path.rpartition(b"/")[0]
 
 
-def _replace(root: DestinationRoot, file: SealedFile) -> None:
+def _replace(root: DestinationRoot, file: SealedFile, control: TransferControl) -> None:
     # The name that marks a temporary file beside its target: ignored by every reader, never part of a manifest.
     try:
         with root.folder_of(file.path) as (folder, name):
             temporary = name + b"." + secrets.token_hex(8).encode("ascii") + b".tmp"
             try:
                 _write(folder, temporary, file)
+                # As late as can be: what is there by now may be what another engine sealed it with.
+                control.raise_if_stopped()
                 os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-            except OSError:
+            except (OSError, TransferStoppedError):
                 with contextlib.suppress(OSError):
                     os.unlink(temporary, dir_fd=folder)
                 raise

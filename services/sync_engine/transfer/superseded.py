@@ -41,6 +41,8 @@ def set_aside(
             kept += b"." + secrets.token_hex(4).encode("ascii")
         try:
             with root.folder_of(place) as (here, name), root.folder_of(kept) as (there, kept_name):
+                # As late as can be: by now it may be what another engine proved there.
+                control.raise_if_stopped()
                 os.rename(name, kept_name, src_dir_fd=here, dst_dir_fd=there)
         except OSError as error:
             raise destination_error(error, "setting aside", path) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
@@ -36,7 +36,10 @@ class TransferStoppedError(Exception):
 class TransferControl:
     """The engine's hand on a running transfer. Any thread may call any method; the first reason stays."""
 
-    def __init__(self) -> None:
+    def __init__(self, still_ours: Callable[[], bool] = lambda: True) -> None:
+        """`still_ours` is asked before each step: where several engines share the log, one that stood still may have
+        lost its job long before anything in it hears of that (LEASE_LOST)."""
+        self._still_ours = still_ours
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._reason: StopReason | None = None
@@ -99,13 +102,19 @@ class TransferControl:
 
     def raise_before_file(self) -> None:
         """Raises TransferStoppedError once no further file is to be started."""
+        self._look_whose_it_is()
         if self._reason is not None and (self._winding_down or self._stopped.is_set()):
             raise TransferStoppedError(self._reason)
 
     def raise_if_stopped(self) -> None:
-        """Raises TransferStoppedError once `stop` was called."""
+        """Raises TransferStoppedError once `stop` was called, or the job is another engine's."""
+        self._look_whose_it_is()
         if self._reason is not None and self._stopped.is_set():
             raise TransferStoppedError(self._reason)
+
+    def _look_whose_it_is(self) -> None:
+        if not self._still_ours():
+            self.stop(StopReason.LEASE_LOST)
 
     def wait(self, seconds: float) -> None:
         """Pauses the calling thread; raises TransferStoppedError as soon as `stop` is called."""
