@@ -84,12 +84,15 @@ class JobProgressMeter:
             rate = 0.0
             if recent and now > recent[0][0]:
                 rate = (counts.bytes_done - recent[0][1]) / (now - recent[0][0])
-            left = counts.bytes_total - counts.bytes_done
+            # A file that grew, or was read twice, is no more than the whole.
+            files_done = min(counts.files_done, counts.files_total)
+            bytes_done = min(counts.bytes_done, counts.bytes_total)
+            left = counts.bytes_total - bytes_done
             return ProgressSnapshot(
                 phase=counts.phase,
-                files_done=counts.files_done,
+                files_done=files_done,
                 files_total=counts.files_total,
-                bytes_done=counts.bytes_done,
+                bytes_done=bytes_done,
                 bytes_total=counts.bytes_total,
                 bytes_per_second=rate,
                 current_file=counts.current.decode(errors="replace"),

@@ -22,9 +22,13 @@ class Streamed(NamedTuple):
 
 
 def stream_blocks(
-    descriptor: int, *, portion: Callable[[int], int], consume: Callable[[memoryview, int], None]
+    descriptor: int,
+    *,
+    portion: Callable[[int], int],
+    consume: Callable[[memoryview, int], None],
+    expected_size: int | None = None,
 ) -> Streamed:
-    """Reads to the end of the file, hashing beside it.
+    """Reads to the end of the file, or until it is known to be longer than expected, hashing beside it.
 
     `portion(most)` is asked before each block how much to read at most; `consume(block, offset)` gets each block and
     may keep it only until it returns.
@@ -45,6 +49,8 @@ def stream_blocks(
             hashing[turn] = hasher.submit(digest.update, block)
             consume(block, offset)
             offset += count
+            if expected_size is not None and offset > expected_size:
+                break
             turn = (turn + 1) % _BUFFERS
         for pending in hashing:
             if pending is not None:

@@ -131,7 +131,8 @@ class ChunkReader:
             return {}
         descriptors = [step for place in places if isinstance(step := steps[place], int)]
         found = {}
-        with self._together.read(descriptors, [files[place].file.size for place in places]) as contents:
+        sizes = [files[place].file.size for place in places]
+        with self._together.read(descriptors, sizes, self._control.alive) as contents:
             for place, content in zip(places, contents, strict=True):
                 if content is not None:
                     self._control.raise_if_stopped()

@@ -31,18 +31,27 @@ _FIRST_THAT_TELLS = (5, 8)
 def make_durable(descriptors: Sequence[int]) -> list[OSError | None]:
     """Of each open file of one file system what the system said, None when it is durable. Any thread may call it.
 
-    When the sync of the whole file system fails, each file is asked; one that knows of nothing has that failure too,
-    for what failed may be the record of its place on the disk.
+    A write that failed may be another program's: when the sync of the whole file system fails, each file is written
+    and asked by itself.
     """
     if len(descriptors) < _FEWEST or not _whole_is_cheap(descriptors[0]):
         return fsync_together(descriptors)
     try:
         sync_filesystem(descriptors[0])
     except OSError as failure:
-        said = fsync_together(descriptors)
-        return said if failure.errno in _NOT_ALLOWED else [error or failure for error in said]
+        if failure.errno not in _NOT_ALLOWED:
+            for descriptor in descriptors:
+                _forget_that_it_was_written(descriptor)
+        return fsync_together(descriptors)
     # ext4 without a journal asks the disk to write out its cache before it hands over the last of the inodes.
     return [None] * (len(descriptors) - 1) + fsync_together(descriptors[-1:])
+
+
+def _forget_that_it_was_written(descriptor: int) -> None:
+    """What failed may be the record of this file's place on the disk, and the kernel tells of that once: it is to write
+    it again."""
+    status = os.fstat(descriptor)
+    os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _whole_is_cheap(descriptor: int) -> bool:

@@ -7,7 +7,7 @@ import errno
 import os
 import platform
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
@@ -41,11 +41,17 @@ class _Calls:
     """Numbers in the table of system calls."""
 
     setup: int
+    destroy: int
     submit: int
     getevents: int
 
 
-_CALLS = {"x86_64": _Calls(206, 209, 208), "aarch64": _Calls(0, 2, 4)}.get(platform.machine())
+# Of programs of 64 bits; those of 32 have other numbers on the same machine.
+_CALLS = (
+    {"x86_64": _Calls(206, 207, 209, 208), "aarch64": _Calls(0, 1, 2, 4)}.get(platform.machine())
+    if _POINTER_BYTES == 8
+    else None
+)
 
 
 class _ControlBlock(ctypes.Structure):
@@ -78,6 +84,14 @@ class _Answer(ctypes.Structure):
     )
 
 
+class _Timespec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_int64), ("nanoseconds", ctypes.c_int64))
+
+
+# How long is waited for all answers; after that, those that there are.
+_LOOK = _Timespec(1, 0)
+
+
 class _Queue:
     """A place of the kernel for requests in work; one thread at a time. OSError where there is none to be had."""
 
@@ -90,8 +104,14 @@ class _Queue:
         self._number = ctypes.c_ulong(0)
         if _call(calls.setup, ctypes.c_long(AT_ONCE), ctypes.byref(self._number)) != 0:
             raise _said()
+        none = ctypes.c_long(0)
+        if _call(calls.getevents, self._number, none, none, None, ctypes.byref(_LOOK)) != 0:
+            # A filter that lets requests in and no answer out.
+            refusal = _said()
+            _call(calls.destroy, self._number)
+            raise refusal
 
-    def handle(self, requests: Sequence[Request]) -> list[int | None]:
+    def handle(self, requests: Sequence[Request], heard: Callable[[], None]) -> list[int | None]:
         """Returns when none is in work any more."""
         for number, request in enumerate(requests):
             block = self._blocks[number]
@@ -104,7 +124,10 @@ class _Queue:
             # A file that the kernel doesn't take so, or no room there, is left out.
             begun, in_work = begun + max(1, taken), in_work + taken
         while in_work:
-            in_work -= self._await(in_work, results)
+            answered = self._await(in_work, results)
+            in_work -= answered
+            if answered:
+                heard()
         return results
 
     def _submit(self, first: int, count: int) -> int:
@@ -118,7 +141,7 @@ class _Queue:
 
     def _await(self, count: int, results: list[int | None]) -> int:
         wanted = ctypes.c_long(count)
-        got: int = _call(self._calls.getevents, self._number, wanted, wanted, self._answers, None)
+        got: int = _call(self._calls.getevents, self._number, wanted, wanted, self._answers, ctypes.byref(_LOOK))
         if got < 0:
             refusal = _said()
             if refusal.errno != errno.EINTR:
@@ -132,15 +155,16 @@ class _Queue:
 _idle: deque[_Queue] = deque()
 
 
-def handle_together(requests: Sequence[Request]) -> list[int | None]:
+def handle_together(requests: Sequence[Request], heard: Callable[[], None] = lambda: None) -> list[int | None]:
     """Of each what the plain call would return, or the negative errno; None where the kernel did not take it so, and
-    nothing was done: another machine, a container's filter, too many in use by others. Any thread may call it."""
+    nothing was done: another machine, a container's filter, too many in use by others. `heard` is called as long as
+    some are answered, and must not raise. Any thread may call it."""
     queue = _queue()
     if queue is None:
         return [None] * len(requests)
     results: list[int | None] = []
     for start in range(0, len(requests), AT_ONCE):
-        results += queue.handle(requests[start : start + AT_ONCE])
+        results += queue.handle(requests[start : start + AT_ONCE], heard)
     _idle.append(queue)
     return results
 

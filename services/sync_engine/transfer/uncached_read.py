@@ -69,6 +69,7 @@ def hash_opened(
                 descriptor,
                 portion=lambda most: min(most, block_bytes),
                 consume=lambda block, offset: on_bytes(len(block)),
+                expected_size=expected_size,
             )
         # One byte more than there should be: a file that is longer shows itself.
         content = os.read(descriptor, expected_size + 1)

@@ -30,9 +30,9 @@ class FailingDisk:
     def spoil(self, *paths: Path) -> None:
         """From now on reading these files is an I/O error; every other is as sound as before."""
         self._move_to_the_end(paths)
-        begin = min(extent.physical for path in paths for extent in _extents(path))
+        begin = min(extent.physical for path in paths for extent in extents(path))
         others = [p for p in self.folder.rglob("*") if p.is_file() and p not in paths]
-        assert all(extent.physical + extent.length <= begin for p in others for extent in _extents(p))
+        assert all(extent.physical + extent.length <= begin for p in others for extent in extents(p))
         # The loop device gives an I/O error for what lies behind the end of its file.
         os.truncate(self.image, begin)
 
@@ -80,7 +80,7 @@ def _keep_the_end(path: Path) -> None:
     """A file that takes the last room of an empty disk."""
     _fill(path)
     size = path.stat().st_size
-    last = max(_extents(path), key=lambda extent: extent.physical)
+    last = max(extents(path), key=lambda extent: extent.physical)
     end = last.logical + last.length
     for begin, until in ((0, end - _AT_THE_END), (end, size)):
         if begin < until:
@@ -97,7 +97,7 @@ class _Extent(NamedTuple):
     length: int
 
 
-def _extents(path: Path) -> list[_Extent]:
+def extents(path: Path) -> list[_Extent]:
     most = 64
     found = bytearray(_FIEMAP_HEADER.pack(0, 2**64 - 1, 1, 0, most, 0) + bytes(most * _EXTENT.size))
     with open(path, "rb") as file:

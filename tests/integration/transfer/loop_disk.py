@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_SIZE = 320 << 20
+_LEAST_OF_ALL = 320 << 20
 MAKE = {
     "ext4": ("mkfs.ext4", "-q"),
     "ext4 without a journal": ("mkfs.ext4", "-q", "-O", "^has_journal"),
@@ -44,14 +44,14 @@ class LoopDisk:
 
 
 @contextmanager
-def loop_disk(kind: str, base: Path) -> Iterator[LoopDisk]:
-    """`kind` is one of `MAKE`."""
+def loop_disk(kind: str, base: Path, options: str = "loop", nbytes: int = _LEAST_OF_ALL) -> Iterator[LoopDisk]:
+    """`kind` is one of `MAKE`; `options` are those of the mount."""
     image, folder = base / "image", base / "disk"
     with image.open("wb") as stream:
-        stream.truncate(_SIZE)
+        stream.truncate(nbytes)
     folder.mkdir()
     subprocess.run([*MAKE[kind], str(image)], check=True)
-    with _mounted(image, folder, "loop"):
+    with _mounted(image, folder, options):
         yield LoopDisk(kind, folder, image)
     image.unlink()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from services.sync_engine.transfer import durable_together, file_copy
 from services.sync_engine.transfer.durable_together import MOST_WAITING_BYTES, make_durable
 from services.sync_engine.transfer.transport import FailureKind, TransferError
+from tests.faults.sync_engine.failing_disk import extents
 from tests.integration.transfer.carrying import Carrying, write
 from tests.integration.transfer.loop_disk import LoopDisk, loop_disk
 
@@ -109,22 +112,58 @@ def test_what_waits_is_known(files: list[int], monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.usefixtures("calm")
-def test_a_failed_write_is_every_file_s_that_does_not_know_better(
-    files: list[int], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSYS, errno.EPERM])
+def test_where_it_fails_or_may_not_be_asked_each_file_is(
+    files: list[int], number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     syncs = Syncs(monkeypatch)
-    syncs.failure = OSError(errno.EIO, "bad block")
+    syncs.failure = OSError(number, "refused")
     said = make_durable(files)
-    assert [error and error.errno for error in said] == [errno.ENOSPC] + [errno.EIO] * (COUNT - 1)
+    assert [error and error.errno for error in said] == [errno.ENOSPC] + [None] * (COUNT - 1)
+
+
+@pytest.fixture
+def thin(tmp_path: Path) -> Iterator[LoopDisk]:
+    """A disk on storage that is about to run out."""
+    base = tmp_path / "thin"
+    base.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30m", "none", str(base)], check=True)
+    try:
+        with loop_disk("ext4", base, nbytes=24 << 20) as made:
+            yield made
+    finally:
+        subprocess.run(["umount", "--lazy", str(base)], check=True)
 
 
 @pytest.mark.usefixtures("calm")
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
-def test_where_it_may_not_be_asked_each_file_is(files: list[int], number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    syncs = Syncs(monkeypatch)
-    syncs.failure = OSError(number, "not allowed")
-    said = make_durable(files)
-    assert [error and error.errno for error in said] == [errno.ENOSPC] + [None] * (COUNT - 1)
+def test_what_another_program_could_not_write_is_no_failure_of_these(thin: LoopDisk, tmp_path: Path) -> None:
+    with open(thin.image, "r+b") as image:
+        os.posix_fallocate(image.fileno(), 0, thin.image.stat().st_size)
+    other = os.open(thin.folder / "other", os.O_WRONLY | os.O_CREAT, 0o600)
+    os.write(other, os.urandom(1 << 20))
+    os.fsync(other)
+    for extent in extents(thin.folder / "other"):
+        hole = ["--offset", str(extent.physical), "--length", str(extent.length)]
+        subprocess.run(["fallocate", "--punch-hole", *hole, str(thin.image)], check=True)
+    with open(thin.image.with_name("filler"), "wb", buffering=0) as filler, suppress(OSError):
+        while True:
+            filler.write(bytes(4096))
+    content = os.urandom(9000)
+    descriptors = [os.open(thin.folder / str(number), os.O_WRONLY | os.O_CREAT, 0o600) for number in range(COUNT)]
+    for descriptor in descriptors:
+        os.write(descriptor, content)
+    os.pwrite(other, os.urandom(4096), 1 << 19)
+    said = make_durable(descriptors)
+    with pytest.raises(OSError, match="No space left"):
+        os.fsync(other)
+    after = tmp_path / "after"
+    after.mkdir()
+    subprocess.run(["cp", str(thin.image), str(after / "image")], check=True)
+    with LoopDisk("ext4", thin.folder, after / "image").as_after_a_power_cut() as seen:
+        assert all((seen / str(number)).read_bytes() == content for number in range(COUNT))
+    for descriptor in (other, *descriptors):
+        os.close(descriptor)
+    assert said == [None] * COUNT
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,15 @@ def test_the_page_cache_is_dropped_before_the_first_byte_is_read(tmp_path: Path,
     assert _bytes_read_from_disk() - reads_before >= 2 * size
 
 
+def test_a_large_file_that_became_much_longer_is_not_read_to_its_end(tmp_path: Path) -> None:
+    size = BLOCK_BYTES
+    (tmp_path / "file").write_bytes(os.urandom(6 * BLOCK_BYTES))
+    folder = os.open(tmp_path, os.O_RDONLY)
+    read = hash_uncached(folder, b"file", size)
+    os.close(folder)
+    assert size < read.size <= 2 * BLOCK_BYTES
+
+
 def _bytes_read_from_disk() -> int:
     for line in Path("/proc/self/io").read_text().splitlines():
         name, _, value = line.partition(": ")

@@ -18,20 +18,25 @@ from tests.integration.transfer.loop_disk import MAKE, LoopDisk, loop_disk
 SIZES = (1, 511, 512, 4095, 4096, 4097, 20_480, 1 << 20)
 
 
-@pytest.fixture(params=list(MAKE))
+THROUGH_ITS_JOURNAL = "ext4 with its data in the journal"
+
+
+@pytest.fixture(params=[*MAKE, THROUGH_ITS_JOURNAL])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LoopDisk]:
-    with loop_disk(request.param, tmp_path) as made:
+    through_its_journal = request.param == THROUGH_ITS_JOURNAL
+    kind, options = ("ext4", "loop,data=journal") if through_its_journal else (request.param, "loop")
+    with loop_disk(kind, tmp_path, options) as made:
         yield made
 
 
-@pytest.fixture(params=["as it is", "uncounted", "counted as cached", "no such call", "no room in the kernel"])
+@pytest.fixture(params=["as it is", "a few answers at a time", "not told", "no such call", "no room in the kernel"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     how: str = request.param
     monkeypatch.setattr(kernel_queue, "_idle", type(kernel_queue._idle)())
-    if how == "uncounted":
-        monkeypatch.setattr(read_together, "_ACCOUNT", "/proc/thread-self/nothing")
-    if how == "counted as cached":
-        monkeypatch.setattr(read_together, "_bytes_from_disks", lambda: 4096)
+    if how == "a few answers at a time":
+        monkeypatch.setattr(kernel_queue, "_LOOK", kernel_queue._Timespec(0, 0))
+    if how == "not told":
+        monkeypatch.setattr(read_together, "direct_alignment", lambda descriptor: 0)
     if how == "no such call":
         monkeypatch.setattr(kernel_queue, "_CALLS", None)
     if how == "no room in the kernel":
@@ -66,6 +71,21 @@ def test_what_rots_behind_a_warm_cache_is_found(on_the_disk: Carrying, disk: Loo
     assert read == contents
 
 
+def test_one_warm_file_among_cold_ones_is_read_from_the_disk(on_the_disk: Carrying, disk: LoopDisk) -> None:
+    contents = {b"file%02d" % number: os.urandom(100 if number % 2 else 3000) for number in range(60)}
+    for name, content in contents.items():
+        write(on_the_disk.source, name, content)
+    copied = on_the_disk.copy()
+    # What is in its journal alone isn't dropped.
+    os.sync()
+    for name in sorted(contents)[1:]:
+        with open(on_the_disk.run / os.fsdecode(name), "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    disk.rot(contents[b"file00"])
+    outcome = on_the_disk.verify(copied)
+    assert outcome.differing == (b"file00",)
+
+
 @pytest.mark.parametrize("disk", ["ext4", "xfs"], indirect=True)
 def test_every_size_and_what_is_longer_or_shorter_than_it_should_be(disk: LoopDisk) -> None:
     contents = [os.urandom(size) for size in SIZES]
@@ -77,7 +97,9 @@ def test_every_size_and_what_is_longer_or_shorter_than_it_should_be(disk: LoopDi
         opened = [os.open(disk.folder / str(size), os.O_RDONLY) for size in SIZES]
         for descriptor in opened:
             closing.callback(os.close, descriptor)
-        with reader.read(opened, SIZES) as read:
+        signs: list[None] = []
+        with reader.read(opened, SIZES, lambda: signs.append(None)) as read:
+            assert signs
             assert [None if one is None else bytes(one) for one in read] == contents
         with reader.read(opened, [size - 1 for size in SIZES]) as read:
             assert all(one is not None and len(one) == size for one, size in zip(read, SIZES, strict=True))
@@ -95,8 +117,11 @@ def test_the_files_of_a_chunk_are_read_together(
     monkeypatch.setattr(chunk_reader, "drop_cached", lambda descriptor, size: one_by_one.append(size))
     for number in range(150):
         write(on_the_disk.source, b"file%d" % number, b"x" * (number + 1))
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    (options,) = (mount[3] for mount in mounts if mount[1] == str(disk.folder))
+    direct = disk.kind != "btrfs" and "data=journal" not in options
     assert on_the_disk.verify(on_the_disk.copy()).proven
-    assert len(one_by_one) == (150 if disk.kind == "btrfs" else 0)
+    assert len(one_by_one) == (0 if direct else 150)
 
 
 def test_one_of_them_that_is_no_file_is_told_as_ever(on_the_disk: Carrying) -> None:
