@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from cli.accept_commands import BY, accept_command
 from cli.json_form import short_name
+from cli.output import moment
 from labferry.sync.v1 import finding_pb2, job_pb2, run_pb2, staging_service_pb2
 
 _GOING = {job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING, job_pb2.JOB_STATE_AWAITING_VERIFY}
 _PROVEN = {job_pb2.JOB_STATE_VERIFIED, job_pb2.JOB_STATE_CLEANUP_ELIGIBLE, job_pb2.JOB_STATE_CLEANED}
-_BY = '--operator NAME --reason "WHY"'
 _MOST_FILES = 10
 _FIRST_FILES = 3
 _SKIPPED_OVERSIZE = "verify_skipped_oversize"
@@ -126,8 +127,20 @@ def _of_job(job: job_pb2.Job, closed: Sequence[finding_pb2.Finding], *, cleaned:
         return answer("moving", "the data is verified and is being sealed", "", watch)
     if job.state == job_pb2.JOB_STATE_CLEANUP_ELIGIBLE:
         return answer("moving", "the local data is being deleted", "", watch)
-    files = f"{job.file_count} files are" if job.file_count != 1 else "1 file is"
-    return answer("done", f"{files} verified and sealed{'; the local data was deleted' if cleaned else ''}")
+    detail = f"{'1 file is' if job.file_count == 1 else f'{job.file_count} files are'} verified and sealed"
+    if cleaned:
+        return answer("done", f"{detail}; the local data was deleted")
+    if job.HasField("verified_time"):
+        detail += f"; the last pass over this copy matched at {moment(job.verified_time)}"
+    detail += "; what changed here since is not looked for"
+    return answer("done", detail, "", *_look_for_changes(job.run))
+
+
+def _look_for_changes(run: str) -> Sequence[str]:
+    """A project's own folder is never cleaned up."""
+    name = shlex.quote(run)
+    clean = (f"labferry run clean {name} --dry-run",) if run.count("/") > 1 else ()
+    return ("these look for changes; queueing brings what was added:", *clean, f"labferry run queue {name}")
 
 
 def _waiting(job: job_pb2.Job, state: str, closed: Sequence[finding_pb2.Finding]) -> Answer:
@@ -164,7 +177,7 @@ def _accept_each(job: job_pb2.Job) -> Sequence[str]:
     either = "put back what was verified, or accept each change:"
     if job.failure.message == job.waiting_on[0].detail:
         return (either, *_acceptances(job))
-    return (f"{either} labferry run accept {shlex.quote(job.run)} PATH --old SHA256 --new SHA256 {_BY}",)
+    return (f"{either} labferry run accept {shlex.quote(job.run)} PATH --old SHA256 --new SHA256 {BY}",)
 
 
 def _look_at_destination(job: job_pb2.Job) -> Sequence[str]:
@@ -225,7 +238,7 @@ TO_DO: Mapping[job_pb2.WaitCondition.ValueType, Callable[[job_pb2.Job], Sequence
 
 def _open_gate(run: str, closed: Sequence[finding_pb2.Finding]) -> tuple[str, ...]:
     rules = dict.fromkeys(short_name(finding_pb2.Rule.DESCRIPTOR, f.rule) for f in closed)
-    overrides = (f"labferry override add {shlex.quote(run)} {rule} {_BY}" for rule in rules)
+    overrides = (f"labferry override add {shlex.quote(run)} {rule} {BY}" for rule in rules)
     return ("rename what is wrong, or permit it on this run:", *overrides)
 
 
@@ -265,9 +278,5 @@ def _after_failure(job: job_pb2.Job) -> list[str]:
 def _acceptances(job: job_pb2.Job) -> list[str]:
     """One command for each file that can be accepted; a sentence when there are more."""
     files = [f for f in job.failure.differing_files if f.old_sha256]
-    accept = [
-        f"labferry run accept {shlex.quote(job.run)} {shlex.quote(f.path)}"
-        f" --old {f.old_sha256} {f'--new {f.new_sha256}' if f.new_sha256 else '--removed'} {_BY}"
-        for f in files[:_MOST_FILES]
-    ]
+    accept = [accept_command(job.run, f) for f in files[:_MOST_FILES]]
     return [*accept, *([f"and the others: labferry job show {job.job_id} -o json"] if len(files) > _MOST_FILES else [])]

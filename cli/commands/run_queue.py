@@ -7,11 +7,12 @@ from typing import Annotated, Any
 import grpc
 import typer
 
+from cli.accept_commands import accept_commands
 from cli.commands.tables import finding_rows, job_rows
 from cli.failure import EXIT_GRPC, EXIT_NO, run_command
 from cli.json_form import short_name
 from cli.options import ConfigOption, OutputOption, TokenOption, connect
-from cli.output import OutputFormat, console, note, print_message, print_table
+from cli.output import OutputFormat, console, note, print_message, print_table, visible
 from labferry.sync.v1 import sync_service_pb2, sync_service_pb2_grpc
 from libs.service_kit.identity import ServiceName
 
@@ -51,6 +52,13 @@ def queue(
     run_command(work())
 
 
+def _say_how_to_accept(answer: sync_service_pb2.EnqueueRunResponse) -> None:
+    if answer.changed_files:
+        console.print("put back what was verified, or accept each change, then queue the run again:", markup=False)
+    for command in accept_commands(answer.run, answer.changed_files):
+        console.print(f"  $ {visible(command)}", markup=False, soft_wrap=True)
+
+
 def _show(answer: Any, output: OutputFormat) -> int:
     """Prints one run's answer. Returns its exit status."""
     blocked = answer.outcome == sync_service_pb2.ENQUEUE_OUTCOME_BLOCKED
@@ -63,4 +71,5 @@ def _show(answer: Any, output: OutputFormat) -> int:
     if output is OutputFormat.TABLE:
         console.print(short_name(_OUTCOME, answer.outcome), markup=False)
         print_table(*(finding_rows(answer.blocking_findings) if blocked else job_rows(answer.jobs)))
+        _say_how_to_accept(answer)
     return EXIT_NO if blocked else 0

@@ -141,6 +141,7 @@ class EnqueueRunResponse(_message.Message):
     BLOCKING_FINDINGS_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    CHANGED_FILES_FIELD_NUMBER: _builtins.int
     outcome: Global___EnqueueOutcome.ValueType
     """In one word."""
     run: _builtins.str
@@ -161,6 +162,10 @@ class EnqueueRunResponse(_message.Message):
     def error(self) -> Global___EnqueueError:
         """Only from EnqueueRuns: why this run could not be queued. Then the outcome is unspecified."""
 
+    @_builtins.property
+    def changed_files(self) -> _containers.RepeatedCompositeFieldContainer[Global___VerifiedFileChange]:
+        """The verified files that changed, one for each of the findings verified_file_changed, when BLOCKED."""
+
     def __init__(
         self,
         *,
@@ -170,16 +175,47 @@ class EnqueueRunResponse(_message.Message):
         blocking_findings: _abc.Iterable[_finding_pb2.Finding] | None = ...,
         run: _builtins.str = ...,
         error: Global___EnqueueError | None = ...,
+        changed_files: _abc.Iterable[Global___VerifiedFileChange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "error", b"error", "job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "blocking_findings", b"blocking_findings", "error", b"error", "job", b"job", "jobs", b"jobs", "outcome", b"outcome", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "blocking_findings", b"blocking_findings", "changed_files", b"changed_files", "error", b"error", "job", b"job", "jobs", b"jobs", "outcome", b"outcome", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
     _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__error) -> _WhichOneofReturnType__error | None: ...
 
 Global___EnqueueRunResponse: _TypeAlias = EnqueueRunResponse  # noqa: Y015
+
+@_typing.final
+class VerifiedFileChange(_message.Message):
+    """A verified file that holds another content here, or is missing, as AcceptChange asks for it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    DESTINATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def file(self) -> _job_pb2.DifferingFile:
+        """The file. Its new_sha256 is empty when it is missing here."""
+
+    @_builtins.property
+    def destinations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The destinations that hold the old content. Empty: every one where the run is proven, as AcceptChange takes it too."""
+
+    def __init__(
+        self,
+        *,
+        file: _job_pb2.DifferingFile | None = ...,
+        destinations: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destinations", b"destinations", "file", b"file"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifiedFileChange: _TypeAlias = VerifiedFileChange  # noqa: Y015
 
 @_typing.final
 class EnqueueError(_message.Message):

@@ -32,7 +32,13 @@ from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.creation_keeper import CreationKeeper
 from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.runs.run import RunRecord, status_after_refusal, status_by_jobs, status_change
-from services.sync_engine.runs.verified_tree import ChangesSince, changed_file_finding, what_changed_since
+from services.sync_engine.runs.verified_tree import (
+    ChangedFile,
+    ChangesSince,
+    RefusedChange,
+    changed_file_finding,
+    what_changed_since,
+)
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.validation.finding import Finding, in_order
 from services.sync_engine.validation.finding_messages import finding_message
@@ -51,11 +57,13 @@ class EnqueueOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """What became of the wish; one job a destination, in the order of the configuration; none when blocked."""
+    """What became of the wish; one job a destination, in the order of the configuration; none when blocked. `changes`
+    are those of verified files among what is blocking."""
 
     outcome: EnqueueOutcome
     jobs: Sequence[Job] = ()
     blocking: Sequence[Finding] = ()
+    changes: Sequence[RefusedChange] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +110,10 @@ class Enqueue:
         cleaned = bases.values() if view.run.sync_status is SyncStatus.CLEANED else ()
         deleted = {*lists_of_deletions(jobs_so_far), *(job.files_blob for job in cleaned if job.files_blob)}
         since = await self._since_proven(located, bases, sorted(deleted))
-        refused = {
-            change.path: changed_file_finding(located, change)
-            for name, changes in since.items()
-            for change in changes.refused(await unspent(bench.log, view.run, name, bases[name]))
-        }
+        refused = await self._refused_changes(view.run, bases, since)
         if refused:
-            return await self._refuse(view, in_order(refused.values()), cause)
+            findings = in_order(changed_file_finding(located, change) for change in refused)
+            return await self._refuse(view, findings, cause, refused)
         if any(job.deletion_begun for job in jobs_so_far):
             anew = [d.name for d in destinations if d.name not in bases and _begins_anew(latest.get(d.name))]
             _refuse_whole_copies(located, anew)
@@ -190,7 +195,20 @@ class Enqueue:
             )
         )
 
-    async def _refuse(self, view: GateView, blocking: Sequence[Finding], cause: Cause) -> Enqueued:
+    async def _refused_changes(
+        self, record: RunRecord, bases: Mapping[str, Job], since: Mapping[str, ChangesSince]
+    ) -> Sequence[RefusedChange]:
+        """Destinations may hold different contents of a file, each of which has to be accepted to be replaced."""
+        at: dict[ChangedFile, list[str]] = {}
+        for name, changes in since.items():
+            for change in changes.refused(await unspent(self._bench.log, record, name, bases[name])):
+                at.setdefault(change, []).append(name)
+        by_path = sorted(at.items(), key=lambda each: each[0].path)
+        return [RefusedChange(file, () if len(names) == len(since) else tuple(names)) for file, names in by_path]
+
+    async def _refuse(
+        self, view: GateView, blocking: Sequence[Finding], cause: Cause, changes: Sequence[RefusedChange] = ()
+    ) -> Enqueued:
         refused = run_events_pb2.RunEnqueueBlocked(
             run=view.run.run,
             findings=[finding_message(f) for f in blocking[:_MOST_FINDINGS]],
@@ -199,7 +217,7 @@ class Enqueue:
         status = status_change(view.run, status_after_refusal(view.run))
         await self._bench.log.append(cause, run_change(view.run, refused, *status))
         await self._keeper.project(view.located, view.creation)
-        return Enqueued(EnqueueOutcome.BLOCKED, blocking=blocking)
+        return Enqueued(EnqueueOutcome.BLOCKED, blocking=blocking, changes=changes)
 
     async def _first_answer(self, events: Sequence[RecordedEvent]) -> Enqueued:
         """The answer that the request got the first time, rebuilt from what it recorded."""

@@ -84,15 +84,16 @@ def failure_message(failure: Failure) -> job_pb2.JobFailure:
         kind=FAILURE_KINDS.to_proto(failure.kind),
         message=failure.message,
         paths=failure.paths[:_MOST_PATHS],
-        differing_files=[
-            job_pb2.DifferingFile(
-                path=f.path.decode(errors="replace"),
-                path_bytes=bytes_unless_text(f.path),
-                old_sha256=f.there_sha256,
-                new_sha256=f.here_sha256,
-            )
-            for f in failure.differing[:_MOST_PATHS]
-        ],
+        differing_files=[differing_message(f) for f in failure.differing[:_MOST_PATHS]],
+    )
+
+
+def differing_message(file: DifferingFile) -> job_pb2.DifferingFile:
+    return job_pb2.DifferingFile(
+        path=file.path.decode(errors="replace"),
+        path_bytes=bytes_unless_text(file.path),
+        old_sha256=file.there_sha256,
+        new_sha256=file.here_sha256,
     )
 
 

@@ -16,6 +16,7 @@ from services.sync_engine.jobs.accept_change import Acceptance, AcceptChange
 from services.sync_engine.jobs.commands import JOB_COMMANDS, MOST_PRIORITY, JobCommand
 from services.sync_engine.jobs.enqueue import Enqueue, EnqueueOutcome
 from services.sync_engine.jobs.enqueue_many import EnqueueMany, RunAnswer
+from services.sync_engine.jobs.failure import differing_message
 from services.sync_engine.jobs.job import JOB_STATES, JobState
 from services.sync_engine.jobs.messages import JobMessages, job_message, progress_message
 from services.sync_engine.jobs.progress import ProgressSnapshot
@@ -31,6 +32,8 @@ from services.sync_engine.runs.adopt import Adoption, AdoptRun
 from services.sync_engine.runs.queries import RunQueries
 from services.sync_engine.runs.run import AcceptedChange
 from services.sync_engine.runs.run_kinds import RUN_KINDS
+from services.sync_engine.runs.verified_tree import RefusedChange
+from services.sync_engine.transfer.transport import DifferingFile
 from services.sync_engine.validation.finding_messages import finding_message
 
 if TYPE_CHECKING:
@@ -112,6 +115,7 @@ class SyncServicer(ProofMethods):
             if jobs:
                 message.job.CopyFrom(jobs[0])
             message.blocking_findings.extend(finding_message(f) for f in answer.enqueued.blocking)
+            message.changed_files.extend(_changed_file(change) for change in answer.enqueued.changes)
         return message
 
     async def AdoptRun(self, request: sync_service_pb2.AdoptRunRequest, context: Context) -> run_pb2.Run:
@@ -288,6 +292,11 @@ class SyncServicer(ProofMethods):
 def _check_priority(fields: Fields, priority: int) -> None:
     if not -MOST_PRIORITY <= priority <= MOST_PRIORITY:
         fields.wrong("priority", f"must be -{MOST_PRIORITY} to {MOST_PRIORITY}")
+
+
+def _changed_file(change: RefusedChange) -> sync_service_pb2.VerifiedFileChange:
+    file = DifferingFile(change.file.path, change.file.old_sha256, change.file.new_sha256)
+    return sync_service_pb2.VerifiedFileChange(file=differing_message(file), destinations=change.destinations)
 
 
 def _enqueue_error(error: LabferryError) -> sync_service_pb2.EnqueueError:

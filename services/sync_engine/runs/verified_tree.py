@@ -108,11 +108,21 @@ def _hash(folder: Path, entry: SourceEntry, file: CopiedFile) -> str:
     return SourceFiles(os.fsencode(folder)).sha256(entry)
 
 
-def changed_file_finding(located: LocatedRun, change: ChangedFile) -> Finding:
+@dataclass(frozen=True, slots=True)
+class RefusedChange:
+    """A change that nobody accepted. `destinations` hold the old content; none: all of them where the run is proven."""
+
+    file: ChangedFile
+    destinations: tuple[str, ...]
+
+
+def changed_file_finding(located: LocatedRun, refused: RefusedChange) -> Finding:
     """`verified_file_changed`, with both hashes as AcceptChange asks for them."""
+    change = refused.file
     text = change.path.decode(errors="replace")
     kind = "is of another kind, symlink or file, and " if change.new_sha256 == change.old_sha256 else ""
     what = f"{kind}has the SHA-256 {change.new_sha256} now" if change.new_sha256 else "is missing"
+    where = f" at {' and '.join(refused.destinations)}" if refused.destinations else ""
     raw = bytes_unless_text(change.path)
     return Finding(
         rule=Rule.VERIFIED_FILE_CHANGED,
@@ -121,6 +131,6 @@ def changed_file_finding(located: LocatedRun, change: ChangedFile) -> Finding:
         offending_path=f"{located.identity}/{text}",
         offending_kind=OffendingKind.FILE_CONTENT,
         matched_token=None,
-        rule_detail=f"A verified file {what}; its proven SHA-256 is {change.old_sha256}.",
+        rule_detail=f"A verified file {what}; its proven SHA-256 is {change.old_sha256}{where}.",
         offending_path_bytes=located.identity.encode() + b"/" + raw if raw else b"",
     )
