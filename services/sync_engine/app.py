@@ -209,7 +209,7 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         resources.push_async_callback(news.close)
         news.listen(lambda placed: scheduler.notice(work_of(placed, _now())))
         news.listen(lambda placed: runner.heed(placed.job))
-        news.listen_to_due(lambda placed: scheduler.consider(work_of(placed, _now(), due=True)))
+        news.listen_to_due(lambda placed: scheduler.notice(work_of(placed, _now())))
         projections.on_applied(keeper.applied)
         projections.on_applied(held.applied)
         projections.on_applied(waking_by_run_events(scheduler, gates))

@@ -146,9 +146,11 @@ class Job(msgspec.Struct, frozen=True):
 
     def seal_is_due(self, run_status: SyncStatus) -> bool:
         """Proven data whose destination doesn't hold the run's final changing files yet (SPEC §4 sealing)."""
-        # After cleanup the destination's copy may be the only one: nothing is written there any more.
-        final = run_status is SyncStatus.CLEANED
-        return self.state in PROVEN_STATES and self.sealed_status is not run_status and not (final and self.sealed)
+        if self.state not in PROVEN_STATES or (self.sealed and run_status is SyncStatus.CLEANED):
+            # After cleanup the destination's copy may be the only one: nothing is written there any more.
+            return False
+        # Nothing but a seal that failed lets proven data wait, and nobody knows how much of it had arrived by then.
+        return self.sealed_status is not run_status or self.wait is not None
 
 
 class JobStateError(Exception):

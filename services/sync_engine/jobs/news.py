@@ -7,10 +7,9 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from labferry.events.v1 import job_events_pb2, run_events_pb2
+from labferry.events.v1 import run_events_pb2
 from libs.event_log.projection import AppliedEvent, ProjectionRunner
-from services.sync_engine.jobs.job import READ_AGAIN
-from services.sync_engine.jobs.read_model import JobFilter, PlacedJob, jobs_of_run_to_seal, jobs_where
+from services.sync_engine.jobs.read_model import PlacedJob, jobs_as_work, jobs_of_run_to_seal
 
 _PAGE = 500
 
@@ -24,7 +23,6 @@ class JobNews:
         self._projections = projections
         self._changed: dict[str, None] = {}
         self._changed_runs: dict[str, None] = {}
-        self._read_again: set[str] = set()
         self._wake = asyncio.Event()
         self._listeners: list[Listener] = []
         self._due_listeners: list[Listener] = []
@@ -37,8 +35,7 @@ class JobNews:
         return lambda: self._listeners.remove(listener)
 
     def listen_to_due(self, listener: Listener) -> None:
-        """Hears of jobs that their run's new sync_status, or a pass that matched, gives work again: destinations are
-        sealed anew."""
+        """Hears of jobs that their run's new sync_status gives work again: destinations are sealed anew."""
         self._due_listeners.append(listener)
 
     async def close(self) -> None:
@@ -49,10 +46,7 @@ class JobNews:
     def _applied(self, batch: Sequence[AppliedEvent]) -> None:
         for event, payload in batch:
             if event.stream.startswith("job-"):
-                job_id = event.stream.removeprefix("job-")
-                self._changed[job_id] = None
-                if isinstance(payload, job_events_pb2.JobVerified) and payload.occasion in READ_AGAIN:
-                    self._read_again.add(job_id)
+                self._changed[event.stream.removeprefix("job-")] = None
             elif isinstance(payload, run_events_pb2.RunSyncStatusChanged):
                 self._changed_runs[event.stream.removeprefix("run-")] = None
         if self._changed or self._changed_runs:
@@ -64,13 +58,10 @@ class JobNews:
             self._wake.clear()
             changed, self._changed = list(self._changed), {}
             for start in range(0, len(changed), _PAGE):
-                wanted = JobFilter(job_ids=changed[start : start + _PAGE])
-                for placed in await self._projections.query(partial(_matching, wanted)):
+                wanted = changed[start : start + _PAGE]
+                for placed in await self._projections.query(partial(_told, wanted)):
                     for listener in tuple(self._listeners):
                         listener(placed)
-                    if placed.job.job_id in self._read_again:
-                        self._read_again.discard(placed.job.job_id)
-                        self._changed_runs[placed.job.run] = None
             runs, self._changed_runs = list(self._changed_runs), {}
             for run in runs:
                 for placed in await self._projections.query(partial(_due, run)):
@@ -78,8 +69,8 @@ class JobNews:
                         listener(placed)
 
 
-def _matching(wanted: JobFilter, connection: sqlite3.Connection) -> list[PlacedJob]:
-    return jobs_where(connection, wanted)
+def _told(job_ids: Sequence[str], connection: sqlite3.Connection) -> list[PlacedJob]:
+    return jobs_as_work(connection, job_ids)
 
 
 def _due(run: str, connection: sqlite3.Connection) -> list[PlacedJob]:

@@ -6,7 +6,7 @@ import base64
 import binascii
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 from google.protobuf.message import Message
@@ -53,7 +53,7 @@ class JobsProjection:
         connection.execute("CREATE INDEX jobs_by_run ON jobs (run, enqueue_position)")
         connection.execute("CREATE INDEX jobs_by_state ON jobs (state, enqueue_position)")
         connection.execute("CREATE INDEX jobs_by_equipment ON jobs (equipment_id, state)")
-        connection.execute(f"CREATE INDEX jobs_proven ON jobs (run, sealed_status, state) WHERE {_PROVEN}")
+        connection.execute(f"CREATE INDEX jobs_proven ON jobs (run, sealed_status, waits_for, state) WHERE {_PROVEN}")
         connection.execute("CREATE INDEX jobs_that_wait ON jobs (waits_for) WHERE waits_for IS NOT NULL")
         connection.execute("CREATE INDEX jobs_by_position ON jobs (enqueue_position)")
         connection.execute("CREATE INDEX jobs_by_change ON jobs (last_position)")
@@ -104,11 +104,13 @@ def _held_back(job: Job) -> tuple[float | None, float | None]:
 
 @dataclass(frozen=True, slots=True)
 class PlacedJob:
-    """A job with where in the log it was queued and last changed."""
+    """A job with where in the log it was queued and last changed. `seal_due`: it was found to be the last job of its
+    run and destination, and to be sealed, be it anew."""
 
     job: Job
     enqueue_position: int
     last_position: int
+    seal_due: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,20 +210,45 @@ def jobs_running(connection: sqlite3.Connection) -> list[PlacedJob]:
 
 # The planner would choose the index of states, and look at every row of a table that is a hundred times as large.
 _PROVEN = "state IN ('verified', 'cleanup_eligible')"
+# As `Job.seal_is_due`.
+_SEAL_IS_DUE = (
+    f"proven.{_PROVEN} AND NOT (proven.sealed_status IS NOT NULL AND runs.sync_status IS 'cleaned')"
+    " AND (proven.sealed_status IS NOT runs.sync_status"
+    f" OR (proven.waits_for IS NOT NULL AND proven.waits_for != '{WaitCondition.CLEANUP_INTERLOCK}'))"
+)
 _UNSEALED = (
     "jobs.job_id IN (SELECT job_id FROM jobs AS proven INDEXED BY jobs_proven LEFT JOIN runs USING (run)"
-    f" WHERE proven.{_PROVEN} AND proven.sealed_status IS NOT runs.sync_status"
+    f" WHERE {_SEAL_IS_DUE}"
 )
 
 
 def jobs_to_seal(connection: sqlite3.Connection) -> list[PlacedJob]:
-    """The last job of each run and destination whose data is proven and not sealed with the run's present status."""
-    return _last_of_each(connection, f"{_UNSEALED})")
+    """The last job of each run and destination whose data is proven and not sealed with the run's present status, or
+    whose last seal failed."""
+    return [replace(placed, seal_due=True) for placed in _last_of_each(connection, f"{_UNSEALED})")]
 
 
 def jobs_of_run_to_seal(connection: sqlite3.Connection, run: str) -> list[PlacedJob]:
     """As `jobs_to_seal`, of one run."""
-    return _last_of_each(connection, f"{_UNSEALED} AND proven.run = ?)", run)
+    found = _last_of_each(connection, f"{_UNSEALED} AND proven.run = ?)", run)
+    return [replace(placed, seal_due=True) for placed in found]
+
+
+def jobs_as_work(connection: sqlite3.Connection, job_ids: Sequence[str]) -> list[PlacedJob]:
+    """These jobs, each with whether `jobs_to_seal` would tell of it."""
+    placed = jobs_where(connection, JobFilter(job_ids=job_ids))
+    proven = [p.job.job_id for p in placed if p.job.state in PROVEN_STATES]
+    if not proven:
+        return placed
+    rows = connection.execute(
+        f"SELECT job_id FROM jobs AS proven LEFT JOIN runs USING (run) WHERE {_SEAL_IS_DUE}"
+        f" AND proven.job_id IN ({', '.join('?' * len(proven))}) AND NOT EXISTS ("
+        "SELECT 1 FROM jobs AS later WHERE later.run = proven.run AND later.destination = proven.destination"
+        " AND later.enqueue_position > proven.enqueue_position)",
+        proven,
+    )
+    due = {job_id for (job_id,) in rows}
+    return [replace(p, seal_due=True) if p.job.job_id in due else p for p in placed]
 
 
 def _last_of_each(connection: sqlite3.Connection, condition: str, *values: str) -> list[PlacedJob]:

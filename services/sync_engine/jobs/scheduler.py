@@ -160,6 +160,16 @@ class Scheduler:
         pause = entry.not_before - asyncio.get_running_loop().time()
         return self._clock() + timedelta(seconds=pause) if 0 < pause < _NEVER else None
 
+    def has_work(self, job_id: str) -> bool:
+        """Whether the job has a step to take, now or once something has happened, and takes none at this moment."""
+        entry = self._entries.get(job_id)
+        return entry is not None and entry.task is None
+
+    def may_begin(self, job_id: str) -> bool:
+        """Whether a job's next step waits for nothing but its turn."""
+        entry = self._entries.get(job_id)
+        return entry is not None and entry.task is None and entry.not_before <= 0.0
+
     def serves(self, equipment_id: str) -> bool:
         """Whether the equipment is configured: jobs of any other wait for that."""
         return equipment_id in self._queues

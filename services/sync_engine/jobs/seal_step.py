@@ -75,6 +75,10 @@ class SealStep:
         if latest is not None and latest.job_id != job.job_id:
             # A later job speaks for this destination: its manifest is the one that belongs there.
             return None
+        down = bench.watch.known_down(job.equipment_id, job.destination)
+        if down is not None:
+            await bench.hold_unreachable(job, down)
+            return None
         if job.manifest_blob is None or job.files_blob is None:
             raise JobHistoryError(f"job {job.job_id} is {job.state} without a manifest")
         manifest_blob, files_blob = job.manifest_blob, job.files_blob

@@ -62,7 +62,7 @@ class WaitingOn:
         if job.state in ENDED_STATES or (job.state in PROVEN_STATES and self._destination(job) is None):
             # A cleanup that a destination was taken out of the configuration for doesn't wait for it any more.
             return ()
-        if job.state is not JobState.PAUSED and job.state not in PROVEN_STATES:
+        if job.state is not JobState.PAUSED and (job.state not in PROVEN_STATES or self._is_to_be_sealed(job)):
             if not self._scheduler.serves(job.equipment_id):
                 detail = f"equipment {job.equipment_id} is not in the configuration of this engine"
                 return (Wait(WaitCondition.EQUIPMENT_NOT_CONFIGURED, job.enqueued, detail),)
@@ -82,10 +82,17 @@ class WaitingOn:
         return replace(wait, next_try=again or wait.next_try)
 
     def _slot(self, job: Job) -> Sequence[Wait]:
-        if job.state is not JobState.QUEUED:
+        to_be_sealed = self._is_to_be_sealed(job) and self._scheduler.may_begin(job.job_id)
+        if job.state is not JobState.QUEUED and not to_be_sealed:
             return ()
         in_work = self._scheduler.jobs_in_work(job.equipment_id)
         if not in_work or job.job_id in in_work:
             return ()
         detail = f"job {min(in_work)} of {job.equipment_id} is in work"
-        return (Wait(WaitCondition.SLOT, job.enqueued, detail),)
+        if to_be_sealed:
+            detail = f"it is to be sealed; {detail}"
+        return (Wait(WaitCondition.SLOT, job.verified or job.enqueued, detail),)
+
+    def _is_to_be_sealed(self, job: Job) -> bool:
+        """Without a pass that matched there is no seal, whatever is due."""
+        return job.state in PROVEN_STATES and job.verify_passes > 0 and self._scheduler.has_work(job.job_id)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from services.sync_engine.jobs.job import ENDED_STATES, PROVEN_STATES, UNPROVEN_STATES, Job, JobState
+from services.sync_engine.jobs.job import ENDED_STATES, PROVEN_STATES, UNPROVEN_STATES, JobState
 from services.sync_engine.jobs.read_model import PlacedJob, jobs_to_seal
 from services.sync_engine.jobs.retry import remaining
 
@@ -29,8 +29,8 @@ class Work:
     over: bool = False
 
 
-def work_of(placed: PlacedJob, now: datetime, *, due: bool = False) -> Work:
-    """`due`: something besides the job's own events gives it work."""
+def work_of(placed: PlacedJob, now: datetime) -> Work:
+    """`placed` as `jobs_as_work` or `jobs_to_seal` tells of it."""
     job = placed.job
     return Work(
         job_id=job.job_id,
@@ -41,14 +41,18 @@ def work_of(placed: PlacedJob, now: datetime, *, due: bool = False) -> Work:
         place=placed.enqueue_position,
         revision=job.revision,
         pause=remaining(job, now),
-        over=_is_over(job) and not due,
+        over=_is_over(placed),
     )
 
 
-def _is_over(job: Job) -> bool:
+def _is_over(placed: PlacedJob) -> bool:
+    job = placed.job
     if job.state is JobState.CANCELLED:
         return job.swept
-    return job.state in ENDED_STATES or job.state is JobState.PAUSED or (job.state in PROVEN_STATES and job.sealed)
+    if job.state in PROVEN_STATES:
+        # Not what it was sealed with once: its run's status may be another now.
+        return not placed.seal_due
+    return job.state in ENDED_STATES or job.state is JobState.PAUSED
 
 
 def all_work(connection: sqlite3.Connection, now: datetime) -> list[Work]:
@@ -58,7 +62,7 @@ def all_work(connection: sqlite3.Connection, now: datetime) -> list[Work]:
         f"SELECT job_id, run, equipment_id, destination, priority, enqueue_position, revision, due, pause FROM jobs"
         f" WHERE state IN ({states}) OR (state = 'cancelled' AND swept = 0) ORDER BY enqueue_position"
     )
-    return [*_as_work(rows, now), *(work_of(placed, now, due=True) for placed in jobs_to_seal(connection))]
+    return [*_as_work(rows, now), *(work_of(placed, now) for placed in jobs_to_seal(connection))]
 
 
 def _as_work(
