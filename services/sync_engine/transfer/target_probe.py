@@ -7,6 +7,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from libs.run_tree.beneath import folder_beneath
 from libs.run_tree.libc import rename_noreplace
@@ -45,8 +46,12 @@ def probe_target(root: DestinationRoot, folder: bytes) -> TargetTraits:
             try:
                 with folder_beneath(name, dir_fd=above) as tried:
                     traits = _traits(tried)
-            finally:
-                os.rmdir(name, dir_fd=above)
+            except OSError:
+                # Why it failed is what matters; leftovers are swept.
+                with suppress(OSError):
+                    os.rmdir(name, dir_fd=above)
+                raise
+            os.rmdir(name, dir_fd=above)
     except OSError as error:
         raise destination_error(error, "trying names") from error
     if not (traits.exclusive_rename or traits.hard_links):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,3 +92,23 @@ def test_the_disk_of_this_machine_is_left_as_it_was(tmp_path: Path) -> None:
     with DestinationRoot(tmp_path) as root:
         probe_target(root, FOLDER)
     assert os.listdir(tmp_path / os.fsdecode(INCOMING)) == []
+
+
+def test_what_kept_it_from_trying_is_told_not_what_that_left(tmp_path: Path) -> None:
+    """At each of its steps no further file can be opened."""
+    said: list[str] = []
+    with DestinationRoot(tmp_path) as root:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(root.fd)
+        os.close(free)
+        for spare in range(8):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free + spare, hard))
+            try:
+                probe_target(root, FOLDER)
+            except TransferError as error:
+                said.append(error.message)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert said
+        assert all("Too many open files" in message for message in said), said
+        probe_target(root, FOLDER)
