@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from cli.accept_commands import BY, accept_command
 from cli.json_form import short_name
 from cli.output import moment
+from cli.refused_queueing import refusing, way_out, words_of
 from labferry.sync.v1 import finding_pb2, job_pb2, run_pb2, staging_service_pb2
 
 _GOING = {job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING, job_pb2.JOB_STATE_AWAITING_VERIFY}
@@ -54,19 +55,29 @@ def answers(
     """One for each destination that the run ever had a job for, by its last one. `findings` are those of the run;
     `staged` is what staging says of it before it was queued."""
     closed = [f for f in findings if f.tier == finding_pb2.TIER_HARD and not f.override_active]
+    refused = refusing(run.run, findings)
     latest = {job.destination: job for job in run.jobs}
     if not latest and staged is not None and not closed:
         return [_staged(staged)]
+    if not latest and refused is not None:
+        return [_refused(run.run, refused)]
     if not latest:
         return [_without_job(run.run, closed)]
     cleaned = run.sync_status == run_pb2.SYNC_STATUS_CLEANED
-    return [*(_of_job(job, closed, cleaned=cleaned) for job in latest.values()), *_held_in_staging(run, findings)]
+    of_jobs = [_of_job(job, closed, refused, cleaned=cleaned) for job in latest.values()]
+    return [*of_jobs, *_held_in_staging(run, findings)]
 
 
 def is_copy_wrong(job: job_pb2.Job) -> bool:
     """Whether the last reading of a copy that was proven once found it wrong, or couldn't check. That comes before what
     a cleanup waits for, which was asked earlier."""
     return job.state in _PROVEN and job.HasField("failure") and not job.verify_passes
+
+
+def _refused(run: str, refused: finding_pb2.Finding) -> Answer:
+    return Answer(
+        "not_queued", f"{words_of(refused)}; it can't be queued", "operator", to_do=tuple(way_out(run, refused))
+    )
 
 
 def _without_job(run: str, closed: Sequence[finding_pb2.Finding]) -> Answer:
@@ -99,7 +110,13 @@ def _held_in_staging(run: run_pb2.Run, findings: Sequence[finding_pb2.Finding]) 
     ]
 
 
-def _of_job(job: job_pb2.Job, closed: Sequence[finding_pb2.Finding], *, cleaned: bool) -> Answer:
+def _of_job(
+    job: job_pb2.Job,
+    closed: Sequence[finding_pb2.Finding],
+    refused: finding_pb2.Finding | None,
+    *,
+    cleaned: bool,
+) -> Answer:
     state = short_name(job_pb2.JobState.DESCRIPTOR, job.state)
 
     def answer(condition: str, detail: str, who: str = "", *to_do: str) -> Answer:
@@ -118,6 +135,9 @@ def _of_job(job: job_pb2.Job, closed: Sequence[finding_pb2.Finding], *, cleaned:
         return _waiting(job, state, closed)
     if job.state == job_pb2.JOB_STATE_FAILED:
         return answer("failed", _failure(job), "operator", *_after_failure(job))
+    if job.state == job_pb2.JOB_STATE_CANCELLED and refused is not None:
+        detail = f"an operator cancelled it; {words_of(refused)}; it can't be queued anew"
+        return answer("cancelled", detail, "operator", *way_out(job.run, refused))
     if job.state == job_pb2.JOB_STATE_CANCELLED:
         queue = f"labferry run queue {shlex.quote(job.run)}"
         return answer("cancelled", "an operator cancelled it; queueing the run makes a new job", "operator", queue)

@@ -20,6 +20,7 @@ from labferry.sync.v1 import (
     staging_service_pb2,
     staging_service_pb2_grpc,
 )
+from libs.run_tree.run_path import RunPath
 from libs.service_kit.identity import ServiceName
 
 
@@ -38,6 +39,10 @@ def why(
             found = await runs.GetRun(run_service_pb2.GetRunRequest(run=run))
             query = problem_service_pb2.QueryProblemsRequest(run=run)
             findings = [finding async for finding in problems.QueryProblems(query)]
+            if not found.HasField("creation") and RunPath.parse(found.run).is_project:
+                # What is wrong with a project's folder itself is said of the project alone.
+                query = problem_service_pb2.QueryProblemsRequest(project_path=found.run)
+                findings += [f async for f in problems.QueryProblems(query) if f.offending_path == found.run]
             staged = None if found.jobs else await _staged(channel, run)
         said = answers(found, findings, staged)
         if output is OutputFormat.JSON:

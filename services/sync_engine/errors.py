@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import grpc
 from google.rpc import error_details_pb2
@@ -17,6 +18,7 @@ from libs.run_tree.creation_errors import (
     CreationNotWritableError,
     SchemaMajorMismatchError,
 )
+from libs.run_tree.run_path import RunKind
 from libs.service_kit.errors import FieldViolation, LabferryError, Reason, UnavailableError, bad_request
 from services.sync_engine.jobs.job import JobStateError
 from services.sync_engine.runs.run import OverrideNotFoundError, OverrideNotRevocableError
@@ -159,12 +161,21 @@ def as_labferry_error(error: Exception) -> LabferryError | None:
             return log_error(error)
 
 
+def _without_creation(path: Path) -> str:
+    """What can be done about it. A run's folder can't be adopted where it lies: its copy would get this very place."""
+    group = path.parent.parent.parent.name
+    if RunKind.of_group(group) is None:
+        return " Restore it: AdoptRun makes runs only."
+    return f" Restore it; or move the folder out of {group}/, to another place in its local_root, for AdoptRun."
+
+
 def creation_error(error: CreationError) -> LabferryError:
     """What a caller sees of a creation.json that can't be used."""
     path = str(error.path or "")
     match error:
         case CreationMissingError():
-            return CreationFileMissingError(f"{error.message} AdoptRun makes one.", metadata={"path": path})
+            hint = _without_creation(error.path) if error.path else ""
+            return CreationFileMissingError(f"{error.message}{hint}", metadata={"path": path})
         case SchemaMajorMismatchError():
             metadata = {
                 "code": error.code,

@@ -36,7 +36,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_PATH_OUTSIDE_ROOTS: _ErrorReason.ValueType  # 3
     """INVALID_ARGUMENT: the path is not one of a run, or leads out of every configured root. Metadata: path."""
     ERROR_REASON_CREATION_FILE_MISSING: _ErrorReason.ValueType  # 4
-    """FAILED_PRECONDITION: the run has no creation.json; AdoptRun makes one. Metadata: path."""
+    """FAILED_PRECONDITION: the run has no creation.json; AdoptRun makes one for a copy of a folder that lies elsewhere. Metadata: path."""
     ERROR_REASON_SCHEMA_MAJOR_MISMATCH: _ErrorReason.ValueType  # 5
     """FAILED_PRECONDITION: creation.json has another major version, or none. Metadata: code (schema_major_mismatch), field, expected_major, found."""
     ERROR_REASON_CREATION_FILE_UNREADABLE: _ErrorReason.ValueType  # 6
@@ -90,7 +90,7 @@ ERROR_REASON_EQUIPMENT_NOT_CONFIGURED: ErrorReason.ValueType  # 2
 ERROR_REASON_PATH_OUTSIDE_ROOTS: ErrorReason.ValueType  # 3
 """INVALID_ARGUMENT: the path is not one of a run, or leads out of every configured root. Metadata: path."""
 ERROR_REASON_CREATION_FILE_MISSING: ErrorReason.ValueType  # 4
-"""FAILED_PRECONDITION: the run has no creation.json; AdoptRun makes one. Metadata: path."""
+"""FAILED_PRECONDITION: the run has no creation.json; AdoptRun makes one for a copy of a folder that lies elsewhere. Metadata: path."""
 ERROR_REASON_SCHEMA_MAJOR_MISMATCH: ErrorReason.ValueType  # 5
 """FAILED_PRECONDITION: creation.json has another major version, or none. Metadata: code (schema_major_mismatch), field, expected_major, found."""
 ERROR_REASON_CREATION_FILE_UNREADABLE: ErrorReason.ValueType  # 6

@@ -187,6 +187,9 @@ class AdoptRun:
         started = adoption.started or _oldest(entries) or self._clock()
         run = RunPath(equipment.id, adoption.project, adoption.kind.group, run_leaf(adoption.kind, started))
         staged, final = self._places(run)
+        if final == source:
+            move = f"move the folder out of {run.group}/, to another place in its local_root, and adopt it from there"
+            raise RunExistsError(f"{source} lies where its copy would: {move}", metadata={"run": str(run)})
         if is_taken_beneath(final):
             raise RunExistsError(f"there is a run {run} already", metadata={"run": str(run)})
         if final.is_relative_to(source):
