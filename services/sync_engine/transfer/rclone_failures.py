@@ -20,7 +20,9 @@ RCLONE_FAILURES: Final = (
     said(
         FailureKind.DESTINATION_FULL,
         r"no space left|quota ?exceeded|insufficient storage|statuscode: 507\b|disk (is |was )?full"
-        r"|remaining disk space",
+        r"|remaining disk space"
+        # SFTP has no word for a full disk, a quota or a file that is too large there.
+        r"|update readfrom failed: sftp: \"\" \(ssh_fx_failure\)",
     ),
     said(FailureKind.SOURCE_CHANGED, r"source file is being updated|can't copy - source"),
     said(FailureKind.NAME_NOT_POSSIBLE, r"file name too long|name is invalid|object name invalid|bad encoding"),

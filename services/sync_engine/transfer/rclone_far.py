@@ -28,6 +28,7 @@ from services.sync_engine.transfer.rclone_move import move_files
 from services.sync_engine.transfer.rclone_names import altered_names, as_listed
 from services.sync_engine.transfer.rclone_probe import try_names
 from services.sync_engine.transfer.rclone_remote import RcloneRemote, backend_encoding
+from services.sync_engine.transfer.rclone_room import told_when_full
 from services.sync_engine.transfer.rclone_send import send_files
 from services.sync_engine.transfer.rclone_times import try_far_times
 from services.sync_engine.transfer.rclone_uploads import RefusalNote, UnfinishedUploads
@@ -123,12 +124,13 @@ class RcloneFar:
         self._refuse_lost_times()
         self._refuse_links([folder])
         altered = altered_names(backend_encoding(self._daemon, self._remote.name))
-        try:
-            tried = try_names(self._daemon, self._fs, folder, altered)
-            keeps_far_times = try_far_times(self._daemon, self._fs, folder)
-        finally:
-            with suppress(TransferError):
-                self.remove(folder)
+        with told_when_full(self._daemon, self._fs):
+            try:
+                tried = try_names(self._daemon, self._fs, folder, altered)
+                keeps_far_times = try_far_times(self._daemon, self._fs, folder)
+            finally:
+                with suppress(TransferError):
+                    self.remove(folder)
         return TargetTraits(
             case_sensitive=tried.case_sensitive and not self._features["CaseInsensitive"],
             max_name_bytes=tried.max_name_bytes,
@@ -186,7 +188,8 @@ class RcloneFar:
     ) -> None:
         """As `FarSide.send`."""
         self._refuse_links([batch])
-        send_files(self._daemon, SourceFiles(source), self._fs, batch, entries, moved)
+        with told_when_full(self._daemon, self._fs):
+            send_files(self._daemon, SourceFiles(source), self._fs, batch, entries, moved)
 
     def land(
         self, batch: bytes, target: bytes, files: Sequence[CopiedFile], spoiled: Sequence[bytes]
@@ -194,7 +197,8 @@ class RcloneFar:
         """As `FarSide.land`: what is there is looked at right before; backends have no exclusive move."""
         self._refuse_links({_above(target + b"/" + file.path) for file in files})
         names = [(batch + b"/" + file.path, target + b"/" + file.path, file.size) for file in files]
-        move_files(self._daemon, self._fs, names)
+        with told_when_full(self._daemon, self._fs):
+            move_files(self._daemon, self._fs, names)
         below = len(batch) + 1
         waiting = {as_listed(item["Path"])[below:] for item in self._listing.entries(batch, recurse=True) or []} - set(
             spoiled
@@ -207,7 +211,8 @@ class RcloneFar:
     def settle_folders(self, target: bytes, folders: Sequence[SourceEntry]) -> None:
         """As `FarSide.settle_folders`; times where the backend keeps those of folders."""
         self._refuse_links(chain([target], (target + b"/" + folder.path for folder in folders)))
-        settle_folders(self._daemon, self._listing.place(target), folders)
+        with told_when_full(self._daemon, self._fs):
+            settle_folders(self._daemon, self._listing.place(target), folders)
         if folders and self._keeps_folders:
             refuse_left_out(folders, self._listing.folders(target, folders))
 
@@ -219,7 +224,8 @@ class RcloneFar:
     def move(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
         """As `FarSide.move`."""
         self._refuse_links({_above(name) for pair in pairs for name in pair})
-        move_files(self._daemon, self._fs, [(source, target, 0) for source, target in pairs])
+        with told_when_full(self._daemon, self._fs):
+            move_files(self._daemon, self._fs, [(source, target, 0) for source, target in pairs])
 
     def seal(self, files: Sequence[SealedFile], incoming: bytes) -> None:
         """As `FarSide.seal`: in one step where the backend renames over files or puts whole objects (local, SFTP,

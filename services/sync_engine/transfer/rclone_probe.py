@@ -15,7 +15,7 @@ from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
 from services.sync_engine.transfer.rclone_names import as_listed
 from services.sync_engine.transfer.tool_failures import tool_failure
 
-_UPPER, _LOWER = "Case", "cASE"
+_UPPER, _LOWER, _LAST = "Case", "cASE", "last"
 _COMPOSED, _TAKEN_APART = (unicodedata.normalize(form, "e\u0301") for form in ("NFC", "NFD"))
 _LENGTHS = (255, 200, 143, 100)
 # A server that is busy with a folder's names was seen to miss one of them, once in a hundred askings.
@@ -65,10 +65,13 @@ def try_names(daemon: RcloneDaemon, fs: str, folder: bytes, altered: re.Pattern[
 
         daemon.attend(plain, put_plain)
         daemon.attend([*awkward, *lengths], put_or_not)
-    tried = [*plain, *awkward, *lengths]
-    there = dict(zip(tried, daemon.attend(tried, lambda name: _is_there(daemon, fs, folder, name)), strict=True))
-    listed = _listed(daemon, fs, folder)
-    kept = {name for name in tried if there[name] and name in listed}
+        tried = [*plain, *awkward, *lengths]
+        there = dict(zip(tried, daemon.attend(tried, lambda name: _is_there(daemon, fs, folder, name)), strict=True))
+        listed = _listed(daemon, fs, folder)
+        kept = {name for name in tried if there[name] and name in listed}
+        if len(kept) < len(tried):
+            # A storage that was full by then kept none of them, and says nothing of names.
+            daemon.attend([_LAST], put_plain)
     return TriedNames(
         case_sensitive=not _is_ever_there(daemon, fs, folder, _LOWER),
         keeps_unicode_forms=not _is_ever_there(daemon, fs, folder, _TAKEN_APART) and _COMPOSED in kept,

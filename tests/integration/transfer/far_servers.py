@@ -72,8 +72,8 @@ class Sshd:
 
 
 @contextmanager
-def running_sshd(folder: Path, *options: str) -> Iterator[Sshd]:
-    """`options`: further lines of its configuration."""
+def running_sshd(folder: Path, *options: str, sftp: str = "internal-sftp") -> Iterator[Sshd]:
+    """`options`: further lines of its configuration. `sftp`: the command that speaks SFTP."""
     folder.mkdir()
     port = free_port()
     if os.geteuid() == 0:
@@ -84,7 +84,7 @@ def running_sshd(folder: Path, *options: str) -> Iterator[Sshd]:
     (folder / "sshd_config").write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\n"
         f"PidFile none\nStrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-        f"MaxStartups 100\nUsePAM no\nSubsystem sftp internal-sftp\n"
+        f"MaxStartups 100\nUsePAM no\nSubsystem sftp {sftp}\n"
         # Else bash reads what is meant for people, at every command.
         f"SetEnv SHLVL=2\nPermitRootLogin prohibit-password\n" + "".join(f"{option}\n" for option in options)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,13 +44,15 @@ class LoopDisk:
 
 
 @contextmanager
-def loop_disk(kind: str, base: Path, options: str = "loop", nbytes: int = _LEAST_OF_ALL) -> Iterator[LoopDisk]:
-    """`kind` is one of `MAKE`; `options` are those of the mount."""
+def loop_disk(
+    kind: str, base: Path, options: str = "loop", nbytes: int = _LEAST_OF_ALL, made_with: Sequence[str] = ()
+) -> Iterator[LoopDisk]:
+    """`kind` is one of `MAKE`, made with further options; `options` are those of the mount."""
     image, folder = base / "image", base / "disk"
     with image.open("wb") as stream:
         stream.truncate(nbytes)
     folder.mkdir()
-    subprocess.run([*MAKE[kind], str(image)], check=True)
+    subprocess.run([*MAKE[kind], *made_with, str(image)], check=True)
     with _mounted(image, folder, options):
         yield LoopDisk(kind, folder, image)
     image.unlink()

@@ -74,6 +74,7 @@ MEANINGS = {
     "rclone-encrypted-configuration": FailureKind.CONFIGURATION,
     "rclone-full": FailureKind.DESTINATION_FULL,
     "rclone-smb-full": FailureKind.DESTINATION_FULL,
+    "rclone-sftp-full": FailureKind.DESTINATION_FULL,
     "rclone-no-such-host": FailureKind.NETWORK,
     "rclone-no-such-remote": FailureKind.CONFIGURATION,
     "rclone-permission": FailureKind.CONFIGURATION,

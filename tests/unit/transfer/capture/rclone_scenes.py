@@ -145,6 +145,11 @@ def rclone_smb_full(folder: Path) -> Said:
         return _copy(folder, "far:lab")
 
 
+def rclone_sftp_full(folder: Path) -> Said:
+    with mounted_tmpfs(folder / "nas", "size=400k") as nas:
+        return _over_sftp(folder, lambda: _copy(folder, f"far:{nas}"))
+
+
 def rclone_quota(folder: Path) -> Said:
     return _copy_with_error(folder, "EDQUOT")
 
@@ -336,7 +341,8 @@ SCENES: tuple[Scene, ...] = (
     *(rclone_refused, rclone_no_such_host, rclone_wrong_key, rclone_wrong_password, rclone_changed_host_key),
     *(rclone_webdav_wrong_password, rclone_s3_wrong_key, rclone_s3_no_bucket, rclone_smb_no_share),
     *(rclone_s3_bucket_name, rclone_s3_full, rclone_s3_quota, rclone_webdav_full),
-    *(rclone_directory_missing, rclone_object_missing, rclone_full, rclone_smb_full, rclone_quota, rclone_disk_error),
+    *(rclone_directory_missing, rclone_object_missing, rclone_full, rclone_smb_full, rclone_sftp_full),
+    *(rclone_quota, rclone_disk_error),
     *(
         rclone_read_only,
         rclone_permission,
