@@ -491,6 +491,7 @@ class JobSealed(_message.Message):
     FILE_COUNT_FIELD_NUMBER: _builtins.int
     SYNC_STATUS_FIELD_NUMBER: _builtins.int
     RECEIPT_BLOB_FIELD_NUMBER: _builtins.int
+    OVERRIDE_COUNT_FIELD_NUMBER: _builtins.int
     snapshot_blob: _builtins.str
     """Blob: JSON Lines, one file a line: path relative to the equipment folder, size, sha256."""
     file_count: _builtins.int
@@ -499,6 +500,10 @@ class JobSealed(_message.Message):
     """The run's sync_status that the sealed creation.json holds."""
     receipt_blob: _builtins.str
     """Blob: the signed receipt, as it lies beside the data. Empty in logs of before receipts."""
+    override_count: _builtins.int
+    """Entries of validation_overrides that the sealed creation.json holds, tombstones included: those that the log had
+    then. 0 also in logs of before it was told.
+    """
     def __init__(
         self,
         *,
@@ -506,10 +511,11 @@ class JobSealed(_message.Message):
         file_count: _builtins.int = ...,
         sync_status: _run_pb2.SyncStatus.ValueType = ...,
         receipt_blob: _builtins.str = ...,
+        override_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_count", b"file_count", "receipt_blob", b"receipt_blob", "snapshot_blob", b"snapshot_blob", "sync_status", b"sync_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_count", b"file_count", "override_count", b"override_count", "receipt_blob", b"receipt_blob", "snapshot_blob", b"snapshot_blob", "sync_status", b"sync_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

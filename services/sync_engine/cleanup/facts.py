@@ -45,14 +45,18 @@ class CleanupLook:
         latest = {name: await bench.log.job(job.job_id) for name, job in jobs.items()}
         problems = await asyncio.gather(*(self._ask(located.path.equipment_id, place) for place in places))
         names = {place.name for place in places}
+        gate = await StandingGate(bench, located.identity).refusal()
+        # After the gate, which imports what other programs wrote into the run's file.
+        record = await bench.log.run(located.identity)
         return CleanupFacts(
             now=bench.clock(),
             copies=[CopyFacts(p.name, latest.get(p.name), q) for p, q in zip(places, problems, strict=True)],
             elsewhere=[n for n, job in latest.items() if n not in names and job is not None and _may_still_move(job)],
             recent_tombstones=await self._recent_tombstones(located.identity, [latest.get(p.name) for p in places]),
-            gate=await StandingGate(self._bench, located.identity).refusal(),
+            gate=gate,
             local=local or _NOT_LOOKED_AT,
-            sync_status=(await bench.log.run(located.identity)).sync_status,
+            sync_status=record.sync_status,
+            override_count=len(record.overrides),
             deletion_begun=any(job is not None and job.deletion_begun for job in latest.values()),
             of_project=located.path.is_project,
         )

@@ -88,8 +88,9 @@ class LocalFacts:
 class CleanupFacts:
     """Everything but the fresh reading back. `elsewhere` are destinations of unended jobs that the configuration
     doesn't name; `recent_tombstones` were recorded since a copy was last verified; `gate` says what closes it.
-    `sync_status` is what every copy's changing files must say. `deletion_begun`: an earlier cleanup deleted something,
-    or was about to. `of_project`: this is a project's own folder, which its runs to come need."""
+    `sync_status` is what every copy's changing files must say, with so many overrides. `deletion_begun`: an earlier
+    cleanup deleted something, or was about to. `of_project`: this is a project's own folder, which its runs to come
+    need."""
 
     now: datetime
     copies: Sequence[CopyFacts]
@@ -98,6 +99,7 @@ class CleanupFacts:
     gate: str
     local: LocalFacts
     sync_status: SyncStatus | None = None
+    override_count: int = 0
     deletion_begun: bool = False
     of_project: bool = False
 
@@ -112,9 +114,9 @@ def standing_interlocks(facts: CleanupFacts, rules: CleanupRules) -> list[Interl
         _age(facts, rules),
         _none_of(
             InterlockName.SEALED,
-            [c.destination for c in facts.copies if c.job is None or _seal_is_wanting(c.job, facts.sync_status)],
+            [c.destination for c in facts.copies if c.job is None or _seal_is_wanting(c.job, facts)],
             "every copy is sealed",
-            "not sealed with the run's present status",
+            "not sealed with the run's present status and overrides",
         ),
         _answering(facts),
         _none_of(
@@ -142,9 +144,10 @@ def _enabled(facts: CleanupFacts, rules: CleanupRules) -> Interlock:
     return Interlock(InterlockName.ENABLED, rules.enabled, f"nas_cleanup.enabled is {said}")
 
 
-def _seal_is_wanting(job: Job, status: SyncStatus | None) -> bool:
+def _seal_is_wanting(job: Job, facts: CleanupFacts) -> bool:
     # What is not sealed before the deletion never is: after it nothing is written to the copy.
-    return status is None or not job.sealed or job.seal_is_due(status)
+    status = facts.sync_status
+    return status is None or not job.sealed or job.seal_is_due(status, facts.override_count)
 
 
 def _copies_verified(facts: CleanupFacts) -> Interlock:

@@ -77,7 +77,7 @@ class Reaper:
         self._clock = bench.clock
         self._rules = rules
         self._logger = logger
-        self._known: dict[str, tuple[datetime | None, SyncStatus | None]] = {}
+        self._known: dict[str, tuple[datetime | None, SyncStatus | None, int]] = {}
         self._lanes: dict[str, _Lane] = {}
         self._back_off = BackOff()
         self._look_seconds = look_seconds
@@ -94,7 +94,7 @@ class Reaper:
             return
         if RunPath.parse(job.run).is_project or self._destination(job) is None:
             return
-        stands = (job.verified, job.sealed_status)
+        stands = (job.verified, job.sealed_status, job.sealed_overrides)
         if self._known.get(job.job_id) == stands:
             return
         self._known[job.job_id] = stands

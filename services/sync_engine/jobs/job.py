@@ -92,6 +92,7 @@ class Job(msgspec.Struct, frozen=True):
     about to delete, local files that this job proved, so that one which is missing here is no change.
     `max_stream_bytes`: the largest file of this copy that an operator let be downloaded to be checked; 0: none.
     `differing_blob`: the files that its last verification found differing or missing, until others are sent instead.
+    `sealed_overrides`: how many of the run's overrides the sealed creation.json holds.
     `cleanup_interlocks` are those that `cleanup_hold` tells of. `given_up`: files that the last reading found wrong and
     that aren't put back, because they were wrong after that already; the first hundred.
     """
@@ -127,6 +128,7 @@ class Job(msgspec.Struct, frozen=True):
     verify_passes: int = 0
     verified: datetime | None = None
     sealed_status: SyncStatus | None = None
+    sealed_overrides: int = 0
     passes: tuple[datetime, ...] = ()
     receipt_blob: str = ""
     cleanup_hold: Wait | None = None
@@ -144,13 +146,15 @@ class Job(msgspec.Struct, frozen=True):
         """Whether the last cleanup could not tell the run's copies from the run itself."""
         return COPY_IS_ELSEWHERE in self.cleanup_interlocks
 
-    def seal_is_due(self, run_status: SyncStatus) -> bool:
-        """Proven data whose destination doesn't hold the run's final changing files yet (SPEC §4 sealing)."""
+    def seal_is_due(self, run_status: SyncStatus, run_overrides: int) -> bool:
+        """Proven data whose destination doesn't hold the run's final changing files yet (SPEC §4 sealing). They say its
+        status and so many overrides."""
         if self.state not in PROVEN_STATES or (self.sealed and run_status is SyncStatus.CLEANED):
             # After cleanup the destination's copy may be the only one: nothing is written there any more.
             return False
         # Nothing but a seal that failed lets proven data wait, and nobody knows how much of it had arrived by then.
-        return self.sealed_status is not run_status or self.wait is not None
+        says_it = self.sealed_status is run_status and self.sealed_overrides == run_overrides
+        return not says_it or self.wait is not None
 
 
 class JobStateError(Exception):

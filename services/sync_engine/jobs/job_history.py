@@ -120,7 +120,13 @@ def _after(job: Job, event: Message, at: datetime) -> Job:
             )
         case events.JobSealed():
             sealed = SYNC_STATUSES.from_proto(event.sync_status)
-            return replace(job, sealed_status=sealed, receipt_blob=event.receipt_blob, wait=None)
+            return replace(
+                job,
+                sealed_status=sealed,
+                sealed_overrides=event.override_count,
+                receipt_blob=event.receipt_blob,
+                wait=None,
+            )
         case events.JobFilesScrubbed() | events.JobCopyRepaired() | events.JobRepairLanded():
             return job
         case events.JobCleanupHeld():

@@ -12,6 +12,12 @@ from libs.event_log.projection import AppliedEvent, ProjectionRunner
 from services.sync_engine.jobs.read_model import PlacedJob, jobs_as_work, jobs_of_run_to_seal
 
 _PAGE = 500
+_IN_CREATION_FILE = (
+    run_events_pb2.RunSyncStatusChanged,
+    run_events_pb2.RunOverrideRecorded,
+    run_events_pb2.RunOverrideRevoked,
+    run_events_pb2.RunOverrideImported,
+)
 
 Listener = Callable[[PlacedJob], None]
 
@@ -35,7 +41,7 @@ class JobNews:
         return lambda: self._listeners.remove(listener)
 
     def listen_to_due(self, listener: Listener) -> None:
-        """Hears of jobs that their run's new sync_status gives work again: destinations are sealed anew."""
+        """Hears of jobs that their run's new sync_status or override gives work again: destinations are sealed anew."""
         self._due_listeners.append(listener)
 
     async def close(self) -> None:
@@ -47,7 +53,7 @@ class JobNews:
         for event, payload in batch:
             if event.stream.startswith("job-"):
                 self._changed[event.stream.removeprefix("job-")] = None
-            elif isinstance(payload, run_events_pb2.RunSyncStatusChanged):
+            elif isinstance(payload, _IN_CREATION_FILE):
                 self._changed_runs[event.stream.removeprefix("run-")] = None
         if self._changed or self._changed_runs:
             self._wake.set()

@@ -37,6 +37,7 @@ class JobsProjection:
                 destination TEXT NOT NULL,
                 state TEXT NOT NULL,
                 sealed_status TEXT,
+                sealed_overrides INTEGER NOT NULL,
                 began INTEGER NOT NULL,
                 swept INTEGER NOT NULL,
                 priority INTEGER NOT NULL,
@@ -53,7 +54,9 @@ class JobsProjection:
         connection.execute("CREATE INDEX jobs_by_run ON jobs (run, enqueue_position)")
         connection.execute("CREATE INDEX jobs_by_state ON jobs (state, enqueue_position)")
         connection.execute("CREATE INDEX jobs_by_equipment ON jobs (equipment_id, state)")
-        connection.execute(f"CREATE INDEX jobs_proven ON jobs (run, sealed_status, waits_for, state) WHERE {_PROVEN}")
+        connection.execute(
+            f"CREATE INDEX jobs_proven ON jobs (run, sealed_status, sealed_overrides, waits_for, state) WHERE {_PROVEN}"
+        )
         connection.execute("CREATE INDEX jobs_that_wait ON jobs (waits_for) WHERE waits_for IS NOT NULL")
         connection.execute("CREATE INDEX jobs_by_position ON jobs (enqueue_position)")
         connection.execute("CREATE INDEX jobs_by_change ON jobs (last_position)")
@@ -66,7 +69,8 @@ class JobsProjection:
         row = connection.execute("SELECT data FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
         job = evolve(_DECODER.decode(row[0]) if row else None, payload, recorded_at(event))
         changing = (
-            *(job.state.value, job.sealed_status, int(job.attempt > 0), int(job.swept), job.priority, job.revision),
+            *(job.state.value, job.sealed_status, job.sealed_overrides),
+            *(int(job.attempt > 0), int(job.swept), job.priority, job.revision),
             *_held_back(job),
             _waits_for(job),
             *(event.position, _ENCODER.encode(job)),
@@ -74,14 +78,15 @@ class JobsProjection:
         if row is None:
             connection.execute(
                 "INSERT INTO jobs (job_id, run, equipment_id, destination, enqueue_position, state, sealed_status,"
-                " began, swept, priority, revision, due, pause, waits_for, last_position, data)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " sealed_overrides, began, swept, priority, revision, due, pause, waits_for, last_position, data)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (job.job_id, job.run, job.equipment_id, job.destination, event.position, *changing),
             )
         else:
             connection.execute(
-                "UPDATE jobs SET state = ?, sealed_status = ?, began = ?, swept = ?, priority = ?, revision = ?,"
-                " due = ?, pause = ?, waits_for = ?, last_position = ?, data = ? WHERE job_id = ?",
+                "UPDATE jobs SET state = ?, sealed_status = ?, sealed_overrides = ?, began = ?, swept = ?,"
+                " priority = ?, revision = ?, due = ?, pause = ?, waits_for = ?, last_position = ?, data = ?"
+                " WHERE job_id = ?",
                 (*changing, job_id),
             )
 
@@ -214,6 +219,7 @@ _PROVEN = "state IN ('verified', 'cleanup_eligible')"
 _SEAL_IS_DUE = (
     f"proven.{_PROVEN} AND NOT (proven.sealed_status IS NOT NULL AND runs.sync_status IS 'cleaned')"
     " AND (proven.sealed_status IS NOT runs.sync_status"
+    " OR proven.sealed_overrides != COALESCE(runs.override_count, 0)"
     f" OR (proven.waits_for IS NOT NULL AND proven.waits_for != '{WaitCondition.CLEANUP_INTERLOCK}'))"
 )
 _UNSEALED = (
@@ -223,8 +229,8 @@ _UNSEALED = (
 
 
 def jobs_to_seal(connection: sqlite3.Connection) -> list[PlacedJob]:
-    """The last job of each run and destination whose data is proven and not sealed with the run's present status, or
-    whose last seal failed."""
+    """The last job of each run and destination whose data is proven and not sealed with the run's present status and
+    overrides, or whose last seal failed."""
     return [replace(placed, seal_due=True) for placed in _last_of_each(connection, f"{_UNSEALED})")]
 
 

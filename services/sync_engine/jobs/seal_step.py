@@ -35,6 +35,7 @@ from services.sync_engine.jobs.retry import SEAL_PAUSE
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.runs.location import LocatedRun
+from services.sync_engine.runs.run import RunRecord
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.system_error import shown
@@ -64,7 +65,7 @@ class SealStep:
         bench = self._bench
         destination = bench.destination(job)
         record = await bench.log.run(job.run)
-        if destination is None or record.sync_status is None or not job.seal_is_due(record.sync_status):
+        if destination is None or _status_to_seal(job, record) is None:
             return None
         if not job.verify_passes:
             # A seal brings a new receipt, and none vouches for what was wrong when it was read last. The next pass that
@@ -90,7 +91,7 @@ class SealStep:
             settled = await self._snapshot(job, located, manifest, {job.destination: receipt})
             if settled is None:
                 return None
-            snapshot, status = settled
+            snapshot, status, override_count = settled
             progress.begin(ProgressPhase.SEALING, len(snapshot), sum(f.size for f in snapshot))
             control = bench.control_of(job)
             first = not any(one.sealed for one in jobs if one.destination == job.destination)
@@ -121,6 +122,7 @@ class SealStep:
                 snapshot_blob=await bench.blobs.put(msgspec.json.Encoder().encode_lines(lines)),
                 file_count=len(snapshot),
                 sync_status=SYNC_STATUSES.to_proto(status),
+                override_count=override_count,
                 receipt_blob=await bench.blobs.put(receipt),
             ),
         )
@@ -148,20 +150,22 @@ class SealStep:
 
     async def _snapshot(
         self, job: Job, located: LocatedRun, manifest: Path, receipts: Mapping[str, bytes]
-    ) -> tuple[Sequence[SealedFile], SyncStatus] | None:
-        """The changing files, and the status that they say and the log says; None when that calls for no seal any more.
+    ) -> tuple[Sequence[SealedFile], SyncStatus, int] | None:
+        """The changing files, and the status and the number of overrides that they say and the log says; None when that
+        calls for no seal any more.
         Another program may write them at any moment, and the run's other jobs may change the status."""
         bench = self._bench
         for _ in range(_TRIES):
             # A lock that another program holds for long is waited for.
             await bench.files.project(located)
             await bench.before_seal(located.identity)
-            status = (await bench.log.run(located.identity)).sync_status
-            if status is None or not job.seal_is_due(status):
+            record = await bench.log.run(located.identity)
+            status = _status_to_seal(job, record)
+            if status is None:
                 return None
             snapshot = await bench.threads.run(lambda: changing_files(located, manifest, receipts))
-            if _status_in(snapshot, located) is status:
-                return snapshot, status
+            if _says(snapshot, located, record):
+                return snapshot, status, len(record.overrides)
         raise TransferError(FailureKind.SOURCE_CHANGED, "another program keeps writing creation.json")
 
 
@@ -181,11 +185,21 @@ def _refuse_without_copy(
         )
 
 
-def _status_in(snapshot: Sequence[SealedFile], located: LocatedRun) -> SyncStatus | None:
-    """What the run's creation.json says; None when it was just gone."""
+def _status_to_seal(job: Job, record: RunRecord) -> SyncStatus | None:
+    """What the sealed files will say; None when no seal is due."""
+    status = record.sync_status
+    return status if status is not None and job.seal_is_due(status, len(record.overrides)) else None
+
+
+def _says(snapshot: Sequence[SealedFile], located: LocatedRun, record: RunRecord) -> bool:
+    """Whether the run's creation.json has the status and the overrides of the log; not when it was just gone."""
     creation = os.fsencode(located.path.below_equipment) + b"/" + CACHE_FOLDER + b"/creation.json"
     written = next((file for file in snapshot if file.path == creation), None)
-    return None if written is None else parse_creation(b"".join(written.pieces())).sync_status
+    if written is None:
+        return False
+    creation_record = parse_creation(b"".join(written.pieces()))
+    ids = {entry.id for entry in creation_record.overrides}
+    return creation_record.sync_status is record.sync_status and ids == {entry.id for entry in record.entries}
 
 
 def changing_files(

@@ -26,7 +26,7 @@ class RunsProjection:
     def create(self, connection: sqlite3.Connection) -> None:
         connection.execute(
             "CREATE TABLE runs (run TEXT PRIMARY KEY, sync_status TEXT, revision INTEGER NOT NULL,"
-            " last_position INTEGER NOT NULL, open_cleanup BLOB) WITHOUT ROWID"
+            " override_count INTEGER NOT NULL, last_position INTEGER NOT NULL, open_cleanup BLOB) WITHOUT ROWID"
         )
         connection.execute("CREATE INDEX runs_in_cleanup ON runs (run) WHERE open_cleanup IS NOT NULL")
         connection.execute(
@@ -45,8 +45,8 @@ class RunsProjection:
         before = run_record(connection, event.stream.removeprefix("run-"))
         after = evolve(before, payload)
         connection.execute(
-            "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)",
-            (after.run, after.sync_status, after.revision, event.position, _open(after)),
+            "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?)",
+            (after.run, after.sync_status, after.revision, len(after.overrides), event.position, _open(after)),
         )
         if after.overrides != before.overrides:
             connection.execute("DELETE FROM overrides WHERE run = ?", (after.run,))

@@ -38,7 +38,7 @@ from services.sync_engine.jobs.destination_watch import DestinationWatch
 from services.sync_engine.jobs.enqueue import Enqueue, Enqueued
 from services.sync_engine.jobs.file_list import sent_among
 from services.sync_engine.jobs.gate_watch import GateWatch
-from services.sync_engine.jobs.job import Job, JobState
+from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobState
 from services.sync_engine.jobs.making_way import MakingWay, Slot
 from services.sync_engine.jobs.ownership import Ownership, SoleOwnership
 from services.sync_engine.jobs.progress import ProgressBoard
@@ -152,6 +152,12 @@ class Parts:
                 return
             if job.next_attempt is not None and job.next_attempt > self.clock():
                 return
+
+    async def seal_anew(self) -> None:
+        """Brings each proven copy what the run's changing files say now, where that is another thing."""
+        for job in await self.bench.jobs_of_run(RUN):
+            if job.state in PROVEN_STATES:
+                await self.runner.step(job.job_id)
 
     async def pass_over(self) -> None:
         """One VerifyRun, however it ends."""

@@ -21,6 +21,7 @@ from services.sync_engine.cleanup.ticket import Limits
 from services.sync_engine.event_types import run_stream
 from services.sync_engine.jobs.job import Job, JobState
 from services.sync_engine.transfer.transport import CopiedFile
+from services.sync_engine.validation.finding import Rule
 from tests.faults.sync_engine.engine_parts import RUN, TEST, Parts, engine_parts
 from tests.integration.run_tree.test_mounts_below import mounted
 
@@ -152,9 +153,22 @@ async def test_a_file_that_appeared_later(parts: Parts) -> None:
 async def test_a_revoked_override_until_the_next_pass(parts: Parts) -> None:
     await _ready(parts)
     await parts.revoke_an_override()
+    await parts.seal_anew()
     await _held(parts, "no_recent_tombstone")
     await parts.pass_over()
     assert (await parts.clean()).cleaned
+
+
+async def test_an_override_until_the_copy_has_it(parts: Parts) -> None:
+    await _ready(parts)
+    await parts.overrides.record(RUN, Rule.LEFTOVER_JINJA_MARKER, "asmith", "meant", None, TEST, None)
+    held = await _held(parts, "sealed")
+    (said,) = (i.detail for i in held.interlocks if i.name == "sealed")
+    assert said == "not sealed with the run's present status and overrides: default"
+    await parts.seal_anew()
+    assert (await parts.clean()).cleaned
+    creation = (parts.there / ".exlab-wizard/creation.json").read_text(encoding="utf-8")
+    assert '"operator":"asmith"' in creation
 
 
 async def test_a_revocation_while_the_clock_was_set_back(parts: Parts) -> None:
@@ -163,6 +177,7 @@ async def test_a_revocation_while_the_clock_was_set_back(parts: Parts) -> None:
     parts.clock.now -= timedelta(days=400)
     await parts.revoke_an_override()
     parts.clock.now = now
+    await parts.seal_anew()
     await _held(parts, "no_recent_tombstone")
 
 

@@ -211,6 +211,7 @@ def _rotten_for_hours(destination: str, number: int) -> Step:
 
 async def _revoke(history: _History) -> None:
     await history.parts.revoke_an_override()
+    await history.parts.seal_anew()
 
 
 async def _crash(history: _History) -> None:

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from labferry.events.v1 import event_log_service_pb2, job_events_pb2
-from labferry.sync.v1 import equipment_service_pb2, finding_pb2, job_pb2, run_pb2
+from labferry.sync.v1 import equipment_service_pb2, finding_pb2, job_pb2, run_pb2, run_service_pb2
 from services.sync_engine.event_types import job_stream
 from tests.integration.sync_engine.running_engine import EQUIPMENT, PATIENCE, Engine, Site, running_engine
 
@@ -36,7 +36,7 @@ def _status_at(copy: Path) -> str:
     return str(json.loads((copy / CREATION).read_bytes()).get("sync_status", "pending"))
 
 
-async def _until_sealed_as_synced(engine: Engine, job_id: str) -> None:
+async def _until_sealed_as_synced(engine: Engine, job_id: str, overrides: int = 0) -> None:
     stream = job_stream(job_id)
     request = event_log_service_pb2.SubscribeEventsRequest(after_position=0, stream_prefix=stream)
     following = engine.log.SubscribeEvents(request)
@@ -44,7 +44,8 @@ async def _until_sealed_as_synced(engine: Engine, job_id: str) -> None:
         async for step in following:
             for event in step.events.events:
                 sealed = job_events_pb2.JobSealed()
-                if event.payload.Unpack(sealed) and sealed.sync_status == run_pb2.SYNC_STATUS_SYNCED:
+                said = (sealed.sync_status, sealed.override_count) if event.payload.Unpack(sealed) else None
+                if said == (run_pb2.SYNC_STATUS_SYNCED, overrides):
                     following.cancel()
                     return
 
@@ -73,7 +74,7 @@ async def test_a_seal_anew_that_failed_is_tried_again_whatever_its_job_meets_mea
         shutil.rmtree(site.at_nas(run) / CREATION)
         # What happens to the run is a reason to look again before the minute is over.
         await engine.override(run, finding_pb2.RULE_LEFTOVER_JINJA_MARKER)
-        await _until_sealed_as_synced(engine, nas)
+        await _until_sealed_as_synced(engine, nas, overrides=1)
         assert not (await engine.job(nas)).waiting_on
     assert _status_at(site.at_nas(run)) == "synced"
 
@@ -99,3 +100,18 @@ async def test_a_seal_anew_waits_for_its_turn_and_says_so(site: Site) -> None:
         await engine.equipment.ResumeEquipment(equipment_service_pb2.ResumeEquipmentRequest(**scope))
         await _until_sealed_as_synced(engine, nas)
     assert _status_at(site.at_nas(run)) == "synced"
+
+
+async def test_overrides_of_a_sealed_run_and_what_revokes_them_reach_its_copy(engine: Engine) -> None:
+    run = engine.site.make_run()
+    job = await engine.bring(run)
+    recorded = await engine.override(run, finding_pb2.RULE_LEFTOVER_JINJA_MARKER)
+    await _until_sealed_as_synced(engine, job.job_id, overrides=1)
+    revoked = run_service_pb2.RevokeOverrideRequest(
+        run=run, override_id=recorded.id, operator="asmith", reason="no longer"
+    )
+    await engine.runs.RevokeOverride(revoked)
+    await _until_sealed_as_synced(engine, job.job_id, overrides=2)
+    assert (engine.site.at_nas(run) / CREATION).read_bytes() == engine.site.creation_path(run).read_bytes()
+    entries = engine.site.creation(run)["validation_overrides"]
+    assert [entry.get("revokes") for entry in entries] == [None, recorded.id]

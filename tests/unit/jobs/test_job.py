@@ -27,7 +27,8 @@ LANDING = events.JobFilesLanding(attempt=1, batch_blob="b")
 COPIED = events.JobCopied(attempt=1, manifest_blob="m", files_blob="f", file_count=2, byte_count=3)
 VERIFIED = events.JobVerified(expected=2, hashed=2, matched=2)
 MISMATCH = events.JobVerificationFailed()
-SEALED = events.JobSealed(sync_status=run_pb2.SYNC_STATUS_SYNCED)
+SYNCED = run_pb2.SYNC_STATUS_SYNCED
+SEALED = events.JobSealed(sync_status=SYNCED)
 FAILED = events.JobFailed(failure=job_pb2.JobFailure(kind=job_pb2.FAILURE_KIND_CONFIGURATION, message="no"))
 REQUEUED = events.JobRequeued(cause="engine_restarted")
 REARMED = events.JobRearmed(command="retry")
@@ -212,9 +213,16 @@ def test_a_failed_request_for_verification_costs_passes_and_nothing_else() -> No
 def test_sealing_is_due_again_when_the_run_gets_another_status() -> None:
     sealed_early = events.JobSealed(sync_status=run_pb2.SYNC_STATUS_PENDING)
     job = _fold(QUEUED, STARTED, COPIED, VERIFIED, sealed_early)
-    assert not job.seal_is_due(SyncStatus.PENDING)
-    assert job.seal_is_due(SyncStatus.SYNCED)
-    assert not _fold(QUEUED, STARTED, COPIED).seal_is_due(SyncStatus.SYNCED)
+    assert not job.seal_is_due(SyncStatus.PENDING, 0)
+    assert job.seal_is_due(SyncStatus.SYNCED, 0)
+    assert not _fold(QUEUED, STARTED, COPIED).seal_is_due(SyncStatus.SYNCED, 0)
+
+
+def test_sealing_is_due_again_when_the_run_gets_an_override_until_it_is_cleaned() -> None:
+    job = _fold(QUEUED, STARTED, COPIED, VERIFIED, events.JobSealed(sync_status=SYNCED, override_count=1))
+    assert not job.seal_is_due(SyncStatus.SYNCED, 1)
+    assert job.seal_is_due(SyncStatus.SYNCED, 2)
+    assert not job.seal_is_due(SyncStatus.CLEANED, 2)
 
 
 def test_failures_survive_the_log() -> None:

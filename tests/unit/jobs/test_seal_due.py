@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from labferry.events.v1 import job_events_pb2 as events
 from labferry.events.v1 import run_events_pb2
-from labferry.sync.v1 import job_pb2
+from labferry.sync.v1 import finding_pb2, job_pb2
 from libs.event_log.event import RecordedEvent
 from libs.run_tree.creation_record import SyncStatus
 from services.sync_engine.event_types import EVENT_TYPES, job_stream, run_stream
@@ -31,10 +31,13 @@ def _status(status: SyncStatus) -> Message:
     return run_events_pb2.RunSyncStatusChanged(run=RUN, current=SYNC_STATUSES.to_proto(status))
 
 
-def _sealed(status: SyncStatus) -> Message:
-    return events.JobSealed(sync_status=SYNC_STATUSES.to_proto(status))
+def _sealed(status: SyncStatus, overrides: int = 0) -> Message:
+    return events.JobSealed(sync_status=SYNC_STATUSES.to_proto(status), override_count=overrides)
 
 
+_OVERRIDE = run_events_pb2.RunOverrideRecorded(
+    run=RUN, override_id="o", problem_class=finding_pb2.RULE_LEFTOVER_JINJA_MARKER, operator="asmith", reason="meant"
+)
 _WAITING = events.JobWaiting(condition=job_pb2.WAIT_CONDITION_OPERATOR, detail="sealing: no")
 _HELD = events.JobCleanupHeld(interlocks=["copy_is_elsewhere"], detail="no")
 
@@ -81,13 +84,15 @@ class Models:
 
 
 def test_the_read_model_finds_due_what_the_job_and_its_run_make_due() -> None:
-    seals: Sequence[tuple[Message, ...]] = ((), (_sealed(PENDING),), (_sealed(SYNCED),))
+    seals: Sequence[tuple[Message, ...]] = ((), (_sealed(PENDING),), (_sealed(SYNCED),), (_sealed(SYNCED, 1),))
+    perhaps: Sequence[Sequence[tuple[Message, ...]]] = [((), (event,)) for event in (_WAITING, _HELD, _OVERRIDE)]
     told = 0
-    for status, seal, wait, held in itertools.product((PENDING, SYNCED, CLEANED), seals, (True, False), (True, False)):
-        models = Models(*PROVEN, *seal, *((_WAITING,) if wait else ()), *((_HELD,) if held else ()), _status(status))
-        placed = models.job()
-        due = placed.job.seal_is_due(run_record(models.connection, RUN).sync_status or PENDING)
-        assert (placed.seal_due, models.to_seal()) == (due, ["j"] if due else []), (status, seal, wait, held)
+    for status, *others in itertools.product((PENDING, SYNCED, CLEANED), seals, *perhaps):
+        models = Models(*PROVEN, *itertools.chain.from_iterable(others), _status(status))
+        placed, record = models.job(), run_record(models.connection, RUN)
+        assert record.sync_status is status
+        due = placed.job.seal_is_due(status, len(record.overrides))
+        assert (placed.seal_due, models.to_seal()) == (due, ["j"] if due else []), (status, others)
         assert models.is_over() is not due
         told += due
     assert told
