@@ -22,6 +22,7 @@ from services.sync_engine.jobs.verify_step import VerifyStep
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.secrets.purpose import working_for
+from services.sync_engine.transfer.system_error import shortage
 from services.sync_engine.transfer.transfer_control import StopReason
 from services.sync_engine.transfer.transport import FailureKind
 
@@ -159,6 +160,8 @@ class Runner:
         if job is None:
             return None
         if job.state in UNPROVEN_STATES:
+            if isinstance(error, OSError) and (short := shortage(error)) is not None:
+                return await bench.fail(job, short)
             failure = Failure(FailureKind.INTERNAL, f"internal error {error_id}; the service's log has the details")
             await bench.conclude(job, events.JobFailed(failure=failure_message(failure)))
             return None

@@ -28,11 +28,11 @@ _AT_DESTINATION = {
     errno.ENAMETOOLONG: FailureKind.NAME_NOT_POSSIBLE,
     errno.EILSEQ: FailureKind.NAME_NOT_POSSIBLE,
     errno.EINVAL: FailureKind.NAME_NOT_POSSIBLE,
-    errno.EMFILE: FailureKind.INTERNAL,
-    errno.ENFILE: FailureKind.INTERNAL,
     errno.EBADF: FailureKind.INTERNAL,
 }
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
+_SHORT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What this machine has too little of, and others may give back: open files, memory."""
 
 
 def shown(path: bytes) -> str:
@@ -51,12 +51,21 @@ def source_error(error: OSError, path: bytes) -> TransferError:
     """What failed on this machine when a file of the run was read."""
     if error.errno in _GONE:
         return TransferError(FailureKind.LOCAL_FILE_VANISHED, f"{shown(path)} vanished: {words_of(error)}", [path])
+    if (short := shortage(error)) is not None:
+        return short
     # ELOOP: O_NOFOLLOW met a symlink where the scan saw a file.
     if error.errno == errno.ELOOP:
         return source_changed(path)
     return TransferError(
         FailureKind.LOCAL_FILE_UNREADABLE, f"{shown(path)} can't be read on this machine: {words_of(error)}", [path]
     )
+
+
+def shortage(error: OSError) -> TransferError | None:
+    """When this machine has too little of something for the moment: no failure of a file, nor of the destination."""
+    if error.errno not in _SHORT_OF:
+        return None
+    return TransferError(FailureKind.NETWORK, f"this machine is short of something: {words_of(error)}")
 
 
 def source_changed(path: bytes) -> TransferError:

@@ -30,6 +30,7 @@ def system(number: int) -> OSError:
         (errno.ENOTCONN, FailureKind.NETWORK),
         (errno.EHOSTDOWN, FailureKind.NETWORK),
         (errno.ETIMEDOUT, FailureKind.NETWORK),
+        (errno.EMFILE, FailureKind.NETWORK),
         (errno.ENOENT, FailureKind.NETWORK),
         (errno.ENAMETOOLONG, FailureKind.NAME_NOT_POSSIBLE),
         (errno.EILSEQ, FailureKind.NAME_NOT_POSSIBLE),
@@ -52,6 +53,8 @@ def test_at_the_destination(number: int, kind: FailureKind) -> None:
         (errno.EACCES, FailureKind.LOCAL_FILE_UNREADABLE),
         (errno.EIO, FailureKind.LOCAL_FILE_UNREADABLE),
         (errno.EROFS, FailureKind.LOCAL_FILE_UNREADABLE),
+        (errno.EMFILE, FailureKind.NETWORK),
+        (errno.ENOMEM, FailureKind.NETWORK),
     ],
 )
 def test_on_this_machine(number: int, kind: FailureKind) -> None:
