@@ -20,6 +20,7 @@ _PROVEN = {job_pb2.JOB_STATE_VERIFIED, job_pb2.JOB_STATE_CLEANUP_ELIGIBLE, job_p
 _MOST_FILES = 10
 _FIRST_FILES = 3
 _SKIPPED_OVERSIZE = "verify_skipped_oversize"
+_NEVER_MADE = "initialize it first"
 _APPEARED = "appeared after the run was cleared"
 _STAGED = "labferry staging list"
 
@@ -232,8 +233,11 @@ def _resume_equipment(job: job_pb2.Job) -> Sequence[str]:
     return (f'labferry equipment resume {job.equipment_id} --reason "WHY"',)
 
 
-def _open_secrets(_: job_pb2.Job) -> Sequence[str]:
-    return ("labferry secret unseal", "see how the secrets service is: labferry doctor")
+def _open_secrets(job: job_pb2.Job) -> Sequence[str]:
+    doctor = "see how the secrets service is: labferry doctor"
+    if _NEVER_MADE in job.waiting_on[0].detail:
+        return ("labferry secret initialize", f"labferry secret set nas:{job.equipment_id}", doctor)
+    return ("labferry secret unseal", doctor)
 
 
 def _make_room_here(_: job_pb2.Job) -> Sequence[str]:
@@ -277,7 +281,10 @@ def _failure(job: job_pb2.Job) -> str:
 
 
 def _names(message: str, path: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(path)}(?!\w)", message) is not None
+    """A path of mere words may be the message's own."""
+    return (
+        re.fullmatch(r"[A-Za-z ]+", path) is None and re.search(rf"(?<!\w){re.escape(path)}(?!\w)", message) is not None
+    )
 
 
 def _after_failure(job: job_pb2.Job) -> list[str]:

@@ -75,7 +75,7 @@ async def _of_service(service: ServiceName, channel: grpc.aio.Channel, settings:
         case ServiceName.SECRETS:
             stub = secrets_service_pb2_grpc.SecretsServiceStub(channel)
             status = await stub.GetStatus(secrets_service_pb2.GetStatusRequest(), timeout=_ANSWER_SECONDS)
-            said = "sealed: labferry secret unseal" if status.sealed else "open"
+            said = _sealed(status) if status.sealed else "open"
             checks.append(Check("secrets", not status.sealed and not status.problem, status.problem or said))
             if not status.sealed and not status.problem:
                 checks += await _overdue_secrets(stub)
@@ -91,6 +91,12 @@ async def _of_service(service: ServiceName, channel: grpc.aio.Channel, settings:
         case _:
             pass
     return checks
+
+
+def _sealed(status: secrets_service_pb2.GetStatusResponse) -> str:
+    if status.initialized:
+        return "sealed: labferry secret unseal"
+    return "there are none yet: labferry secret initialize, then labferry secret set for each"
 
 
 async def _overdue_secrets(secrets: Any) -> Sequence[Check]:

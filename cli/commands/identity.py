@@ -67,7 +67,7 @@ def create(
         lifetime = None if days is None else timedelta(days=days)
         _registry(config).create(name, [Role(r) for r in role], place, lifetime)
         console.print(str(place), markup=False)
-        note("give this file to nobody else; labferry --token-file uses it")
+        note("give this file to nobody else; as this identity: labferry COMMAND … --token-file FILE")
 
     run_local(work)
 

@@ -59,13 +59,18 @@ def finding_rows(findings: Iterable[finding_pb2.Finding]) -> Rows:
     return columns, rows
 
 
+def who(can_clear: str) -> str:
+    """As people read it: "it" would be a pronoun."""
+    return "IT" if can_clear == "it" else can_clear
+
+
 def waiting_rows(waiting: Iterable[job_pb2.Waiting]) -> Rows:
     columns = ("waits on", "since", "who can clear it", "next try", "detail")
     rows: list[Sequence[str]] = [
         (
             short_name(job_pb2.WaitCondition.DESCRIPTOR, w.condition),
             moment(w.since),
-            w.who_can_clear,
+            who(w.who_can_clear),
             moment(w.next_try_time) if w.HasField("next_try_time") else "",
             w.detail,
         )

@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc.aio import Channel
 from rich.text import Text
 
+from cli.commands.tables import who
 from cli.failure import EXIT_NO, run_command
 from cli.options import ConfigOption, OutputOption, RunArgument, TokenOption, connect
 from cli.output import OutputFormat, console, moment, print_json, visible
@@ -92,7 +93,7 @@ def _print(answer: Answer) -> None:
     if answer.since is not None:
         _line(f"  since {moment(answer.since)}")
     if answer.who_can_clear:
-        _line(f"  who can clear it: {answer.who_can_clear}")
+        _line(f"  who can clear it: {who(answer.who_can_clear)}")
     if answer.next_try_time is not None:
         _line(f"  looked at again: {moment(answer.next_try_time)}")
     for step in answer.to_do:

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from services.sync_engine.jobs.failure import Failure
 from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobState
 from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.transfer.transport import DifferingFile, FailureKind, bytes_unless_text
 from services.sync_engine.validation.finding import Finding, OffendingKind, Rule
+
+_MOST_NAMED = 3
 
 
 def findings_of_job(job: Job, unmended: str = "") -> list[Finding]:
     """A failed job, each file that stopped it at its destination, and a job that waits for somebody. `unmended` says
     what is known to keep a wrong copy from being mended."""
     if job.state is JobState.FAILED and job.failure is not None:
-        failed = f"Job {job.job_id} to {job.destination} failed ({job.failure.kind}): {job.failure.message}"
+        failed = f"Job {job.job_id} to {job.destination} failed ({job.failure.kind}): {_said(job.failure)}"
         return [_of_run(job, Rule.NAS_SYNC_FAILED, failed), *_files_that_differ(job)]
     if job.wait is not None:
         waits = f"Job {job.job_id} to {job.destination} waits ({job.wait.condition}): {job.wait.detail}"
         return [_of_run(job, Rule.NAS_SYNC_WAITING, waits)]
     return [*(_rotted(job, unmended) if is_rotted(job) else ()), *_not_elsewhere(job)]
+
+
+def _said(failure: Failure) -> str:
+    """With the symlinks, which the message only counts."""
+    if failure.kind is not FailureKind.SYMLINK_LEAVES_RUN:
+        return failure.message
+    more = f" and {len(failure.paths) - _MOST_NAMED} more" if len(failure.paths) > _MOST_NAMED else ""
+    return f"{failure.message}: {', '.join(failure.paths[:_MOST_NAMED])}{more}"
 
 
 def findings_of_copies(jobs: Sequence[Job], places: Collection[str]) -> list[Finding]:
