@@ -59,7 +59,7 @@ class CacheFolder:
                     place = bench.destination(job)
                     if place is None:
                         return [Remaining(CACHE_FOLDER, f"{job.destination} is not in the configuration")]
-                    await self._seal(place, _with_own(manifest, snapshot), lead)
+                    await self._seal(place, job, _with_own(manifest, snapshot), lead)
                 known |= {path: file.sha256() for path, file in snapshot.items()}
                 remaining = await bench.threads.run(partial(_delete, located.folder, known, may, without_lease))
                 # What was written since the snapshot, the run's own log above all, is brought once more.
@@ -69,10 +69,12 @@ class CacheFolder:
         except (TransferError, TransferStoppedError, OSError) as error:
             return [Remaining(CACHE_FOLDER, f"its sealed copy could not be compared: {error}")]
 
-    async def _seal(self, place: Destination, files: Sequence[SealedFile], lead: Job) -> None:
+    async def _seal(self, place: Destination, job: Job, files: Sequence[SealedFile], lead: Job) -> None:
         control = self._bench.control_of(lead)
         await self._work.do(
-            control, JobProgressMeter(lambda: None), lambda: place.transport.seal(files, control=control)
+            control,
+            JobProgressMeter(lambda: None),
+            lambda: place.transport.seal(files, job_id=job.job_id, control=control),
         )
 
 

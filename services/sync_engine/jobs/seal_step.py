@@ -100,7 +100,7 @@ class SealStep:
                 _refuse_without_copy(bench.blobs, files_blob, located, destination, control)
                 if first:
                     self._keep_what_others_wrote(job, located, destination, snapshot, control)
-                destination.transport.seal(snapshot, control=control)
+                destination.transport.seal(snapshot, job_id=job.job_id, control=control)
 
             await self._in_hand.do(job.job_id, control, progress, seal)
         except TransferStoppedError:

@@ -188,8 +188,8 @@ class MountedTransport:
             root.refuse_mounts_in(place)
             return found
 
-    def seal(self, files: Sequence[SealedFile], *, control: TransferControl) -> None:
-        """As `Transport.seal`."""
+    def seal(self, files: Sequence[SealedFile], *, job_id: str, control: TransferControl) -> None:
+        """As `Transport.seal`. No seal puts anything into the incoming folder."""
         with self._opened() as root:
             seal_files(root, files, control)
 

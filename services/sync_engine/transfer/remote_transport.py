@@ -155,12 +155,17 @@ class RemoteTransport:
                 self._refuse_another(far)
             return outcome
 
-    def seal(self, files: Sequence[SealedFile], *, control: TransferControl) -> None:
+    def seal(self, files: Sequence[SealedFile], *, job_id: str, control: TransferControl) -> None:
         """As `Transport.seal`, as atomically as the backend can."""
         for file in files:
             folder_of_sealed(file)
-        incoming = INCOMING + b"/seal-" + secrets.token_hex(8).encode("ascii")
+        own = os.fsencode(job_id) + b"-seal-"
+        # Each has a name of its own: an engine that slept through the loss of its job finds its folder gone.
+        incoming = INCOMING + b"/" + own + secrets.token_hex(8).encode("ascii")
         with self._opened(control) as far:
+            for name in far.children(INCOMING):
+                if name.startswith(own):
+                    far.remove(INCOMING + b"/" + name)
             try:
                 far.seal(files, incoming)
             finally:

@@ -279,8 +279,9 @@ class Transport(Protocol):
         if that is more than what is configured."""
         ...
 
-    def seal(self, files: Sequence[SealedFile], *, control: TransferControl) -> None:
-        """Puts each file in its place, replacing atomically, fsyncs, reads it back and compares."""
+    def seal(self, files: Sequence[SealedFile], *, job_id: str, control: TransferControl) -> None:
+        """Puts each file in its place, replacing atomically, fsyncs, reads it back and compares. What dead seals of the
+        job left in the incoming folder is removed."""
 
     def marked(self, target: PurePosixPath, mark: bytes) -> AbstractContextManager[None]:
         """While the block runs, a file of the name `mark` lies in the cache folder of the run's copy. It is gone after

@@ -83,7 +83,9 @@ def test_a_read_only_destination_is_a_matter_of_configuration(mounted: Carrying)
     for act in (
         mounted.transport.check,
         mounted.copy,
-        lambda: mounted.transport.seal([SealedFile(b"p/creation.json", b"{}", 1)], control=mounted.control),
+        lambda: mounted.transport.seal(
+            [SealedFile(b"p/creation.json", b"{}", 1)], job_id="job", control=mounted.control
+        ),
     ):
         refusal = failure(act)
         assert refusal.kind is FailureKind.CONFIGURATION

@@ -37,7 +37,7 @@ class LinksConformance(Conforming):
         assert refusal.value.kind is FailureKind.DESTINATION_FILE_DIFFERS, refusal.value.message
 
     def seal(self, carrying: Carrying) -> None:
-        carrying.transport.seal([SealedFile(_CREATION, b"synced", 1)], control=carrying.control)
+        carrying.transport.seal([SealedFile(_CREATION, b"synced", 1)], job_id="job", control=carrying.control)
 
     def test_a_seal_never_follows_one(self, carrying: Carrying, elsewhere: Path) -> None:
         carrying.run.mkdir(parents=True)

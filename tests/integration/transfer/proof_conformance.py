@@ -92,6 +92,7 @@ class ProofConformance(Conforming):
                     SealedFile(creation, status, mtime_ns),
                     SealedFile(b".exlab-wizard/equipment.json", b"{}", mtime_ns),
                 ],
+                job_id="job",
                 control=carrying.control,
             )
         assert (carrying.run / ".exlab-wizard" / "creation.json").read_bytes() == b"synced"

@@ -45,7 +45,7 @@ class SteeringConformance(Conforming):
         stopped.stop(StopReason.CANCELLED)
         transport = carrying.transport
         for work in (
-            lambda: transport.seal([SealedFile(os.fsencode(TARGET) + b"/a", b"y", 1)], control=stopped),
+            lambda: transport.seal([SealedFile(os.fsencode(TARGET) + b"/a", b"y", 1)], job_id="job", control=stopped),
             lambda: transport.digests(TARGET, [b"a"], control=stopped),
             lambda: transport.set_aside(TARGET, [b"a"], job_id="job", attempt=1, control=stopped),
             lambda: transport.sweep("job", keep_attempt=None, control=stopped),

@@ -24,6 +24,7 @@ from tests.integration.transfer.conformance import TransportConformance
 from tests.integration.transfer.far_servers import Sshd, rclone_serving, running_samba, running_sshd
 from tests.integration.transfer.links_conformance import LinksConformance
 from tests.integration.transfer.mounts_conformance import MountsConformance
+from tests.integration.transfer.seals_conformance import SealsConformance
 
 MAX_STREAM = 1 << 30
 RSYNC_TOOLS, RCLONE_TOOLS = Toolbox((RSYNC, SSH)), Toolbox((RCLONE,))
@@ -80,7 +81,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         yield running
 
 
-class TestRsyncSsh(TransportConformance, BandwidthConformance, LinksConformance):
+class TestRsyncSsh(TransportConformance, SealsConformance, BandwidthConformance, LinksConformance):
     several_batches = 90
     small_files = 200
     large_bytes = 5 << 20
@@ -94,7 +95,7 @@ class TestRsyncSsh(TransportConformance, BandwidthConformance, LinksConformance)
         return RemoteTransport(place, max_stream_bytes=MAX_STREAM, batch_files=self.several_batches // 3)
 
 
-class RcloneConformance(TransportConformance, LimitConformance):
+class RcloneConformance(TransportConformance, SealsConformance, LimitConformance):
     """`config` is what stands in rclone's configuration for the remote; `{port}` is that of the server."""
 
     config: str

@@ -25,11 +25,13 @@ def test_nothing_more_is_set_aside(carrying: Carrying) -> None:
 
 def test_what_is_sealed_there_stays(carrying: Carrying) -> None:
     creation = SealedFile(b"creation.json", b'{"sync_status":"synced"}', MTIME)
-    carrying.transport.seal([creation], control=carrying.control)
+    carrying.transport.seal([creation], job_id="job", control=carrying.control)
     # It stood still while the new content lay beside the old.
     control = TransferControl(lambda: len(list(carrying.destination.glob("creation.json*"))) == 1)
     with pytest.raises(TransferStoppedError):
-        carrying.transport.seal([SealedFile(creation.path, b'{"sync_status":"pending"}', MTIME)], control=control)
+        carrying.transport.seal(
+            [SealedFile(creation.path, b'{"sync_status":"pending"}', MTIME)], job_id="job", control=control
+        )
     assert tree(carrying.destination) == {b"creation.json": creation.content}
 
 
