@@ -165,7 +165,7 @@ class EngineLog:
         """Appends to one job and returns it as it is then."""
         result = await self.append(cause, job_change(job, *payloads), fence=fence)
         for event, payload in zip(result.events, payloads, strict=True):
-            job = evolve_job(job, payload, recorded_at(event))
+            job = evolve_job(job, payload, recorded_at(event), event.actor, event.reason)
         return job
 
 
@@ -218,7 +218,7 @@ def fold_job(events: Sequence[RecordedEvent]) -> Job | None:
     for event in events:
         payload = EVENT_TYPES.decode(event)
         if payload is not None:
-            job = evolve_job(job, payload, recorded_at(event))
+            job = evolve_job(job, payload, recorded_at(event), event.actor, event.reason)
     return job
 
 
@@ -242,7 +242,7 @@ def fold_run(run: str, events: Sequence[RecordedEvent]) -> RunRecord:
 
 def _evolved_job(job: Job, event: RecordedEvent) -> Job:
     payload = EVENT_TYPES.decode(event)
-    return job if payload is None else evolve_job(job, payload, recorded_at(event))
+    return job if payload is None else evolve_job(job, payload, recorded_at(event), event.actor, event.reason)
 
 
 def _evolved_run(record: RunRecord, event: RecordedEvent) -> RunRecord:

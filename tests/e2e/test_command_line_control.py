@@ -24,7 +24,9 @@ async def test_one_job_is_held_moved_up_let_go_and_cancelled(operator: Operator)
     moved = await operator("job", "prioritize", job_id, "--priority", "-5", "--reason", "later", "-o", "json")
     assert moved.json["priority"] == -5
     shown = await operator("job", "show", job_id)
-    assert "an operator paused it" in shown.out
+    assert "operator-1 paused it: not yet" in shown.out
+    assert "operator-1 paused it: not yet" in held.json["waiting_on"][0]["detail"]
+    assert "operator-1 paused it: not yet" in (await operator("job", "list")).out
     assert (await operator("job", "show", job_id, "-o", "json")).json["job_id"] == job_id
     assert (await operator("job", "resume", job_id, "--reason", "now", "-o", "json")).json["state"] == "queued"
     cancelled = await operator("job", "cancel", job_id, "--reason", "the wrong one")

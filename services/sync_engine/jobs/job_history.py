@@ -70,8 +70,9 @@ _ALLOWED: dict[type[Message], frozenset[JobState]] = {
 }
 
 
-def evolve(job: Job | None, event: Message, at: datetime) -> Job:
-    """The job after one more event. JobHistoryError when the event can't follow on what came before."""
+def evolve(job: Job | None, event: Message, at: datetime, by: str = "", reason: str = "") -> Job:
+    """The job after one more event, which `by` caused. JobHistoryError when the event can't follow on what came
+    before."""
     if job is None:
         if not isinstance(event, events.JobQueued):
             raise JobHistoryError(f"{type(event).__name__} without a job before it")
@@ -79,7 +80,13 @@ def evolve(job: Job | None, event: Message, at: datetime) -> Job:
     allowed = _ALLOWED.get(type(event))
     if allowed is None or job.state not in allowed:
         raise JobHistoryError(f"{type(event).__name__} on job {job.job_id}, which is {job.state}")
-    return replace(_after(job, event, at), revision=job.revision + 1)
+    after = _paused(job, at, by, reason) if isinstance(event, events.JobPaused) else _after(job, event, at)
+    return replace(after, revision=job.revision + 1)
+
+
+def _paused(job: Job, at: datetime, by: str, reason: str) -> Job:
+    going_on = JobState.QUEUED if job.state is JobState.RUNNING else job.state
+    return replace(job, state=JobState.PAUSED, paused_from=going_on, paused_at=at, paused_by=by, pause_reason=reason)
 
 
 def _after(job: Job, event: Message, at: datetime) -> Job:
@@ -145,11 +152,15 @@ def _after(job: Job, event: Message, at: datetime) -> Job:
             return replace(job, state=JobState.FAILED, failure=failure_of(event.failure), next_attempt=None, wait=None)
         case events.JobRearmed():
             return replace(job, state=JobState.QUEUED, network_failures=0, tool_failures=0, mismatches=0, failure=None)
-        case events.JobPaused():
-            going_on = JobState.QUEUED if job.state is JobState.RUNNING else job.state
-            return replace(job, state=JobState.PAUSED, paused_from=going_on, paused_at=at)
         case events.JobResumed():
-            return replace(job, state=job.paused_from or JobState.QUEUED, paused_from=None, paused_at=None)
+            return replace(
+                job,
+                state=job.paused_from or JobState.QUEUED,
+                paused_from=None,
+                paused_at=None,
+                paused_by="",
+                pause_reason="",
+            )
         case events.JobCancelled():
             return replace(job, state=JobState.CANCELLED, next_attempt=None, wait=None, swept=job.attempt == 0)
         case events.JobSwept():

@@ -67,7 +67,7 @@ class JobsProjection:
             return
         job_id = event.stream.removeprefix("job-")
         row = connection.execute("SELECT data FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
-        job = evolve(_DECODER.decode(row[0]) if row else None, payload, recorded_at(event))
+        job = evolve(_DECODER.decode(row[0]) if row else None, payload, recorded_at(event), event.actor, event.reason)
         changing = (
             *(job.state.value, job.sealed_status, job.sealed_overrides),
             *(int(job.attempt > 0), int(job.swept), job.priority, job.revision),

@@ -37,7 +37,7 @@ class SteerJobs:
                 return job
             after = job
             for event in events:
-                after = evolve(after, event, bench.clock())
+                after = evolve(after, event, bench.clock(), cause.actor, cause.reason)
             record, status = await bench.status_after(after)
             await bench.log.append(cause, job_change(job, *events), run_change(record, *status))
             return after

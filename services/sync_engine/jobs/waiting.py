@@ -30,7 +30,8 @@ WHO_CAN_CLEAR = {
 def recorded_waits(job: Job) -> Sequence[Wait]:
     """What the job's own events say, whatever goes on in an engine."""
     if job.state is JobState.PAUSED:
-        return (Wait(WaitCondition.OPERATOR, job.paused_at or job.enqueued, "an operator paused it"),)
+        detail = f"{job.paused_by or 'an operator'} paused it{f': {job.pause_reason}' if job.pause_reason else ''}"
+        return (Wait(WaitCondition.OPERATOR, job.paused_at or job.enqueued, detail),)
     if job.wait is not None:
         return (job.wait,)
     if job.state is JobState.QUEUED and job.next_attempt is not None:
