@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -88,7 +88,8 @@ class SealStep:
         try:
             located = await bench.locate(job.run)
             receipt = await bench.receipts.issue(job)
-            settled = await self._snapshot(job, located, manifest, {job.destination: receipt})
+            others = {one.destination for one in jobs} - {job.destination}
+            settled = await self._snapshot(job, located, manifest, {job.destination: receipt}, others)
             if settled is None:
                 return None
             snapshot, status, override_count = settled
@@ -149,12 +150,13 @@ class SealStep:
             self._bench.logger.warning("set_aside_before_sealing", job=job.job_id, run=job.run, files=names)
 
     async def _snapshot(
-        self, job: Job, located: LocatedRun, manifest: Path, receipts: Mapping[str, bytes]
+        self, job: Job, located: LocatedRun, manifest: Path, receipts: Mapping[str, bytes], others: Iterable[str]
     ) -> tuple[Sequence[SealedFile], SyncStatus, int] | None:
         """The changing files, and the status and the number of overrides that they say and the log says; None when that
-        calls for no seal any more.
+        calls for no seal any more. Receipts of `others` are left out: they may be of other manifests.
         Another program may write them at any moment, and the run's other jobs may change the status."""
         bench = self._bench
+        left_out = {_in_cache(located, receipt_file_name(name)) for name in others}
         for _ in range(_TRIES):
             # A lock that another program holds for long is waited for.
             await bench.files.project(located)
@@ -163,7 +165,8 @@ class SealStep:
             status = _status_to_seal(job, record)
             if status is None:
                 return None
-            snapshot = await bench.threads.run(lambda: changing_files(located, manifest, receipts))
+            found = await bench.threads.run(lambda: changing_files(located, manifest, receipts))
+            snapshot = [file for file in found if file.path not in left_out]
             if _says(snapshot, located, record):
                 return snapshot, status, len(record.overrides)
         raise TransferError(FailureKind.SOURCE_CHANGED, "another program keeps writing creation.json")
@@ -193,13 +196,18 @@ def _status_to_seal(job: Job, record: RunRecord) -> SyncStatus | None:
 
 def _says(snapshot: Sequence[SealedFile], located: LocatedRun, record: RunRecord) -> bool:
     """Whether the run's creation.json has the status and the overrides of the log; not when it was just gone."""
-    creation = os.fsencode(located.path.below_equipment) + b"/" + CACHE_FOLDER + b"/creation.json"
+    creation = _in_cache(located, "creation.json")
     written = next((file for file in snapshot if file.path == creation), None)
     if written is None:
         return False
     creation_record = parse_creation(b"".join(written.pieces()))
     ids = {entry.id for entry in creation_record.overrides}
     return creation_record.sync_status is record.sync_status and ids == {entry.id for entry in record.entries}
+
+
+def _in_cache(located: LocatedRun, name: str) -> bytes:
+    """The path of a file of the run's cache folder, below the equipment's."""
+    return os.fsencode(located.path.below_equipment / CACHE_FOLDER.decode() / name)
 
 
 def changing_files(

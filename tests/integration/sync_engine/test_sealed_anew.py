@@ -115,3 +115,17 @@ async def test_overrides_of_a_sealed_run_and_what_revokes_them_reach_its_copy(en
     assert (engine.site.at_nas(run) / CREATION).read_bytes() == engine.site.creation_path(run).read_bytes()
     entries = engine.site.creation(run)["validation_overrides"]
     assert [entry.get("revokes") for entry in entries] == [None, recorded.id]
+
+
+async def test_beside_a_copy_lies_no_receipt_but_its_own(site: Site) -> None:
+    """The others' would be those of another manifest as soon as the run is amended where they can't be reached."""
+    run, nas, late = await _sealed_as_pending(site)
+    async with running_engine(site) as engine:
+        await engine.until_sealed(late)
+        await engine.override(run, finding_pb2.RULE_LEFTOVER_JINJA_MARKER)
+        for job_id in (nas, late):
+            await _until_sealed_as_synced(engine, job_id, overrides=1)
+    for name in ("nas", "late"):
+        there = (site.at_nas(run, name) / CREATION).parent
+        assert [path.name for path in there.glob("receipt.*")] == [f"receipt.{name}.json"]
+    assert len(list(site.creation_path(run).parent.glob("receipt.*"))) == 2
