@@ -9,7 +9,8 @@ from functools import partial
 
 from labferry.events.v1 import run_events_pb2
 from libs.event_log.projection import AppliedEvent, ProjectionRunner
-from services.sync_engine.jobs.read_model import PlacedJob, jobs_as_work, jobs_of_run_to_seal
+from services.sync_engine.jobs.read_model import PlacedJob
+from services.sync_engine.jobs.seals_due import jobs_as_work, jobs_of_run_to_seal
 
 _PAGE = 500
 _IN_CREATION_FILE = (

@@ -6,7 +6,7 @@ import base64
 import binascii
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 from google.protobuf.message import Message
@@ -55,7 +55,8 @@ class JobsProjection:
         connection.execute("CREATE INDEX jobs_by_state ON jobs (state, enqueue_position)")
         connection.execute("CREATE INDEX jobs_by_equipment ON jobs (equipment_id, state)")
         connection.execute(
-            f"CREATE INDEX jobs_proven ON jobs (run, sealed_status, sealed_overrides, waits_for, state) WHERE {_PROVEN}"
+            "CREATE INDEX jobs_proven ON jobs (run, sealed_status, sealed_overrides, waits_for, state)"
+            f" WHERE {PROVEN_ROWS}"
         )
         connection.execute("CREATE INDEX jobs_that_wait ON jobs (waits_for) WHERE waits_for IS NOT NULL")
         connection.execute("CREATE INDEX jobs_by_position ON jobs (enqueue_position)")
@@ -197,7 +198,7 @@ def jobs_waiting_for_somebody(connection: sqlite3.Connection) -> list[PlacedJob]
 
 def jobs_not_elsewhere(connection: sqlite3.Connection) -> list[PlacedJob]:
     """The last job of each run and destination of which a cleanup could not tell the copy from the run."""
-    return _last_of_each(connection, "jobs.waits_for = ?", WaitCondition.CLEANUP_INTERLOCK.value)
+    return last_of_each(connection, "jobs.waits_for = ?", WaitCondition.CLEANUP_INTERLOCK.value)
 
 
 def _is_outdone(connection: sqlite3.Connection, placed: PlacedJob) -> bool:
@@ -213,51 +214,12 @@ def jobs_running(connection: sqlite3.Connection) -> list[PlacedJob]:
     return jobs_where(connection, JobFilter(states=(JobState.RUNNING,)))
 
 
-# The planner would choose the index of states, and look at every row of a table that is a hundred times as large.
-_PROVEN = "state IN ('verified', 'cleanup_eligible')"
-# As `Job.seal_is_due`.
-_SEAL_IS_DUE = (
-    f"proven.{_PROVEN} AND NOT (proven.sealed_status IS NOT NULL AND runs.sync_status IS 'cleaned')"
-    " AND (proven.sealed_status IS NOT runs.sync_status"
-    " OR proven.sealed_overrides != COALESCE(runs.override_count, 0)"
-    f" OR (proven.waits_for IS NOT NULL AND proven.waits_for != '{WaitCondition.CLEANUP_INTERLOCK}'))"
-)
-_UNSEALED = (
-    "jobs.job_id IN (SELECT job_id FROM jobs AS proven INDEXED BY jobs_proven LEFT JOIN runs USING (run)"
-    f" WHERE {_SEAL_IS_DUE}"
-)
+PROVEN_ROWS = "state IN ('verified', 'cleanup_eligible')"
+"""The rows that the index `jobs_proven` holds."""
 
 
-def jobs_to_seal(connection: sqlite3.Connection) -> list[PlacedJob]:
-    """The last job of each run and destination whose data is proven and not sealed with the run's present status and
-    overrides, or whose last seal failed."""
-    return [replace(placed, seal_due=True) for placed in _last_of_each(connection, f"{_UNSEALED})")]
-
-
-def jobs_of_run_to_seal(connection: sqlite3.Connection, run: str) -> list[PlacedJob]:
-    """As `jobs_to_seal`, of one run."""
-    found = _last_of_each(connection, f"{_UNSEALED} AND proven.run = ?)", run)
-    return [replace(placed, seal_due=True) for placed in found]
-
-
-def jobs_as_work(connection: sqlite3.Connection, job_ids: Sequence[str]) -> list[PlacedJob]:
-    """These jobs, each with whether `jobs_to_seal` would tell of it."""
-    placed = jobs_where(connection, JobFilter(job_ids=job_ids))
-    proven = [p.job.job_id for p in placed if p.job.state in PROVEN_STATES]
-    if not proven:
-        return placed
-    rows = connection.execute(
-        f"SELECT job_id FROM jobs AS proven LEFT JOIN runs USING (run) WHERE {_SEAL_IS_DUE}"
-        f" AND proven.job_id IN ({', '.join('?' * len(proven))}) AND NOT EXISTS ("
-        "SELECT 1 FROM jobs AS later WHERE later.run = proven.run AND later.destination = proven.destination"
-        " AND later.enqueue_position > proven.enqueue_position)",
-        proven,
-    )
-    due = {job_id for (job_id,) in rows}
-    return [replace(p, seal_due=True) if p.job.job_id in due else p for p in placed]
-
-
-def _last_of_each(connection: sqlite3.Connection, condition: str, *values: str) -> list[PlacedJob]:
+def last_of_each(connection: sqlite3.Connection, condition: str, *values: str) -> list[PlacedJob]:
+    """Jobs that fulfil the condition on `jobs`, and are the last of their run and destination."""
     rows = connection.execute(
         f"SELECT {_COLUMNS} FROM jobs WHERE {condition} AND NOT EXISTS ("
         "SELECT 1 FROM jobs AS later WHERE later.run = jobs.run AND later.destination = jobs.destination"

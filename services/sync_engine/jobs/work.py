@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from services.sync_engine.jobs.job import ENDED_STATES, PROVEN_STATES, UNPROVEN_STATES, JobState
-from services.sync_engine.jobs.read_model import PlacedJob, jobs_to_seal
+from services.sync_engine.jobs.read_model import PlacedJob
 from services.sync_engine.jobs.retry import remaining
+from services.sync_engine.jobs.seals_due import jobs_to_seal
 
 
 @dataclass(frozen=True, slots=True)

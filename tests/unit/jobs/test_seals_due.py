@@ -16,7 +16,8 @@ from libs.event_log.event import RecordedEvent
 from libs.run_tree.creation_record import SyncStatus
 from services.sync_engine.event_types import EVENT_TYPES, job_stream, run_stream
 from services.sync_engine.jobs.job import SYNC_STATUSES
-from services.sync_engine.jobs.read_model import JobsProjection, PlacedJob, jobs_as_work, jobs_to_seal
+from services.sync_engine.jobs.read_model import JobsProjection, PlacedJob
+from services.sync_engine.jobs.seals_due import jobs_as_work, jobs_to_seal
 from services.sync_engine.jobs.work import work_of
 from services.sync_engine.runs.read_model import RunsProjection, run_record
 
