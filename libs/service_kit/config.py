@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from libs.service_kit.equipment_settings import TRANSPORT_TYPES
+from libs.service_kit.mistake_words import follows_on_another, in_plain_words
 from libs.service_kit.settings import Settings
 from libs.service_kit.wizard_keys import take_wizard_keys
 
@@ -87,13 +88,16 @@ def load_configuration(path: Path | None, environment: Mapping[str, str] = os.en
     try:
         settings = Settings.model_validate(document.values)
     except ValidationError as error:
-        for problem in error.errors(include_url=False, include_input=False):
+        problems = error.errors(include_url=False)
+        for problem in problems:
+            if follows_on_another(problem, problems):
+                continue
             location = _without_model_names(tuple(problem["loc"]))
             name = _key_name(location)
             if location in from_environment:
                 name = f"{name} (from {from_environment[location]})"
             line = 0 if location in from_environment else document.line_of(location)
-            mistakes.append(Mistake(line, name, _plain(problem["type"], problem["msg"])))
+            mistakes.append(Mistake(line, name, in_plain_words(problem)))
     if mistakes or settings is None:
         raise ConfigurationError(source, sorted(mistakes, key=lambda m: (m.line, m.key)))
     return LoadedConfiguration(settings, tuple(notices), source)
@@ -208,15 +212,3 @@ def _key_name(path: KeyPath) -> str:
     for part in path:
         name += f"[{part}]" if isinstance(part, int) else (f".{part}" if name else part)
     return name
-
-
-def _plain(kind: str, message: str) -> str:
-    if kind == "extra_forbidden":
-        return "is not a key of Labferry"
-    if kind == "union_tag_not_found":
-        return "type is missing"
-    if kind == "union_tag_invalid":
-        return "type must be one of " + ", ".join(TRANSPORT_TYPES)
-    if kind == "missing":
-        return "is missing"
-    return message.removeprefix("Value error, ")

@@ -114,6 +114,42 @@ def test_transports_that_can_not_be(tmp_path: Path, transport: str, word: str) -
     assert not any("hunter2" in m for m in mistakes)
 
 
+_WINDOW = '{type: mounted, path: /x, bandwidth: {schedule: [{days: [mon], from: "08:00", to: "18:00"}]}}'
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ('"18:00"', "18:00", ".to: must be text: put it into quotes"),
+        ('"08:00"', "8.5", ".from: must be text: put it into quotes"),
+        ('"18:00"', "[]", ".to: must be text"),
+        ("[mon]", "[monday]", ".days[0]: must be 'mon', 'tue', 'wed', 'thu', 'fri', 'sat' or 'sun'"),
+        ("[mon]", "mon", ".days: must be a list"),
+        ("[mon]", "[]", ".days: must hold at least 1 entry"),
+        ("/x", "7", ".path: must be text: put it into quotes"),
+    ],
+)
+def test_a_value_of_another_kind_is_one_mistake_in_plain_words(
+    tmp_path: Path, right: str, wrong: str, said: str
+) -> None:
+    text = MINIMAL.replace("{type: mounted, path: /mnt/nas/CONFOCAL_01}", _WINDOW.replace(right, wrong))
+    (mistake,) = _mistakes(tmp_path, text)
+    assert mistake.endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("addition", "said"),
+    [
+        ("equipment: SFTP_01", "equipment: must be a list"),
+        ("equipment: [SFTP_01]", "equipment[0]: must be a mapping of keys"),
+        ("listen: 7401", "listen: must be a mapping of keys"),
+    ],
+)
+def test_a_value_in_the_place_of_a_list_or_a_mapping(tmp_path: Path, addition: str, said: str) -> None:
+    (mistake,) = _mistakes(tmp_path, f"state_dir: /var/lib/labferry\n{addition}\n")
+    assert mistake == f"line 2: {said}"
+
+
 def test_the_environment_overrides_and_its_mistakes_name_the_variable(tmp_path: Path) -> None:
     path = _write(tmp_path, MINIMAL)
     environment = {
