@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from libs.service_kit.equipment_settings import TRANSPORT_TYPES
-from libs.service_kit.mistake_words import follows_on_another, in_plain_words
+from libs.service_kit.mistake_words import follows_on_another, in_plain_words, key_below
 from libs.service_kit.settings import Settings
 from libs.service_kit.wizard_keys import take_wizard_keys
 
@@ -92,7 +92,7 @@ def load_configuration(path: Path | None, environment: Mapping[str, str] = os.en
         for problem in problems:
             if follows_on_another(problem, problems):
                 continue
-            location = _without_model_names(tuple(problem["loc"]))
+            location = (*_without_model_names(tuple(problem["loc"])), *key_below(problem))
             name = _key_name(location)
             if location in from_environment:
                 name = f"{name} (from {from_environment[location]})"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pydantic_core import ErrorDetails
 
 from libs.service_kit.equipment_settings import TRANSPORT_TYPES
+from libs.service_kit.settings_block import WrongBelowError
 
 _UNQUOTED = (bool, int, float, datetime.date)
 
@@ -19,6 +20,12 @@ def follows_on_another(problem: ErrorDetails, problems: Sequence[ErrorDetails]) 
     return problem["type"] == "too_short" and any(
         len(p["loc"]) > len(above) and p["loc"][: len(above)] == above for p in problems
     )
+
+
+def key_below(problem: ErrorDetails) -> tuple[str | int, ...]:
+    """From the place that pydantic names to the key to change."""
+    error = problem.get("ctx", {}).get("error")
+    return error.key if isinstance(error, WrongBelowError) else ()
 
 
 def in_plain_words(problem: ErrorDetails) -> str:

@@ -14,7 +14,7 @@ from libs.service_kit.lims_settings import LimsSettings
 from libs.service_kit.listen_settings import ConnectSettings, HealthSettings, ListenSettings, MetricsSettings, is_local
 from libs.service_kit.openbao_settings import OpenBaoSettings
 from libs.service_kit.postgres_url import check_postgres_url
-from libs.service_kit.settings_block import SettingsBlock
+from libs.service_kit.settings_block import SettingsBlock, WrongBelowError
 from libs.service_kit.tls_settings import TlsSettings
 
 SQLITE = "sqlite"
@@ -240,9 +240,10 @@ class Settings(SettingsBlock):
             for service in ("secrets", "lims_gateway", "sync_engine"):
                 for key, address in (("listen", self.listens_at(service)), ("connect", self.reached_at(service))):
                     if not is_local(address):
-                        raise ValueError(
-                            f"{key}.{service} must be a loopback address or a Unix socket while there is no tls:"
-                            " tokens never travel in plaintext beyond this machine"
+                        raise WrongBelowError(
+                            (key, service),
+                            "must be a loopback address or a Unix socket while there is no tls: tokens never travel in"
+                            " plaintext beyond this machine",
                         )
         return self
 
@@ -257,8 +258,8 @@ class Settings(SettingsBlock):
     @classmethod
     def _differ_by_more_than_case(cls, value: tuple[EquipmentSettings, ...]) -> tuple[EquipmentSettings, ...]:
         seen: set[str] = set()
-        for equipment in value:
+        for number, equipment in enumerate(value):
             if equipment.id.upper() in seen:
-                raise ValueError(f"{equipment.id} is configured twice")
+                raise WrongBelowError((number, "id"), f"{equipment.id} is configured twice")
             seen.add(equipment.id.upper())
         return value

@@ -150,6 +150,15 @@ def test_a_value_in_the_place_of_a_list_or_a_mapping(tmp_path: Path, addition: s
     assert mistake == f"line 2: {said}"
 
 
+def test_what_is_wrong_between_keys_is_told_at_the_one_to_change(tmp_path: Path) -> None:
+    second = MINIMAL.partition("equipment:\n")[2].replace("/mnt/nas/CONFOCAL_01", "/mnt/nas/other")
+    assert _mistakes(tmp_path, MINIMAL + second) == ["line 6: equipment[1].id: CONFOCAL_01 is configured twice"]
+    (plaintext,) = _mistakes(tmp_path, MINIMAL + 'listen:\n  secrets: "0.0.0.0:7401"\n')
+    assert plaintext.startswith("line 7: listen.secrets: must be a loopback address")
+    (plaintext,) = _mistakes(tmp_path, MINIMAL, LABFERRY_LISTEN__SECRETS="0.0.0.0:7401")
+    assert plaintext.startswith("listen.secrets (from LABFERRY_LISTEN__SECRETS): must be a loopback address")
+
+
 def test_the_environment_overrides_and_its_mistakes_name_the_variable(tmp_path: Path) -> None:
     path = _write(tmp_path, MINIMAL)
     environment = {
