@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -19,6 +19,8 @@ _GOING = {job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING, job_pb2.JOB_STATE
 _PROVEN = {job_pb2.JOB_STATE_VERIFIED, job_pb2.JOB_STATE_CLEANUP_ELIGIBLE, job_pb2.JOB_STATE_CLEANED}
 _MOST_FILES = 10
 _FIRST_FILES = 3
+_MENDS = "a pass on request that fails is followed by the engine's own, which puts back what it can:"
+_SOURCELESS = "the run here doesn't hold what was proven"
 _SKIPPED_OVERSIZE = "verify_skipped_oversize"
 _NEVER_MADE = "initialize it first"
 _APPEARED = "appeared after the run was cleared"
@@ -125,11 +127,12 @@ def _of_job(
 
     watch = f"labferry job watch {job.job_id}"
     if is_copy_wrong(job):
-        detail = f"{_failure(job)}; {job.repair_problem}" if job.repair_problem else _failure(job)
+        detail = "; ".join(filter(None, (_failure(job), job.repair_problem, job.next_reading)))
         if job.destination_suspected:
             return answer("verification_failed", detail, "operator", *_trust(job))
-        verify = f"labferry run verify {shlex.quote(job.run)}"
-        return answer("verification_failed", detail, "it", "look at the storage", verify)
+        again = job.next_reading_time if job.HasField("next_reading_time") else None
+        wrong = answer("verification_failed", detail, "it", *_after_wrong_copy(job))
+        return replace(wrong, next_try_time=again)
     # A cleanup that went on without this destination asked no more what it had waited for.
     over = cleaned and {w.condition for w in job.waiting_on} == {job_pb2.WAIT_CONDITION_CLEANUP_INTERLOCK}
     if job.waiting_on and not over:
@@ -162,6 +165,17 @@ def _look_for_changes(run: str) -> Sequence[str]:
     name = shlex.quote(run)
     clean = (f"labferry run clean {name} --dry-run",) if run.count("/") > 1 else ()
     return ("these look for changes; queueing brings what was added:", *clean, f"labferry run queue {name}")
+
+
+def _after_wrong_copy(job: job_pb2.Job) -> Sequence[str]:
+    run = shlex.quote(job.run)
+    verify = f"labferry run verify {run}"
+    if job.state == job_pb2.JOB_STATE_CLEANED or _SOURCELESS in job.repair_problem:
+        source = "put the proven files back into the run's folder here, from another destination, say"
+        return ("look at the storage", f"{source}; {_MENDS}", verify)
+    if _SKIPPED_OVERSIZE in job.failure.message:
+        return ("look at the storage", f"{verify} --max-stream-bytes {job.byte_count}")
+    return (f"look at the storage; {_MENDS}", verify)
 
 
 def _waiting(job: job_pb2.Job, state: str, closed: Sequence[finding_pb2.Finding]) -> Answer:

@@ -21,7 +21,8 @@ from libs.run_tree.record_lock import DEFAULT_LOCK_TIMEOUT
 from libs.service_kit.run import Composition, ServiceEnvironment
 from libs.service_kit.settings import SQLITE
 from libs.service_kit.work_threads import WorkThreads
-from services.sync_engine.after_proof import after_proof
+from services.sync_engine.after_proof import after_proof, pass_rules
+from services.sync_engine.audits.read_again import ReadAgain
 from services.sync_engine.audits.read_model import CopiesProjection
 from services.sync_engine.copies_apart import CopiesApart
 from services.sync_engine.destinations import open_destinations, report_missing_tools
@@ -240,7 +241,8 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         run_logs.start()
         resources.push_async_callback(run_logs.close)
         messages = JobMessages(WaitingOn(scheduler, watch, held.wait_of, bench.destination), bench)
-        queries = RunQueries(log, projections, files, locator, messages, threads, _now)
+        read_again = ReadAgain(projections, bench, scheduler.slot, pass_rules(settings).interval)
+        queries = RunQueries(log, projections, files, locator, messages, threads, _now, read_again)
         enqueue = Enqueue(bench, keeper)
         proof = await resources.enter_async_context(after_proof(bench, settings, projections, news, scheduler, in_hand))
         staged = await resources.enter_async_context(
@@ -260,7 +262,9 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
             proof=proof,
         )
         lims_projects = KnownLimsProjects()
-        outside = FromOutside(targets.suspected, bench.why_unmended, lims_projects.matches, secrets.dates.overdue)
+        outside = FromOutside(
+            targets.suspected, bench.why_unmended, read_again.of, lims_projects.matches, secrets.dates.overdue
+        )
         problems = Problems(projections, locator, rules, threads, _now, outside)
         problem_watch = ProblemWatch(problems.query, as_labferry_error, environment.draining, logger)
         await resources.enter_async_context(following_gateway(environment, lims_projects, problem_watch.news))

@@ -222,10 +222,14 @@ async def test_a_copy_that_arrives_wrong_says_which_files(slow_site: Site) -> No
         await engine.bring(run)
         for name in names[2:]:
             (site.at_nas(run) / name).write_bytes(b"rotten")
+        # Else the engine mends it at once.
+        await Operator(site)("equipment", "pause", "CONFOCAL_01", "--reason", "the NAS is looked at")
         request = sync_service_pb2.VerifyRunRequest(run=run, reason="audit")
         assert [u.report.passed async for u in engine.sync.VerifyRun(request) if u.HasField("report")] == [False]
         said = (await Operator(site)("why", run)).out
         assert "6 differing: 2.tif and 5 more (3.tif, 4.tif, 5.tif and 2 more)" in said
+        assert "it is read again when CONFOCAL_01 is resumed, and what the run here still holds" in said
+        assert "- look at the storage; a pass on request that fails is followed by the engine's own" in said
 
 
 async def test_runs_without_a_job_and_jobs_that_have_ended(slow_site: Site) -> None:
@@ -252,6 +256,7 @@ async def test_runs_without_a_job_and_jobs_that_have_ended(slow_site: Site) -> N
         # Refused, and the job says why: until a reading says worse.
         await engine.sync.CleanRun(sync_service_pb2.CleanRunRequest(run=run, reason="disk is full"))
         assert (await why(run))[1] == "cleanup_interlock"
+        await operator("equipment", "pause", "CONFOCAL_01", "--reason", "the NAS is looked at")
         shutil.rmtree(site.at_nas(run))
         await engine.sync.VerifyRun(sync_service_pb2.VerifyRunRequest(run=run)).read()
         async for _ in engine.sync.VerifyRun(sync_service_pb2.VerifyRunRequest(run=run)):
@@ -259,6 +264,7 @@ async def test_runs_without_a_job_and_jobs_that_have_ended(slow_site: Site) -> N
         assert (await why(run))[:3] == (NO, "verification_failed", "it")
         assert "hash_mismatch: read back" in (await operator("job", "list", "--run", run)).out
         assert (await engine.job(done.job_id)).state == job_pb2.JOB_STATE_VERIFIED
+        await operator("equipment", "resume", "CONFOCAL_01", "--reason", "it works")
         # Longer in work than any command takes.
         big = site.make_run({"big": bytes(200_000_000)}, leaf="Run_2026-04-17T16-00")
         job_id = (await engine.enqueue(big)).job.job_id

@@ -401,6 +401,8 @@ class Job(_message.Message):
     AMENDS_JOB_ID_FIELD_NUMBER: _builtins.int
     DESTINATION_SUSPECTED_FIELD_NUMBER: _builtins.int
     REPAIR_PROBLEM_FIELD_NUMBER: _builtins.int
+    NEXT_READING_FIELD_NUMBER: _builtins.int
+    NEXT_READING_TIME_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """UUIDv7."""
     run: _builtins.str
@@ -437,6 +439,10 @@ class Job(_message.Message):
     """Of a proven copy that the last reading found wrong: what keeps it from being mended, one plain sentence. Empty: this engine
     knows of nothing; it hasn't tried since it was started, or has put everything back, which the next reading will show.
     """
+    next_reading: _builtins.str
+    """Of a proven copy that the last reading found wrong, or couldn't check, in GetRun alone: when the engine reads it again by itself,
+    and what becomes of it then, one plain sentence. Empty: the last reading found it right.
+    """
     @_builtins.property
     def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
         """When the next attempt begins. Absent when none is scheduled."""
@@ -456,6 +462,10 @@ class Job(_message.Message):
     @_builtins.property
     def enqueue_time(self) -> _timestamp_pb2.Timestamp:
         """When it was queued first."""
+
+    @_builtins.property
+    def next_reading_time(self) -> _timestamp_pb2.Timestamp:
+        """Not before this time. Absent when it is due, or no time can be told."""
 
     def __init__(
         self,
@@ -482,10 +492,12 @@ class Job(_message.Message):
         amends_job_id: _builtins.str | None = ...,
         destination_suspected: _builtins.bool = ...,
         repair_problem: _builtins.str = ...,
+        next_reading: _builtins.str = ...,
+        next_reading_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_amends_job_id", b"_amends_job_id", "_failure", b"_failure", "_manifest_sha256", b"_manifest_sha256", "_next_attempt_time", b"_next_attempt_time", "_verified_time", b"_verified_time", "amends_job_id", b"amends_job_id", "enqueue_time", b"enqueue_time", "failure", b"failure", "manifest_sha256", b"manifest_sha256", "next_attempt_time", b"next_attempt_time", "verified_time", b"verified_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_amends_job_id", b"_amends_job_id", "_failure", b"_failure", "_manifest_sha256", b"_manifest_sha256", "_next_attempt_time", b"_next_attempt_time", "_next_reading_time", b"_next_reading_time", "_verified_time", b"_verified_time", "amends_job_id", b"amends_job_id", "enqueue_time", b"enqueue_time", "failure", b"failure", "manifest_sha256", b"manifest_sha256", "next_attempt_time", b"next_attempt_time", "next_reading_time", b"next_reading_time", "verified_time", b"verified_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amends_job_id", b"_amends_job_id", "_failure", b"_failure", "_manifest_sha256", b"_manifest_sha256", "_next_attempt_time", b"_next_attempt_time", "_verified_time", b"_verified_time", "amendment", b"amendment", "amends_job_id", b"amends_job_id", "attempt", b"attempt", "byte_count", b"byte_count", "destination", b"destination", "destination_suspected", b"destination_suspected", "enqueue_time", b"enqueue_time", "equipment_id", b"equipment_id", "failure", b"failure", "file_count", b"file_count", "job_id", b"job_id", "manifest_sha256", b"manifest_sha256", "next_attempt_time", b"next_attempt_time", "priority", b"priority", "repair_problem", b"repair_problem", "revision", b"revision", "run", b"run", "sealed", b"sealed", "state", b"state", "verified_time", b"verified_time", "verify_passes", b"verify_passes", "waiting_on", b"waiting_on"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amends_job_id", b"_amends_job_id", "_failure", b"_failure", "_manifest_sha256", b"_manifest_sha256", "_next_attempt_time", b"_next_attempt_time", "_next_reading_time", b"_next_reading_time", "_verified_time", b"_verified_time", "amendment", b"amendment", "amends_job_id", b"amends_job_id", "attempt", b"attempt", "byte_count", b"byte_count", "destination", b"destination", "destination_suspected", b"destination_suspected", "enqueue_time", b"enqueue_time", "equipment_id", b"equipment_id", "failure", b"failure", "file_count", b"file_count", "job_id", b"job_id", "manifest_sha256", b"manifest_sha256", "next_attempt_time", b"next_attempt_time", "next_reading", b"next_reading", "next_reading_time", b"next_reading_time", "priority", b"priority", "repair_problem", b"repair_problem", "revision", b"revision", "run", b"run", "sealed", b"sealed", "state", b"state", "verified_time", b"verified_time", "verify_passes", b"verify_passes", "waiting_on", b"waiting_on"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__amends_job_id: _TypeAlias = _typing.Literal["amends_job_id"]  # noqa: Y015
     _WhichOneofArgType__amends_job_id: _TypeAlias = _typing.Literal["_amends_job_id", b"_amends_job_id"]  # noqa: Y015
@@ -495,6 +507,8 @@ class Job(_message.Message):
     _WhichOneofArgType__manifest_sha256: _TypeAlias = _typing.Literal["_manifest_sha256", b"_manifest_sha256"]  # noqa: Y015
     _WhichOneofReturnType__next_attempt_time: _TypeAlias = _typing.Literal["next_attempt_time"]  # noqa: Y015
     _WhichOneofArgType__next_attempt_time: _TypeAlias = _typing.Literal["_next_attempt_time", b"_next_attempt_time"]  # noqa: Y015
+    _WhichOneofReturnType__next_reading_time: _TypeAlias = _typing.Literal["next_reading_time"]  # noqa: Y015
+    _WhichOneofArgType__next_reading_time: _TypeAlias = _typing.Literal["_next_reading_time", b"_next_reading_time"]  # noqa: Y015
     _WhichOneofReturnType__verified_time: _TypeAlias = _typing.Literal["verified_time"]  # noqa: Y015
     _WhichOneofArgType__verified_time: _TypeAlias = _typing.Literal["_verified_time", b"_verified_time"]  # noqa: Y015
     @_typing.overload
@@ -505,6 +519,8 @@ class Job(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__manifest_sha256) -> _WhichOneofReturnType__manifest_sha256 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__next_attempt_time) -> _WhichOneofReturnType__next_attempt_time | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_reading_time) -> _WhichOneofReturnType__next_reading_time | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__verified_time) -> _WhichOneofReturnType__verified_time | None: ...
 

@@ -14,7 +14,7 @@ from labferry.events.v1 import equipment_events_pb2
 from labferry.events.v1 import job_events_pb2 as events
 from libs.event_log.event import RecordedEvent
 from services.sync_engine.engine_log import recorded_at
-from services.sync_engine.jobs.job import BEFORE_CLEANUP, SCRUB, Job
+from services.sync_engine.jobs.job import BEFORE_CLEANUP, REQUEST, SCRUB, Job
 from services.sync_engine.jobs.read_model import JobFilter, PlacedJob, jobs_where
 from services.sync_engine.jobs.read_since import read_since
 
@@ -100,6 +100,11 @@ class CopiesProjection:
                 (*at, job_id),
             )
             return
+        if failed.occasion == REQUEST:
+            # It repairs nothing: the engine's own pass, which does, comes at once, and so does the one that shows what
+            # was put back. Somebody looks after this copy: what was in vain before is no matter of waiting any more.
+            connection.execute("UPDATE copies SET passes = 0, failed = 0, looked = 0 WHERE job_id = ?", (job_id,))
+            return
         connection.execute(
             "UPDATE copies SET passes = 0, failed = MIN(failed + 1, ?), looked = ?, looked_at = ? WHERE job_id = ?",
             (_MOST_FAILED, *at, job_id),
@@ -154,8 +159,8 @@ def next_to_audit(
     now: datetime,
 ) -> Sequence[DueCopy]:
     """Copies with fewer passes than wanted, among them that which is due first, whether or not times that lie after
-    `now` count. A second pass that fails in a row, and each further one up to the fifth, doubles the pause before the
-    next."""
+    `now` count. A second pass of the engine's own that fails in a row, and each further one up to the fifth, doubles
+    the pause before the next."""
     rows = [(0, failed) for failed in range(_MOST_FAILED + 1)] + [(number, 0) for number in range(1, passes)]
     return [
         copy
@@ -166,11 +171,30 @@ def next_to_audit(
                 "looked",
                 "equipment_id = ? AND destination = ? AND passes = ? AND failed = ?",
                 (equipment_id, destination, matched, failed),
-                interval * (1 << max(0, failed - 1)),
+                _pause(interval, failed),
             ),
             now,
         )
     ]
+
+
+def due_again(
+    connection: sqlite3.Connection, job_ids: Sequence[str], interval: timedelta
+) -> Mapping[str, datetime | None]:
+    """Of those jobs whose last pass over their proven copy failed: the time of the next; None: as soon as it may be."""
+    found = {}
+    for job_id in job_ids:
+        row = connection.execute(
+            "SELECT failed, looked FROM copies WHERE job_id = ? AND passes = 0", (job_id,)
+        ).fetchone()
+        if row is not None:
+            failed, looked = row
+            found[job_id] = datetime.fromtimestamp(looked, UTC) + _pause(interval, failed) if looked else None
+    return found
+
+
+def _pause(interval: timedelta, failed: int) -> timedelta:
+    return interval * (1 << max(0, failed - 1))
 
 
 def next_to_scrub(

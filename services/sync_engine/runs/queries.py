@@ -13,6 +13,7 @@ from libs.event_log.store import PositionBeyondHeadError
 from libs.run_tree.creation_errors import CreationError
 from libs.run_tree.creation_record import SyncStatus
 from libs.service_kit.work_threads import WorkThreads
+from services.sync_engine.audits.read_again import ReadAgain
 from services.sync_engine.engine_log import EngineLog, recorded_at
 from services.sync_engine.errors import EquipmentNotConfiguredError, RunNotFoundError
 from services.sync_engine.jobs.job import Job
@@ -38,6 +39,7 @@ class RunQueries:
         messages: JobMessages,
         threads: WorkThreads,
         clock: Callable[[], datetime],
+        read_again: ReadAgain,
     ) -> None:
         self._log = log
         self._projections = projections
@@ -46,6 +48,7 @@ class RunQueries:
         self._messages = messages
         self._threads = threads
         self._clock = clock
+        self._read_again = read_again
 
     async def run(self, run: str, as_of: run_pb2.AsOf | None) -> run_pb2.Run:
         """Errors: those of the run's place. A creation.json that can't be read is left out; a run whose folder is gone,
@@ -54,7 +57,13 @@ class RunQueries:
             return await self._run_as_of(run, await self.position_of(as_of))
         located = await self._locate(run)
         record = await self._log.run(run)
-        jobs = [self._messages.of(job) for job in await self.jobs_of_run(run)]
+        found = await self.jobs_of_run(run)
+        jobs, again = [self._messages.of(job) for job in found], await self._read_again.of(found)
+        for message in jobs:
+            if reading := again.get(message.job_id):
+                message.next_reading = reading.words
+                if reading.time is not None:
+                    message.next_reading_time.FromDatetime(reading.time)
         creation = None
         if located is not None:
             with suppress(CreationError):

@@ -13,16 +13,16 @@ from services.sync_engine.validation.finding import Finding, OffendingKind, Rule
 _MOST_NAMED = 3
 
 
-def findings_of_job(job: Job, unmended: str = "") -> list[Finding]:
+def findings_of_job(job: Job, unmended: str = "", next_reading: str = "") -> list[Finding]:
     """A failed job, each file that stopped it at its destination, and a job that waits for somebody. `unmended` says
-    what is known to keep a wrong copy from being mended."""
+    what is known to keep a wrong copy from being mended, and `next_reading` when it is read again."""
     if job.state is JobState.FAILED and job.failure is not None:
         failed = f"Job {job.job_id} to {job.destination} failed ({job.failure.kind}): {_said(job.failure)}"
         return [_of_run(job, Rule.NAS_SYNC_FAILED, failed), *_files_that_differ(job)]
     if job.wait is not None:
         waits = f"Job {job.job_id} to {job.destination} waits ({job.wait.condition}): {job.wait.detail}"
         return [_of_run(job, Rule.NAS_SYNC_WAITING, waits)]
-    return [*(_rotted(job, unmended) if is_rotted(job) else ()), *_not_elsewhere(job)]
+    return [*(_rotted(job, unmended, next_reading) if is_rotted(job) else ()), *_not_elsewhere(job)]
 
 
 def _said(failure: Failure) -> str:
@@ -55,9 +55,9 @@ def is_rotted(job: Job) -> bool:
     return job.state in PROVEN_STATES and job.verify_passes == 0
 
 
-def _rotted(job: Job, unmended: str) -> list[Finding]:
+def _rotted(job: Job, unmended: str, next_reading: str) -> list[Finding]:
     what = job.failure.message if job.failure is not None else "the last pass failed"
-    told = f"{what}; {unmended}" if unmended else what
+    told = "; ".join(filter(None, (what, unmended, next_reading)))
     found = [_of_run(job, Rule.COPY_ROTTED, f"Destination {job.destination}: {told}.")]
     for path in job.failure.paths if job.failure is not None else ():
         found.append(

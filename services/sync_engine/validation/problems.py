@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +18,7 @@ from libs.run_tree.run_path import RunPath
 from libs.service_kit.errors import LabferryError
 from libs.service_kit.network_filesystem import network_filesystem
 from libs.service_kit.work_threads import WorkThreads
+from services.sync_engine.audits.read_again import NextReading
 from services.sync_engine.audits.read_model import jobs_of_runs_that_differ, jobs_that_rotted
 from services.sync_engine.errors import EquipmentNotConfiguredError, RunNotFoundError
 from services.sync_engine.jobs.job import Job
@@ -37,7 +38,7 @@ from services.sync_engine.targets.target import Target
 from services.sync_engine.targets.target_findings import finding_of_target
 from services.sync_engine.validation.finding import Finding, OffendingKind, Rule, in_order
 from services.sync_engine.validation.gate import judged
-from services.sync_engine.validation.job_findings import findings_of_copies, findings_of_job
+from services.sync_engine.validation.job_findings import findings_of_copies, findings_of_job, is_rotted
 from services.sync_engine.validation.remembered_walks import RememberedWalks
 from services.sync_engine.validation.rules import RuleMatch
 from services.sync_engine.validation.walk import AuditRules, RunAudit, WalkError, findings_at
@@ -71,11 +72,12 @@ Scope = Everything | EquipmentScope | ProjectScope | RunScope
 @dataclass(frozen=True, slots=True)
 class FromOutside:
     """What is known now of things beyond the folders: destinations under suspicion, what keeps a wrong copy from being
-    mended, a project that a creation.json names, and the secrets of one equipment, or all, that were to be replaced
-    before a moment."""
+    mended and when it is read again, a project that a creation.json names, and the secrets of one equipment, or all,
+    that were to be replaced before a moment."""
 
     suspected: Callable[[], Sequence[Target]]
     why_unmended: Callable[[Job], str]
+    read_again: Callable[[Sequence[Job]], Awaitable[Mapping[str, NextReading]]]
     about_lims_project: Callable[[NamedLimsProject | None], Sequence[RuleMatch]]
     secrets_overdue: Callable[[datetime, str | None], Sequence[Finding]]
 
@@ -124,8 +126,11 @@ class Problems:
             of_run = _judged(runs[run], records[run], now)
             findings += [f for f in of_run if f.rule is not Rule.ORPHAN or run not in emptied]
         # A run whose folder is gone has them too: what lies at its destinations may be the only copy.
-        for job in (placed.job for placed in stopped if _covers(scope, placed.job.run)):
-            findings += findings_of_job(job, self._outside.why_unmended(job))
+        told = [placed.job for placed in stopped if _covers(scope, placed.job.run)]
+        again = await self._outside.read_again([job for job in told if is_rotted(job)])
+        for job in told:
+            reading = again.get(job.job_id)
+            findings += findings_of_job(job, self._outside.why_unmended(job), reading.words if reading else "")
         for run, jobs in (await self._projections.query(jobs_of_runs_that_differ)).items():
             if _covers(scope, run):
                 findings += findings_of_copies(jobs, self._places_of(jobs[0].equipment_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -9,8 +10,15 @@ from pathlib import Path
 import pytest
 
 from labferry.events.v1 import job_events_pb2
-from labferry.sync.v1 import finding_pb2, job_pb2, problem_service_pb2, sync_service_pb2
-from tests.integration.sync_engine.running_engine import Engine, Site, running_engine, sha256sum_agrees
+from labferry.sync.v1 import equipment_service_pb2, finding_pb2, job_pb2, problem_service_pb2, sync_service_pb2
+from tests.integration.sync_engine.running_engine import (
+    EQUIPMENT,
+    PATIENCE,
+    Engine,
+    Site,
+    running_engine,
+    sha256sum_agrees,
+)
 
 AT_ONCE = 0.2 / 3600
 """Hours: two tenths of a second."""
@@ -68,6 +76,66 @@ async def test_what_rotted_is_a_finding_and_is_repaired_from_an_unchanged_source
         kept = [p for p in (site.nas() / ".labferry-superseded").rglob("*") if p.is_file()]
         assert [p.name for p in kept] == ["a.tif"]
         assert kept[0].read_bytes() != b"pixels"
+
+
+async def verify(engine: Engine, run: str) -> bool:
+    request = sync_service_pb2.VerifyRunRequest(run=run, reason="a look")
+    (passed,) = [u.report.passed async for u in engine.sync.VerifyRun(request) if u.HasField("report")]
+    return passed
+
+
+async def told_of(engine: Engine, run: str) -> tuple[str, str]:
+    """What the job and the finding about the run say of the next reading."""
+    (job,) = (await engine.run(run)).jobs
+    return job.next_reading, (await rotted(engine, run))[0].rule_detail
+
+
+async def test_what_a_pass_on_request_found_wrong_is_repaired_at_once(site: Site) -> None:
+    async with running_engine(site) as engine:
+        run = site.make_run({"a.tif": b"pixels", "b.csv": b"1,2\n"})
+        job = await engine.bring(run)
+        await pause(engine, "PauseEquipment")
+        rot(site.at_nas(run) / "a.tif")
+        (site.at_nas(run) / "b.csv").unlink()
+        assert not await verify(engine, run)
+        assert REPAIRED not in await engine.event_types(f"job-{job.job_id}"), "a paused equipment is left alone"
+        said, finding = await told_of(engine, run)
+        assert said.startswith("it is read again when CONFOCAL_01 is resumed, and what the run here still holds")
+        assert said in finding
+        await pause(engine, "ResumeEquipment")
+        await engine.until_event(f"job-{job.job_id}", REPAIRED)
+        await engine.until(job.job_id, lambda u: u.job.verify_passes == 1)
+        types = [t for t in await engine.event_types(f"job-{job.job_id}") if t in (VERIFIED, FAILED, REPAIRED)]
+        assert types == [VERIFIED, FAILED, FAILED, REPAIRED, VERIFIED]
+        assert sha256sum_agrees(site.at_nas(run)) == 2
+        assert (await rotted(engine, run), (await engine.run(run)).jobs[0].next_reading) == ([], "")
+
+
+async def test_a_copy_that_could_not_be_mended_says_when_it_is_read_again(site: Site) -> None:
+    async with running_engine(site) as engine:
+        run = site.make_run()
+        job = await engine.bring(run)
+        (site.at_nas(run) / "a.tif").unlink()
+        (site.local(run) / "a.tif").write_bytes(b"PIXELS")
+        assert not await verify(engine, run)
+        async with asyncio.timeout(PATIENCE):
+            while not (shown := (await engine.run(run)).jobs[0]).HasField("next_reading_time"):
+                await asyncio.sleep(0.05)
+        assert shown.repair_problem == "1 of these files can't be put back: the run here doesn't hold what was proven"
+        last = (await engine.events())[-1].recorded_time.ToDatetime()
+        assert abs(shown.next_reading_time.ToDatetime() - last - timedelta(hours=24)) < timedelta(minutes=1)
+        said, finding = await told_of(engine, run)
+        assert said.startswith(f"it is read again after {shown.next_reading_time.ToDatetime():%Y-%m-%dT%H:%M:%SZ}")
+        assert said in finding
+        (site.local(run) / "a.tif").write_bytes(b"pixels")
+        assert not await verify(engine, run)
+        await engine.until(job.job_id, lambda u: u.job.verify_passes == 1)
+        assert sha256sum_agrees(site.at_nas(run)) == 2
+
+
+async def pause(engine: Engine, method: str) -> None:
+    request = getattr(equipment_service_pb2, f"{method}Request")
+    await getattr(engine.equipment, method)(request(equipment_id=EQUIPMENT, reason="because"))
 
 
 async def test_what_rotted_stays_a_finding_when_the_source_is_another(site: Site) -> None:

@@ -12,13 +12,14 @@ from google.protobuf.message import Message
 from labferry.events.v1 import job_events_pb2 as events
 from labferry.sync.v1 import job_pb2, sync_service_pb2
 from libs.event_log.event import RecordedEvent
-from services.sync_engine.audits.read_model import CopiesProjection, DueCopy, next_to_audit, next_to_scrub
+from services.sync_engine.audits.read_model import CopiesProjection, DueCopy, due_again, next_to_audit, next_to_scrub
 from services.sync_engine.event_types import EVENT_TYPES, job_stream
 from services.sync_engine.jobs.read_model import JobsProjection
 
 BEGAN = datetime(2026, 5, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 FAILED = events.JobVerificationFailed(report=sync_service_pb2.VerifyReport(expected=3), occasion="audit")
+ON_REQUEST = events.JobVerificationFailed(report=sync_service_pb2.VerifyReport(expected=3), occasion="request")
 ENDED = events.JobFailed(failure=job_pb2.JobFailure(kind=job_pb2.FAILURE_KIND_NETWORK))
 VERIFIED = events.JobVerified(occasion="transfer")
 
@@ -118,6 +119,30 @@ def test_what_was_put_back_is_read_at_once_but_not_for_ever(copies: Copies) -> N
     assert copies.audit().since == at_once
     copies.tell("sick", FAILED, events.JobCopyRepaired())
     assert (copies.audit().since, copies.audit().pause) == (copies.now - timedelta(hours=1), 2 * DAY)
+
+
+def test_a_pass_on_request_that_fails_is_followed_at_once_by_one_that_repairs(copies: Copies) -> None:
+    copies.prove("sick")
+    at_once = datetime.fromtimestamp(0, UTC)
+    copies.tell("sick", ON_REQUEST)
+    assert copies.audit().since == at_once
+    copies.tell("sick", FAILED)
+    assert copies.audit() == DueCopy("sick", copies.now, copies.position, DAY), "that one comes not at once again"
+    copies.tell("sick", FAILED, FAILED, ON_REQUEST)
+    assert copies.audit().since == at_once
+    copies.tell("sick", FAILED, events.JobCopyRepaired())
+    assert copies.audit().since == at_once, "what was put back is shown"
+    copies.tell("sick", FAILED, events.JobCopyRepaired())
+    assert (copies.audit().since, copies.audit().pause) == (copies.now - timedelta(hours=1), 2 * DAY)
+
+
+def test_when_a_wrong_copy_is_read_again(copies: Copies) -> None:
+    copies.prove("sound", run="another")
+    copies.prove("sick")
+    copies.tell("sick", FAILED, FAILED)
+    assert due_again(copies.connection, ["sound", "sick", "unknown"], DAY) == {"sick": copies.now + 2 * DAY}
+    copies.tell("sick", ON_REQUEST)
+    assert due_again(copies.connection, ["sick"], DAY) == {"sick": None}
 
 
 def test_portions_that_fail_put_off_no_pass(copies: Copies) -> None:
