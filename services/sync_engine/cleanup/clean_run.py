@@ -28,7 +28,6 @@ from services.sync_engine.cleanup.interlocks import (
     all_hold,
     standing_interlocks,
 )
-from services.sync_engine.cleanup.remaining import left_over
 from services.sync_engine.cleanup.work import CleanupWork
 from services.sync_engine.engine_log import BY_ITSELF, Cause, decided_anew, job_change
 from services.sync_engine.jobs.job import Job, JobState
@@ -103,7 +102,7 @@ class CleanRun:
         """A dry run: every interlock as it is now. RunNotFoundError, EquipmentNotConfiguredError."""
         located = await self._bench.locate(run)
         if await self._is_cleaned(located):
-            return await self._bench.threads.run(partial(_cleaned_before, located))
+            return await self._cleaned_before(located)
         facts = await self._look.facts(located)
         try:
             facts = await self._look.facts(located, await self._look.local(located, facts.copies))
@@ -156,7 +155,7 @@ class CleanRun:
 
     async def _clean_now(self, located: LocatedRun, cause: Cause) -> Cleaned:
         if await self._is_cleaned(located):
-            return await self._bench.threads.run(partial(_cleaned_before, located))
+            return await self._cleaned_before(located)
         lead = await self._lead(located)
         if lead is None:
             return await self._held(cause, await self._look.facts(located))
@@ -186,7 +185,7 @@ class CleanRun:
             return _came_to(ended)
         if await self._is_cleaned(located):
             # Another engine finished it between the first look and the lease.
-            return await bench.threads.run(partial(_cleaned_before, located))
+            return await self._cleaned_before(located)
         facts = await self._look.facts(located)
         if not all_hold(_besides_files(standing_interlocks(facts, self._rules))):
             return await self._held(cause, facts)
@@ -268,6 +267,15 @@ class CleanRun:
         places = self._bench.destinations[located.path.equipment_id]
         return any(p.name in latest and latest[p.name].state is JobState.CLEANED for p in places)
 
+    async def _cleaned_before(self, located: LocatedRun) -> Cleaned:
+        """Nothing more of such a run is deleted: what came later may be nowhere else, stays, and is told.
+        UnavailableError when the engine ends meanwhile."""
+        try:
+            left = await self._look.appeared(located)
+        except TransferStoppedError as stopped:
+            raise _ends() from stopped
+        return Cleaned(not left.count, remaining=left.first, before=True)
+
 
 def _ends() -> UnavailableError:
     return UnavailableError("the engine ends")
@@ -279,12 +287,6 @@ def _came_to(done: Outcome, interlocks: Sequence[Interlock] = ()) -> Cleaned:
         gone_count=done.gone_count,
         gone_byte_count=done.gone_byte_count,
     )
-
-
-def _cleaned_before(located: LocatedRun) -> Cleaned:
-    """Nothing more of such a run is deleted: what came later is nowhere else, stays, and is told."""
-    left = left_over(located, lambda _: "it appeared after the run was cleaned; queueing the run brings it")
-    return Cleaned(not left.count, remaining=left.first, before=True)
 
 
 def _besides_files(interlocks: Sequence[Interlock]) -> Sequence[Interlock]:

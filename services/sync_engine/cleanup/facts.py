@@ -10,12 +10,15 @@ from labferry.events.v1 import job_events_pb2, run_events_pb2
 from libs.event_log.blob_store import BlobError
 from libs.run_tree.json_value import decode_json
 from libs.run_tree.overrides import OverrideEntry
+from services.sync_engine.cleanup.appeared import what_appeared
 from services.sync_engine.cleanup.interlocks import CleanupFacts, CopyFacts, LocalFacts
 from services.sync_engine.cleanup.local_files import look_at_local_files
+from services.sync_engine.cleanup.remaining import RemainingFiles
 from services.sync_engine.cleanup.standing_gate import StandingGate
 from services.sync_engine.cleanup.ticket import Ticket
 from services.sync_engine.cleanup.work import CleanupWork
 from services.sync_engine.event_types import EVENT_TYPES, job_stream, run_stream
+from services.sync_engine.jobs.amendment import proven_bases
 from services.sync_engine.jobs.file_list import read_copied
 from services.sync_engine.jobs.job import BEFORE_CLEANUP, PROVEN_STATES, Job, JobState
 from services.sync_engine.jobs.progress import JobProgressMeter
@@ -77,6 +80,21 @@ class CleanupLook:
             return await self._work.do(control, meter, lambda: look_at_local_files(located, lists, control))
         except TransferError as error:
             return LocalFacts(Ticket(()), problem=f"the run can't be looked at: {error.message}")
+
+    async def appeared(self, located: LocatedRun) -> RemainingFiles:
+        """What lies in a cleaned run's folder again. TransferStoppedError when the engine ends meanwhile."""
+        bench = self._bench
+        places = {place.name for place in bench.destinations[located.path.equipment_id]}
+        bases = proven_bases(await bench.jobs_of_run(located.identity))
+        jobs = [job for name, job in bases.items() if name in places]
+        try:
+            lists = await bench.threads.run(lambda: [read_copied(bench.blobs, job.files_blob or "") for job in jobs])
+        except BlobError:
+            # Then nothing here is known to be proven.
+            lists = []
+        wrong = [job.destination for job in jobs if not job.verify_passes]
+        control, meter = TransferControl(), JobProgressMeter(lambda: None)
+        return await self._work.do(control, meter, lambda: what_appeared(located, lists, wrong, control))
 
     async def _ask(self, equipment_id: str, place: Destination) -> str:
         try:

@@ -65,7 +65,7 @@ def look_at_local_files(
             added.append(shown(entry.path))
             continue
         try:
-            file = _as_proven(source, entry, known.copies, control)
+            file = as_proven(source, entry, known.copies, control)
         except TransferError as error:
             unreadable.append(error.message)
             continue
@@ -87,7 +87,7 @@ def in_cache(path: bytes) -> bool:
     return path.startswith(CACHE_FOLDER + b"/")
 
 
-def _as_proven(
+def as_proven(
     source: SourceFiles, entry: SourceEntry, known: Sequence[CopiedFile], control: TransferControl
 ) -> CopiedFile | None:
     """The file as it lies there, if its content is what was proven. TransferError when it can't be read."""

@@ -12,7 +12,7 @@ from services.sync_engine.runs.location import LocatedRun
 from services.sync_engine.transfer.system_error import shown
 from services.sync_engine.transfer.transport import TransferError, bytes_unless_text
 
-_MOST_REMAINING = 100
+MOST_REMAINING = 100
 
 
 @dataclass(slots=True)
@@ -25,13 +25,13 @@ class RemainingFiles:
     def add(self, files: Iterable[Remaining]) -> None:
         for file in files:
             self.count += 1
-            if len(self.first) < _MOST_REMAINING:
+            if len(self.first) < MOST_REMAINING:
                 self.first.append(file)
 
     def join(self, others: RemainingFiles) -> None:
         """Those after these."""
         self.count += others.count
-        self.first += others.first[: _MOST_REMAINING - len(self.first)]
+        self.first += others.first[: MOST_REMAINING - len(self.first)]
 
 
 def left_over(located: LocatedRun, why: Callable[[bytes], str]) -> RemainingFiles:

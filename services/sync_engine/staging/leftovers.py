@@ -38,4 +38,7 @@ def leftover_problem(folder: Path) -> str:
         return f"Whether anything appeared after the run was cleared can't be seen: {words_of(error)}."
     if not first:
         return ""
-    return f"{first} appeared after the run was cleared; queued once more, the run brings it and can be cleared again."
+    return (
+        f"{first} appeared after the run was cleared; queued once more, the run brings it and can be cleared again,"
+        " unless it equals what was proven: clearing the run tells."
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,42 @@ async def test_the_local_data_goes_after_the_last_pass_and_the_copy_stays(allowe
         assert types[-3:] == [
             *("sync.run.cleanup_begun.v1", "sync.run.cleanup_ended.v1", "sync.run.sync_status_changed.v1")
         ]
+
+
+async def test_what_is_put_back_into_a_cleaned_run_is_told_for_what_it_is(allowed: Site) -> None:
+    async with running_engine(allowed) as engine:
+        run = allowed.make_run({"a.tif": b"pixels", "b.tif": b"more", "sub/c.csv": b"1,2\n"})
+        job = await engine.bring(run)
+        assert await verify(engine, run)
+        await until_cleaned(engine, job.job_id)
+        for name in ("a.tif", "b.tif"):
+            shutil.copy(allowed.at_nas(run) / name, allowed.local(run) / name)
+        equal = (
+            "it appeared after the run was cleaned, and equals what was proven at every destination: queueing the run"
+            " has nothing to bring of it, and nothing here deletes it. Delete it by hand when nobody needs it here any"
+            " more"
+        )
+        for dry in (True, False):
+            answer = await clean(engine, run, dry_run=dry)
+            assert not answer.cleaned
+            assert [(file.path, file.why) for file in answer.remaining] == [("a.tif", equal), ("b.tif", equal)]
+        assert (await engine.enqueue(run)).outcome == sync_service_pb2.ENQUEUE_OUTCOME_ALREADY_SYNCED
+        (allowed.local(run) / "b.tif").write_bytes(b"MORE")
+        (allowed.local(run) / "d.tif").write_bytes(b"new")
+        told = {file.path: file.why for file in (await clean(engine, run)).remaining}
+        assert told["a.tif"] == equal
+        assert "isn't what was proven under this name" in told["b.tif"]
+        assert told["d.tif"] == "it appeared after the run was cleaned; queueing the run brings it"
+        assert (await engine.enqueue(run)).outcome == sync_service_pb2.ENQUEUE_OUTCOME_BLOCKED
+        (allowed.at_nas(run) / "sub/c.csv").unlink()
+        assert not await verify(engine, run)
+        told = {file.path: file.why for file in (await clean(engine, run)).remaining}
+        assert told["a.tif"].endswith("the copy at default was found wrong since: keep it")
+        shutil.copytree(allowed.at_nas(run) / "sub", allowed.local(run) / "sub", dirs_exist_ok=True)
+        (allowed.local(run) / "sub/c.csv").write_bytes(b"1,2\n")
+        assert not await verify(engine, run)
+        await engine.until(job.job_id, lambda u: u.job.verify_passes == 1)
+        assert (allowed.at_nas(run) / "sub/c.csv").read_bytes() == b"1,2\n", "mended from what was put back here"
 
 
 async def test_nothing_goes_while_cleanup_is_not_enabled(engine: Engine) -> None:
