@@ -11,7 +11,7 @@ import pytest
 
 from labferry.sync.v1 import job_pb2, sync_service_pb2
 from services.sync_engine.jobs.file_list import read_evidence
-from services.sync_engine.transfer import read_back
+from services.sync_engine.transfer import chunk_reader
 from services.sync_engine.validation.job_findings import findings_of_job
 from tests.faults.sync_engine.audited_copy import audited_on_failing_disk
 from tests.faults.sync_engine.failing_disk import FailingDisk, failing_disk
@@ -91,7 +91,7 @@ async def test_files_that_cannot_be_read_one_after_the_other_are_a_dead_storage(
     async with audited_on_failing_disk(tmp_path) as (copy, disk):
         disk.spoil(*(copy.parts.there / name for name in ("b.tif", "c.tif")))
         with monkeypatch.context() as fewer:
-            fewer.setattr(read_back, "_MOST_IN_A_ROW", 1)
+            fewer.setattr(chunk_reader, "_MOST_IN_A_ROW", 1)
             assert not await copy.scrub()
         assert await copy.scrub()
         dead, damaged = await copy.readings()
