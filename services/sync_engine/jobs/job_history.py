@@ -133,6 +133,8 @@ def _after(job: Job, event: Message, at: datetime) -> Job:
                 sealed_overrides=event.override_count,
                 receipt_blob=event.receipt_blob,
                 wait=None,
+                # What kept it from being sealed. What a reading found wrong stays until one finds it right.
+                failure=None if job.verify_passes else job.failure,
             )
         case events.JobFilesScrubbed() | events.JobCopyRepaired() | events.JobRepairLanded():
             return job

@@ -19,10 +19,12 @@ def findings_of_job(job: Job, unmended: str = "", next_reading: str = "") -> lis
     if job.state is JobState.FAILED and job.failure is not None:
         failed = f"Job {job.job_id} to {job.destination} failed ({job.failure.kind}): {_said(job.failure)}"
         return [_of_run(job, Rule.NAS_SYNC_FAILED, failed), *_files_that_differ(job)]
+    rotted = _rotted(job, unmended, next_reading) if is_rotted(job) else ()
     if job.wait is not None:
         waits = f"Job {job.job_id} to {job.destination} waits ({job.wait.condition}): {job.wait.detail}"
-        return [_of_run(job, Rule.NAS_SYNC_WAITING, waits)]
-    return [*(_rotted(job, unmended, next_reading) if is_rotted(job) else ()), *_not_elsewhere(job)]
+        # A copy that waits to be sealed anew may have been found wrong meanwhile.
+        return [_of_run(job, Rule.NAS_SYNC_WAITING, waits), *rotted]
+    return [*rotted, *_not_elsewhere(job)]
 
 
 def _said(failure: Failure) -> str:

@@ -19,6 +19,8 @@ from services.sync_engine.jobs.job import Job, JobState, JobStateError, WaitCond
 from services.sync_engine.jobs.job_history import JobHistoryError, evolve
 from services.sync_engine.jobs.retry import BACKOFF, after_failure, probe_pause, remaining, waiting
 from services.sync_engine.transfer.transport import FailureKind
+from services.sync_engine.validation.finding import Rule
+from services.sync_engine.validation.job_findings import findings_of_job
 
 NOW = datetime(2026, 4, 17, 14, 32, tzinfo=UTC)
 QUEUED = events.JobQueued(job_id="j", run="E/P/Runs/Run_1", equipment_id="E", destination="default")
@@ -216,6 +218,20 @@ def test_sealing_is_due_again_when_the_run_gets_another_status() -> None:
     assert not job.seal_is_due(SyncStatus.PENDING, 0)
     assert job.seal_is_due(SyncStatus.SYNCED, 0)
     assert not _fold(QUEUED, STARTED, COPIED).seal_is_due(SyncStatus.SYNCED, 0)
+
+
+def test_what_kept_a_copy_from_being_sealed_is_over_once_it_is() -> None:
+    failure = job_pb2.JobFailure(kind=job_pb2.FAILURE_KIND_NETWORK, message="gone")
+    waits = events.JobWaiting(condition=job_pb2.WAIT_CONDITION_OPERATOR, detail="sealing: gone", failure=failure)
+    assert _fold(QUEUED, STARTED, COPIED, VERIFIED, waits).failure is not None
+    assert _fold(QUEUED, STARTED, COPIED, VERIFIED, waits, SEALED).failure is None
+    assert _fold(QUEUED, STARTED, COPIED, VERIFIED, MISMATCH, SEALED).failure is not None
+
+
+def test_a_copy_that_waits_to_be_sealed_anew_and_rots_meanwhile_is_reported_for_both() -> None:
+    waits = events.JobWaiting(condition=job_pb2.WAIT_CONDITION_OPERATOR, detail="sealing: gone")
+    job = _fold(QUEUED, STARTED, COPIED, VERIFIED, SEALED, waits, MISMATCH)
+    assert [finding.rule for finding in findings_of_job(job)] == [Rule.NAS_SYNC_WAITING, Rule.COPY_ROTTED]
 
 
 def test_sealing_is_due_again_when_the_run_gets_an_override_until_it_is_cleaned() -> None:
