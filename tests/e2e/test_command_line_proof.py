@@ -64,8 +64,10 @@ async def test_more_files_are_counted_than_are_named(operator: Operator) -> None
         file.write_bytes(b"y")
     for file in operator.site.at_nas(run).glob("??*.tif"):
         file.unlink()
+    # Else the engine mends it at once.
+    assert (await operator("equipment", "pause", "CONFOCAL_01", "--reason", "the NAS is looked at")).status == 0
     verified = await operator("run", "verify", run)
     assert verified.status == NO
     assert "default: missing: and 20 more\n" in verified.err
     told = (await operator("problems", "--run", run)).out
-    assert "120 of 130 files missing, 10 differing: 10.tif and 129 more" in told
+    assert "120 of 130 files missing, 10 differing" in told

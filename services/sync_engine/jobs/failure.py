@@ -46,22 +46,17 @@ def failure_of_pass(failed: job_events_pb2.JobVerificationFailed, given_up: Sequ
     if report.expected and not report.missing and not report.differing:
         return Failure(FailureKind.HASH_MISMATCH, f"a pass could not check every file: {report.note}")
     missing, differing = wrong_counts(report)
-    wrong = (*report.missing, *report.differing)
     unreadable = f" ({report.unreadable[0]})" if report.unreadable else ""
     return Failure(
         FailureKind.HASH_MISMATCH,
-        words_of_reading(report.expected, missing, differing, wrong) + unreadable + _not_put_back(given_up),
-        wrong,
+        words_of_reading(report.expected, missing, differing) + unreadable + _not_put_back(given_up),
+        (*report.missing, *report.differing),
     )
 
 
-def words_of_reading(expected: int, missing: int, differing: int, wrong: Sequence[str]) -> str:
-    """What a reading back found; `wrong` are paths of files that are missing or differ, the first of which is named."""
-    named = ""
-    if wrong:
-        others = missing + differing - 1
-        named = f": {wrong[0]}" + (f" and {others} more" if others else "")
-    return f"read back from the destination: {missing} of {expected} files missing, {differing} differing{named}"
+def words_of_reading(expected: int, missing: int, differing: int) -> str:
+    """What a reading back found."""
+    return f"read back from the destination: {missing} of {expected} files missing, {differing} differing"
 
 
 def wrong_counts(report: sync_service_pb2.VerifyReport) -> tuple[int, int]:

@@ -293,5 +293,6 @@ def _what_is_wrong(outcome: VerifyOutcome) -> TransferError:
     if outcome.expected == 0:
         return TransferError(FailureKind.NOTHING_TO_VERIFY, "the run holds no file whose arrival could be proven")
     wrong = (*outcome.missing, *outcome.differing)
-    words = words_of_reading(outcome.expected, len(outcome.missing), len(outcome.differing), [*map(shown, wrong[:1])])
-    return TransferError(FailureKind.HASH_MISMATCH, words, wrong)
+    words = words_of_reading(outcome.expected, len(outcome.missing), len(outcome.differing))
+    named = f": {shown(wrong[0])}" + (f" and {len(wrong) - 1} more" if len(wrong) > 1 else "") if wrong else ""
+    return TransferError(FailureKind.HASH_MISMATCH, words + named, wrong)
