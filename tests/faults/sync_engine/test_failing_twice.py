@@ -121,7 +121,7 @@ async def test_a_seal_that_fails_is_made_up_for(
     async with engine_parts(tmp_path) as parts:
         (parts.here / "a.tif").write_bytes(b"pixels")
         with monkeypatch.context() as faults:
-            faults.setattr(MountedTransport, "seal", lambda self, files, control: failing(at_seal))
+            faults.setattr(MountedTransport, "seal", lambda self, files, **fields: failing(at_seal))
             if at_check is not None:
                 # It answers while the run is copied.
                 answers = iter([None])

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from libs.run_tree.libc import filesystem_type
 from services.sync_engine.transfer import direct_io
 from services.sync_engine.transfer.bandwidth import BandwidthBrake
 from services.sync_engine.transfer.block_stream import BLOCK_BYTES
@@ -23,10 +22,7 @@ SIZES = (BLOCK_BYTES, BLOCK_BYTES + 1, 2 * BLOCK_BYTES - 512, 2 * BLOCK_BYTES + 
 
 @pytest.fixture(params=["past the cache", "through the cache"])
 def way(request: pytest.FixtureRequest, carrying: Carrying, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = os.open(carrying.destination, os.O_RDONLY)
-    kinds = {filesystem_type(there)} if request.param == "past the cache" else set()
-    os.close(there)
-    monkeypatch.setattr(direct_io, "_DO_IT_WELL", frozenset(kinds))
+    monkeypatch.setattr(direct_io, "is_ext4_or_xfs", lambda descriptor: request.param == "past the cache")
 
 
 def is_direct(descriptor: int) -> bool:
