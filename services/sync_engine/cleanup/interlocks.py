@@ -147,7 +147,7 @@ def _enabled(facts: CleanupFacts, rules: CleanupRules) -> Interlock:
 def _seal_is_wanting(job: Job, facts: CleanupFacts) -> bool:
     # What is not sealed before the deletion never is: after it nothing is written to the copy.
     status = facts.sync_status
-    return status is None or not job.sealed or job.seal_is_due(status, facts.override_count)
+    return status is None or not job.sealed or job.seal_is_stale(status, facts.override_count)
 
 
 def _copies_verified(facts: CleanupFacts) -> Interlock:

@@ -151,6 +151,12 @@ class Job(msgspec.Struct, frozen=True):
     def seal_is_due(self, run_status: SyncStatus, run_overrides: int) -> bool:
         """Proven data whose destination doesn't hold the run's final changing files yet (SPEC §4 sealing). They say its
         status and so many overrides."""
+        # A seal brings a new receipt, and none vouches for what was wrong when it was read last: the next pass that
+        # matches calls for the seal.
+        return self.verify_passes > 0 and self.seal_is_stale(run_status, run_overrides)
+
+    def seal_is_stale(self, run_status: SyncStatus, run_overrides: int) -> bool:
+        """As `seal_is_due`, also of a copy that isn't to be sealed before it was read well again."""
         if self.state not in PROVEN_STATES or (self.sealed and run_status is SyncStatus.CLEANED):
             # After cleanup the destination's copy may be the only one: nothing is written there any more.
             return False

@@ -38,6 +38,7 @@ class JobsProjection:
                 state TEXT NOT NULL,
                 sealed_status TEXT,
                 sealed_overrides INTEGER NOT NULL,
+                matched INTEGER NOT NULL,
                 began INTEGER NOT NULL,
                 swept INTEGER NOT NULL,
                 priority INTEGER NOT NULL,
@@ -55,7 +56,7 @@ class JobsProjection:
         connection.execute("CREATE INDEX jobs_by_state ON jobs (state, enqueue_position)")
         connection.execute("CREATE INDEX jobs_by_equipment ON jobs (equipment_id, state)")
         connection.execute(
-            "CREATE INDEX jobs_proven ON jobs (run, sealed_status, sealed_overrides, waits_for, state)"
+            "CREATE INDEX jobs_proven ON jobs (run, sealed_status, sealed_overrides, matched, waits_for, state)"
             f" WHERE {PROVEN_ROWS}"
         )
         connection.execute("CREATE INDEX jobs_that_wait ON jobs (waits_for) WHERE waits_for IS NOT NULL")
@@ -70,7 +71,7 @@ class JobsProjection:
         row = connection.execute("SELECT data FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
         job = evolve(_DECODER.decode(row[0]) if row else None, payload, recorded_at(event), event.actor, event.reason)
         changing = (
-            *(job.state.value, job.sealed_status, job.sealed_overrides),
+            *(job.state.value, job.sealed_status, job.sealed_overrides, int(job.verify_passes > 0)),
             *(int(job.attempt > 0), int(job.swept), job.priority, job.revision),
             *_held_back(job),
             _waits_for(job),
@@ -79,13 +80,14 @@ class JobsProjection:
         if row is None:
             connection.execute(
                 "INSERT INTO jobs (job_id, run, equipment_id, destination, enqueue_position, state, sealed_status,"
-                " sealed_overrides, began, swept, priority, revision, due, pause, waits_for, last_position, data)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " sealed_overrides, matched, began, swept, priority, revision, due, pause, waits_for, last_position,"
+                " data)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (job.job_id, job.run, job.equipment_id, job.destination, event.position, *changing),
             )
         else:
             connection.execute(
-                "UPDATE jobs SET state = ?, sealed_status = ?, sealed_overrides = ?, began = ?, swept = ?,"
+                "UPDATE jobs SET state = ?, sealed_status = ?, sealed_overrides = ?, matched = ?, began = ?, swept = ?,"
                 " priority = ?, revision = ?, due = ?, pause = ?, waits_for = ?, last_position = ?, data = ?"
                 " WHERE job_id = ?",
                 (*changing, job_id),

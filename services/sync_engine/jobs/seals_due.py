@@ -11,7 +11,8 @@ from services.sync_engine.jobs.read_model import PROVEN_ROWS, JobFilter, PlacedJ
 
 # As `Job.seal_is_due`.
 _DUE = (
-    f"proven.{PROVEN_ROWS} AND NOT (proven.sealed_status IS NOT NULL AND runs.sync_status IS 'cleaned')"
+    f"proven.{PROVEN_ROWS} AND proven.matched"
+    " AND NOT (proven.sealed_status IS NOT NULL AND runs.sync_status IS 'cleaned')"
     " AND (proven.sealed_status IS NOT runs.sync_status"
     " OR proven.sealed_overrides != COALESCE(runs.override_count, 0)"
     f" OR (proven.waits_for IS NOT NULL AND proven.waits_for != '{WaitCondition.CLEANUP_INTERLOCK}'))"

@@ -24,6 +24,7 @@ AT_ONCE = 0.2 / 3600
 """Hours: two tenths of a second."""
 VERIFIED, FAILED = "sync.job.verified.v1", "sync.job.verification_failed.v1"
 REPAIRED, SCRUBBED = "sync.job.copy_repaired.v1", "sync.job.files_scrubbed.v1"
+SEALED = "sync.job.sealed.v1"
 
 
 def rot(path: Path) -> None:
@@ -109,6 +110,28 @@ async def test_what_a_pass_on_request_found_wrong_is_repaired_at_once(site: Site
         assert types == [VERIFIED, FAILED, FAILED, REPAIRED, VERIFIED]
         assert sha256sum_agrees(site.at_nas(run)) == 2
         assert (await rotted(engine, run), (await engine.run(run)).jobs[0].next_reading) == ([], "")
+
+
+async def test_a_wrong_copy_is_mended_before_it_is_sealed_anew(site: Site) -> None:
+    """Nothing is to be done for the seal before that, and what does nothing must not take the repair's turn."""
+    site.lab.settings["equipment"].clear()
+    site.equip(transport={"bandwidth": {"upload_mbps": 16}})
+    async with running_engine(site) as engine:
+        run = site.make_run({"a.tif": b"pixels", "big.bin": os.urandom(2 << 20)})
+        job = await engine.bring(run)
+        await pause(engine, "PauseEquipment")
+        (site.at_nas(run) / "big.bin").unlink()
+        assert not await verify(engine, run)
+        await engine.override(run, finding_pb2.RULE_LEFTOVER_JINJA_MARKER)
+        await pause(engine, "ResumeEquipment")
+        await engine.until_event(f"job-{job.job_id}", REPAIRED)
+        await engine.until(job.job_id, lambda u: u.job.verify_passes == 1)
+        async with asyncio.timeout(PATIENCE):
+            while (await engine.event_types(f"job-{job.job_id}")).count(SEALED) < 2:
+                await asyncio.sleep(0.05)
+        types = [t for t in await engine.event_types(f"job-{job.job_id}") if t in (FAILED, REPAIRED, SEALED)]
+        assert types == [SEALED, FAILED, FAILED, REPAIRED, SEALED]
+        assert sha256sum_agrees(site.at_nas(run)) == 2
 
 
 async def test_a_copy_that_could_not_be_mended_says_when_it_is_read_again(site: Site) -> None:
