@@ -13,8 +13,10 @@ BY = '--operator NAME --reason "WHY"'
 def accept_command(run: str, file: job_pb2.DifferingFile, destination: str = "") -> str:
     new = f"--new {file.new_sha256}" if file.new_sha256 else "--removed"
     at = f" --destination {shlex.quote(destination)}" if destination else ""
-    path = _word(file.path_bytes or file.path.encode())
-    return f"labferry run accept {shlex.quote(run)} {path} --old {file.old_sha256} {new}{at} {BY}"
+    raw = file.path_bytes or file.path.encode()
+    named, options = f"{shlex.quote(run)} {_word(raw)}", f"--old {file.old_sha256} {new}{at} {BY}"
+    # Else the path is taken for an option.
+    return f"labferry run accept {options} -- {named}" if raw[:1] == b"-" else f"labferry run accept {named} {options}"
 
 
 def accept_commands(run: str, changes: Sequence[sync_service_pb2.VerifiedFileChange]) -> list[str]:

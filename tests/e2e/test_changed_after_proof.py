@@ -21,18 +21,23 @@ def _commands(out: str) -> list[list[str]]:
 
 async def test_a_refusal_has_a_ready_command_for_each_changed_file(operator: Operator) -> None:
     site = operator.site
-    run = site.make_run({"it's one.tif": b"1", "gone.tif": b"2", "kept.tif": b"3"})
+    run = site.make_run({"it's one.tif": b"1", "gone.tif": b"2", "kept.tif": b"3", "-dash": b"4"})
     await operator("run", "queue", run)
     assert (await operator("job", "watch", "--run", run)).status == 0
     (site.local(run) / "it's one.tif").write_bytes(b"changed")
     (site.local(run) / "gone.tif").unlink()
+    (site.local(run) / "-dash").write_bytes(b"changed")
     blocked = await operator("run", "queue", run)
     assert (blocked.status, blocked.out.split()[0]) == (NO, "blocked")
     commands = _commands(blocked.out)
-    assert [command[3] for command in commands] == ["gone.tif", "it's one.tif"]
+    assert [c[-1] if "--" in c else c[3] for c in commands] == ["-dash", "gone.tif", "it's one.tif"]
     assert not any("--destination" in command for command in commands)
     changed = (await operator("run", "queue", run, "-o", "json")).json["changed_files"]
-    assert [(c["file"]["path"], c["destinations"]) for c in changed] == [("gone.tif", []), ("it's one.tif", [])]
+    assert [(c["file"]["path"], c["destinations"]) for c in changed] == [
+        ("-dash", []),
+        ("gone.tif", []),
+        ("it's one.tif", []),
+    ]
     for command in commands:
         assert (await operator(*command)).status == 0
     assert (await operator("run", "queue", run)).status == 0

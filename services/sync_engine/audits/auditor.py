@@ -188,15 +188,19 @@ class Auditor:
 
     async def _do(self, lane: _Lane, due: _Due) -> None:
         bench = self._bench
-        lane.unmended.pop(due.job_id, None)
         job = await bench.log.job(due.job_id)
-        if job is None or job.state not in PROVEN_STATES or await self._is_away(lane, due.place):
+        if job is None or job.state not in PROVEN_STATES:
+            lane.unmended.pop(due.job_id, None)
+            self._rest(lane, due.place)
+            return
+        if await self._is_away(lane, due.place):
             self._rest(lane, due.place)
             return
         async with bench.owned.over(job.job_id, job.equipment_id) as mine:
             if not mine:
                 self._rest(lane, due.place)
                 return
+            lane.unmended.pop(due.job_id, None)
             lane.control = bench.control_of(job)
             try:
                 with working_for(f"audit of job {job.job_id}"):

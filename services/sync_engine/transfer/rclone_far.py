@@ -251,7 +251,13 @@ class RcloneFar:
                     _config={"IgnoreTimes": True},
                 )
 
-            self._daemon.attend(list(enumerate(files)), put)
+            with told_when_full(self._daemon, self._fs):
+                try:
+                    self._daemon.attend(list(enumerate(files)), put)
+                except TransferError as failure:
+                    # A name of the moment would make each failure another one.
+                    words = failure.message.replace(str(folder), "the seal's own files")
+                    raise TransferError(failure.kind, words, failure.paths) from failure
 
     def children(self, folder: bytes) -> Sequence[bytes]:
         """As `FarSide.children`."""

@@ -14,6 +14,7 @@ from services.sync_engine.transfer.bandwidth import UNLIMITED
 from services.sync_engine.transfer.rclone_place import RclonePlace
 from services.sync_engine.transfer.rclone_remote import RcloneRemote
 from services.sync_engine.transfer.remote_transport import RemoteTransport
+from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.tools import RCLONE, Toolbox
 from services.sync_engine.transfer.transport import FailureKind, TargetTraits, TransferError
 from tests.integration.transfer.carrying import Carrying, write
@@ -95,6 +96,27 @@ def test_a_file_larger_than_what_is_left(carrying: Carrying, server: SmallSftp) 
         server.make_room()
     assert full.kind is FailureKind.DESTINATION_FULL, full
     assert "SSH_FX_FAILURE" in full.message
+
+
+@pytest.mark.parametrize("blocks_left", [0, 1])
+def test_a_seal_that_finds_no_room_is_told_so_in_the_same_words_each_time(
+    carrying: Carrying, server: SmallSftp, blocks_left: int
+) -> None:
+    def seal(content: bytes) -> None:
+        sealed = SealedFile(b"run/creation.json", content, 1_600_000_000_000_000_000)
+        carrying.transport.seal([sealed], job_id="job", control=carrying.control)
+
+    carrying.transport.check()
+    seal(b"pending")
+    server.fill(blocks_left)
+    try:
+        refused = [failure(lambda: seal(b"synced" * 2000)) for _ in range(2)]
+    finally:
+        server.make_room()
+    assert {one.kind for one in refused} == {FailureKind.DESTINATION_FULL}, refused
+    assert refused[0].message == refused[1].message
+    seal(b"synced")
+    assert (server.folder / "run" / "creation.json").read_bytes() == b"synced"
 
 
 def test_a_storage_that_became_read_only_is_not_full(carrying: Carrying, server: SmallSftp) -> None:
