@@ -35,7 +35,7 @@ class ReadTogether:
         long as the disk gives something.
 
         None for one that can't be read so, fails, or has less than its size: whoever reads it otherwise passes the
-        cache by other means.
+        cache by other means. ValueError for a larger chunk than was said.
         """
         buffer = self._buffer()
         contents = _read(buffer, descriptors, sizes, heard)
@@ -63,6 +63,8 @@ def _read(
     buffer: _Buffer, descriptors: Sequence[int], sizes: Sequence[int], heard: Callable[[], None]
 ) -> list[memoryview | None]:
     lengths = [size // _ALIGNED * _ALIGNED + _ALIGNED for size in sizes]
+    if sum(lengths) > len(buffer.view):
+        raise ValueError("a chunk is larger than was said")
     begins = list(accumulate(lengths, initial=0))[:-1]
     places = [place for place, descriptor in enumerate(descriptors) if _go_direct(descriptor)]
     requests = [

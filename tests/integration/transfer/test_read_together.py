@@ -105,6 +105,8 @@ def test_every_size_and_what_is_longer_or_shorter_than_it_should_be(disk: LoopDi
             assert all(one is not None and len(one) == size for one, size in zip(read, SIZES, strict=True))
         with reader.read(opened, [size + 1 for size in SIZES]) as read:
             assert read == [None] * len(SIZES)
+        with pytest.raises(ValueError, match="larger"), reader.read(opened, [2 * size + 4096 for size in SIZES]):
+            pass
         # Those are read as ever then, at whatever place and of whatever length.
         assert [os.pread(descriptor, 5, 3) for descriptor in opened] == [content[3:8] for content in contents]
 
