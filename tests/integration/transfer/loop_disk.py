@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,11 +37,16 @@ class LoopDisk:
             yield folder
 
     def rot(self, content: bytes) -> None:
-        """Flips a byte of the one place on the disk that holds this."""
-        place = self.image.read_bytes().index(content)
+        """Flips a byte wherever the disk holds this: in its place, and in what is left of a journal."""
+        # What a journal still holds for a place would be written there later.
+        subprocess.run(["fsfreeze", "--freeze", str(self.folder)], check=True)
+        subprocess.run(["fsfreeze", "--unfreeze", str(self.folder)], check=True)
+        held = self.image.read_bytes()
+        assert content in held
         with open(self.image, "r+b") as stream:
-            stream.seek(place)
-            stream.write(bytes([content[0] ^ 1]))
+            for found in re.finditer(re.escape(content), held):
+                stream.seek(found.start())
+                stream.write(bytes([content[0] ^ 1]))
 
 
 @contextmanager
