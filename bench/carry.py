@@ -19,6 +19,7 @@ from services.sync_engine.transfer.rclone_place import RclonePlace
 from services.sync_engine.transfer.rclone_remote import RcloneRemote
 from services.sync_engine.transfer.remote_transport import RemoteTransport
 from services.sync_engine.transfer.rsync_far import RsyncPlace
+from services.sync_engine.transfer.second_process.process import SecondProcess
 from services.sync_engine.transfer.source_tree import scan_run
 from services.sync_engine.transfer.ssh_session import SshAccess
 from services.sync_engine.transfer.tools import RCLONE, RSYNC, SSH, Toolbox
@@ -63,7 +64,7 @@ class NoProgress:
         """Nobody watches."""
 
 
-def _open(spec: CarrySpec) -> Transport:
+def _open(spec: CarrySpec, second: SecondProcess) -> Transport:
     if spec.rclone is not None:
         name, path, config = spec.rclone
         remote = RcloneRemote(name, path, Path(config))
@@ -75,13 +76,18 @@ def _open(spec: CarrySpec) -> Transport:
         tools = Toolbox((RSYNC, SSH))
         rsync = RsyncPlace(access, spec.destination, tools=tools, bandwidth=UNLIMITED)
         return RemoteTransport(rsync, max_stream_bytes=_MAX_STREAM_BYTES)
-    return MountedTransport(Path(spec.destination))
+    return MountedTransport(Path(spec.destination), second=second)
 
 
 def carry(spec: CarrySpec) -> Carried:
     """Scan, name plan, copy, landing and verification, as the engine calls them; no event log behind it."""
-    transport, source = _open(spec), Path(spec.source)
+    second = SecondProcess()
+    transport, source = _open(spec, second), Path(spec.source)
     target, control, progress = PurePosixPath("project/Runs", RUN), TransferControl(), NoProgress()
+    if isinstance(transport, MountedTransport):
+        # In a running engine it was started by the first large run, and is there for all others.
+        while not second.is_ready():
+            time.sleep(0.01)
     began = time.perf_counter()
     copied = transport.copy(
         source,
@@ -99,6 +105,7 @@ def carry(spec: CarrySpec) -> Carried:
     ended = time.perf_counter()
     if not outcome.proven:
         raise RuntimeError(f"{outcome.matched} of {outcome.expected} files were proven")
+    second.close()
     own, tools = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return Carried(
         files=outcome.matched,

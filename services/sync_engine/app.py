@@ -85,6 +85,7 @@ from services.sync_engine.staging.read_model import StagingProjection
 from services.sync_engine.staging.steps import StagingSteps
 from services.sync_engine.targets.keeper import TargetKeeper
 from services.sync_engine.transfer.private_folder import remove_orphans
+from services.sync_engine.transfer.second_process.process import SecondProcess
 from services.sync_engine.transfer.spilled_list import spill_into
 from services.sync_engine.transfer.transfer_control import StopReason
 from services.sync_engine.validation import servicer as problems_servicer
@@ -143,7 +144,9 @@ async def compose(environment: ServiceEnvironment) -> AsyncIterator[Composition]
         used = await projections.query(destinations_used)
         apart = CopiesApart(settings.equipment, settings.orchestrator.staging_folder)
         await apart.refuse_at_start(threads)
-        destinations = open_destinations(settings.equipment, used, settings.verify, secrets.loans.lent, apart)
+        second = SecondProcess()
+        resources.push_async_callback(threads.run, second.close)
+        destinations = open_destinations(settings.equipment, used, settings.verify, secrets.loans.lent, apart, second)
         await threads.run(remove_orphans)
         await report_missing_tools(destinations, threads, logger)
         watch = DestinationWatch(threads, _now, logger, settings.transfer.stall_timeout)

@@ -29,6 +29,7 @@ from services.sync_engine.transfer.rclone_remote import RcloneRemote
 from services.sync_engine.transfer.rclone_start import ConfigPassword
 from services.sync_engine.transfer.remote_transport import RemoteTransport
 from services.sync_engine.transfer.rsync_far import RsyncPlace
+from services.sync_engine.transfer.second_process.process import SecondProcess
 from services.sync_engine.transfer.ssh_session import SshAccess
 from services.sync_engine.transfer.tools import RCLONE, RSYNC, SSH, Toolbox
 from services.sync_engine.transfer.transfer_control import TransferControl
@@ -44,12 +45,13 @@ def open_destinations(
     verify: VerifySettings,
     lend: LendSecret,
     apart: CopiesApart,
+    second: SecondProcess,
 ) -> Mapping[str, Sequence[Destination]]:
     """Each equipment's destinations, in the order of the configuration. Touches no disk.
 
     `used_before` holds (equipment, destination) of those that a job was begun to: an empty folder in their place is a
     mount point without its mount. `lend` gives `nas:<EQUIPMENT_ID>` to a transport that needs it. `apart` is asked
-    before each use of a mounted one.
+    before each use of a mounted one; `second` helps them all.
     """
     boxes = {"rclone": Toolbox((RCLONE,)), "rsync_ssh": Toolbox((RSYNC, SSH))}
     return {
@@ -65,6 +67,7 @@ def open_destinations(
                     verify.max_stream_bytes,
                     partial(lend, f"nas:{e.id}"),
                     partial(apart.refuse_overlap, e.id, d.name),
+                    second,
                 ),
                 None if isinstance(d.transport, MountedTransportSettings) else verify.max_stream_bytes,
             )
@@ -81,12 +84,17 @@ def _open(
     max_stream_bytes: int,
     password: ConfigPassword,
     refuse_overlap: Callable[[Path, int], None],
+    second: SecondProcess,
 ) -> Transport:
     bandwidth = _bandwidth(settings.bandwidth)
     match settings:
         case MountedTransportSettings():
             return MountedTransport(
-                settings.path, bandwidth=bandwidth, used_before=used_before, refuse_overlap=refuse_overlap
+                settings.path,
+                bandwidth=bandwidth,
+                used_before=used_before,
+                refuse_overlap=refuse_overlap,
+                second=second,
             )
         case RcloneTransportSettings():
             remote = RcloneRemote(settings.rclone_remote, settings.rclone_remote_path, settings.rclone_config, password)

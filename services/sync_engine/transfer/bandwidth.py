@@ -101,6 +101,11 @@ class BandwidthBrake:
         self._tokens = 0.0
         self._filled_at = monotonic()
 
+    @property
+    def never_limits(self) -> bool:
+        """At no time of any day."""
+        return self._bandwidth.upload_mbps is None
+
     def portion(self, wanted: int) -> int:
         """How many bytes to move in one go: `wanted`, or less where a slow limit must be able to end soon."""
         rate = self._bytes_per_second()
@@ -109,7 +114,7 @@ class BandwidthBrake:
     def take(self, nbytes: int, control: TransferControl) -> None:
         """Returns when so many bytes may move. Raises TransferStoppedError when the transfer is stopped meanwhile."""
         control.raise_if_stopped()
-        if self._bandwidth.upload_mbps is None:
+        if self.never_limits:
             return
         remaining = float(nbytes)
         while remaining > 0:

@@ -6,16 +6,15 @@ import hashlib
 import os
 from collections.abc import Sequence
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from libs.run_tree.beneath import link_beneath
 from libs.run_tree.folder_in_hand import FolderInHand
 from services.sync_engine.transfer.block_stream import BLOCK_BYTES, Streamed
-from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.filesystem_kind import is_ext4_or_xfs
 from services.sync_engine.transfer.present import PresentName
 from services.sync_engine.transfer.read_together import ReadTogether
-from services.sync_engine.transfer.storage_witness import OF_ONE_FILE, StorageWitness
+from services.sync_engine.transfer.storage_witness import OF_ONE_FILE
 from services.sync_engine.transfer.system_error import destination_error, words_of
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import CopiedFile, EntryKind, EvidenceGrade, FileEvidence, Progress
@@ -58,31 +57,39 @@ class Checked(NamedTuple):
     words: str = ""
 
 
+class Witness(Protocol):
+    """Knows whether a storage that can't read one file reads others."""
+
+    def others_read(self, besides: bytes) -> bool:
+        """As `StorageWitness.others_read`."""
+
+
 class ChunkReader:
     """Any thread may check chunks."""
 
     def __init__(
         self,
-        root: DestinationRoot,
+        root: int,
         target: bytes,
-        witness: StorageWitness,
+        witness: Witness,
         control: TransferControl,
         progress: Progress,
     ) -> None:
+        """`root` is the destination's open folder, and stays the caller's."""
         self._root = root
         self._target = target
         self._witness = witness
         self._control = control
         self._progress = progress
         self._unread_in_a_row = 0
-        self._together = ReadTogether(CHUNK_FILES, CHUNK_BYTES) if is_ext4_or_xfs(root.fd) else None
+        self._together = ReadTogether(CHUNK_FILES, CHUNK_BYTES) if is_ext4_or_xfs(root) else None
 
     def check(self, files: Sequence[Expected]) -> list[Checked]:
         """All are opened before the first is read, so that the disk is busy with several. TransferError when the
         storage itself can't be read, TransferStoppedError."""
         opened: list[int] = []
         try:
-            with FolderInHand(dir_fd=self._root.fd) as in_hand:
+            with FolderInHand(dir_fd=self._root) as in_hand:
                 steps = [self._open(one, in_hand, opened) for one in files]
             read = self._read_together(files, steps)
             for place, (one, step) in enumerate(zip(files, steps, strict=True)):
@@ -162,7 +169,7 @@ class ChunkReader:
         if error.errno not in OF_ONE_FILE or not self._witness.others_read(file.path):
             raise failure from error
         try:
-            descriptor = open_uncached(self._root.fd, self._target + b"/" + file.path, file.size)
+            descriptor = open_uncached(self._root, self._target + b"/" + file.path, file.size)
             try:
                 return self._hash(file, descriptor)
             finally:

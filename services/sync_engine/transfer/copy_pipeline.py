@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from services.sync_engine.transfer.file_copy import LARGE_BYTES, ChunkOutcome, FileCopier, WholeFile
+from services.sync_engine.transfer.file_copy import LARGE_BYTES, ChunkOutcome, WholeFile
 from services.sync_engine.transfer.landing import Landing
 from services.sync_engine.transfer.path_order import by_path
 from services.sync_engine.transfer.spilled_list import ListSorter
@@ -26,6 +27,16 @@ _CHUNK_FILES = 64
 _BATCHES_IN_WORK = 4
 # What is told of an attempt in which local files failed for several reasons; the first that occurs.
 _GRAVEST_FIRST = (FailureKind.LOCAL_FILE_VANISHED, FailureKind.LOCAL_FILE_UNREADABLE, FailureKind.SOURCE_CHANGED)
+
+
+class ChunkCopier(Protocol):
+    """Copies chunks of one run; any number of threads may use one object."""
+
+    def copy_chunk(self, entries: Sequence[SourceEntry]) -> ChunkOutcome:
+        """As `FileCopier.copy_chunk`."""
+
+    def abort(self) -> None:
+        """As `FileCopier.abort`."""
 
 
 @dataclass(slots=True)
@@ -57,7 +68,7 @@ def batches(entries: Sequence[SourceEntry]) -> Iterator[list[SourceEntry]]:
 def run_pipeline(
     entries: Sequence[SourceEntry],
     *,
-    copier: FileCopier,
+    copier: ChunkCopier,
     landing: Landing,
     before_landing: Callable[[Sequence[CopiedFile]], None],
     workers: int,

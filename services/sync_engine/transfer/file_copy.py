@@ -19,7 +19,7 @@ from services.sync_engine.transfer.bandwidth import BandwidthBrake
 from services.sync_engine.transfer.block_stream import BLOCK_BYTES, stream_blocks
 from services.sync_engine.transfer.direct_io import go_direct, write_block
 from services.sync_engine.transfer.durable_together import MOST_WAITING_BYTES, make_durable
-from services.sync_engine.transfer.incoming import IncomingFolder, IncomingName
+from services.sync_engine.transfer.incoming import IncomingName, NewNames
 from services.sync_engine.transfer.source_file import SourceFiles, copied_from
 from services.sync_engine.transfer.system_error import destination_error, source_changed, source_error
 from services.sync_engine.transfer.transfer_control import TransferControl
@@ -95,7 +95,7 @@ class FileCopier:
     def __init__(
         self,
         source: SourceFiles,
-        incoming: IncomingFolder,
+        incoming: NewNames,
         *,
         brake: BandwidthBrake,
         control: TransferControl,

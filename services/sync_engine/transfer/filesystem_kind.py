@@ -44,15 +44,16 @@ class Filesystem:
     def workers(self) -> int:
         """Threads that are busy with small files at once. Where a server answers, most of their time is waiting; on a
         disk of this machine more of them only wait for each other."""
-        return _LOCAL_WORKERS if self._is_local else _NETWORK_WORKERS
+        return _LOCAL_WORKERS if self.is_local else _NETWORK_WORKERS
 
     @property
     def streams(self) -> int:
         """Threads that are busy with a large file each. They hold Python's lock for little of their time."""
-        return _LOCAL_STREAMS if self._is_local else _NETWORK_WORKERS
+        return _LOCAL_STREAMS if self.is_local else _NETWORK_WORKERS
 
     @property
-    def _is_local(self) -> bool:
+    def is_local(self) -> bool:
+        """This machine's own disk or memory."""
         return self.kind in (FilesystemKind.DISK, FilesystemKind.MEMORY)
 
     @property

@@ -9,7 +9,7 @@ import re
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 from libs.run_tree.beneath import open_beneath
 from services.sync_engine.transfer.destination_root import DestinationRoot
@@ -38,6 +38,13 @@ class IncomingName(NamedTuple):
 
     folder: int
     number: bytes
+
+
+class NewNames(Protocol):
+    """Where files are put together."""
+
+    def new_name(self) -> IncomingName:
+        """A name that nothing there has, in an open folder."""
 
 
 class IncomingFolder:
@@ -76,10 +83,11 @@ class IncomingFolder:
         # Each thread has a subfolder: in a common one they would wait for each other with every file they make.
         subfolder: int | None = getattr(self._own, "subfolder", None)
         if subfolder is None:
-            subfolder = self._own.subfolder = self._new_subfolder()
+            subfolder = self._own.subfolder = self.new_subfolder()
         return IncomingName(subfolder, b"%d" % next(self._numbers))
 
-    def _new_subfolder(self) -> int:
+    def new_subfolder(self) -> int:
+        """An open folder in which nobody else makes names; it is closed with this one. TransferError."""
         name = b"%d" % next(self._numbers)
         try:
             os.mkdir(name, dir_fd=self.fd)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +12,6 @@ from heapq import merge
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
-from libs.run_tree.beneath import folder_beneath
-from libs.run_tree.manifest import CACHE_FOLDER
 from services.sync_engine.transfer.bandwidth import UNLIMITED, Bandwidth, BandwidthBrake
 from services.sync_engine.transfer.copy_pipeline import local_failure, run_pipeline
 from services.sync_engine.transfer.destination_root import DestinationRoot
@@ -22,7 +19,7 @@ from services.sync_engine.transfer.file_copy import FileCopier
 from services.sync_engine.transfer.incoming import CHECK_FILE, INCOMING, IncomingFolder, incoming_folder, sweep_incoming
 from services.sync_engine.transfer.landing import Landing
 from services.sync_engine.transfer.landing_plan import plan_landing
-from services.sync_engine.transfer.mark import is_mark
+from services.sync_engine.transfer.mounted_mark import marked_at
 from services.sync_engine.transfer.name_plan import refuse_impossible_names
 from services.sync_engine.transfer.path_order import by_path
 from services.sync_engine.transfer.present import digest_at_destination, names_present
@@ -30,6 +27,10 @@ from services.sync_engine.transfer.read_back import read_back
 from services.sync_engine.transfer.room import refuse_if_full
 from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.sealing import seal_files
+from services.sync_engine.transfer.second_process.assisted_copy import AssistedCopier
+from services.sync_engine.transfer.second_process.lanes import WITH_LANES, lanes_for
+from services.sync_engine.transfer.second_process.messages import CopyLane
+from services.sync_engine.transfer.second_process.process import SecondProcess
 from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.spilled_list import in_portions, spilled
 from services.sync_engine.transfer.superseded import set_aside
@@ -62,10 +63,12 @@ class MountedTransport:
         used_before: bool = False,
         is_real: bool = False,
         refuse_overlap: Callable[[Path, int], None] = lambda path, descriptor: None,
+        second: SecondProcess | None = None,
     ) -> None:
         """`used_before`: the log tells of jobs that were brought there, so its incoming folder must be there too.
         `is_real`: as of `DestinationRoot`. `refuse_overlap` hears of the open folder before anything is done there, and
-        raises when it is one that copies must not lie in."""
+        raises when it is one that copies must not lie in. `second` helps with runs of many small files."""
+        self._second = second
         self._path = path
         self._refuse_overlap = refuse_overlap
         self._is_real = is_real
@@ -140,14 +143,25 @@ class MountedTransport:
             plan = plan_landing(root, files, place, entries, landed, cleared, control)
             refuse_if_full(root.free_bytes(), plan.bytes_to_send)
             progress.begin(ProgressPhase.COPYING, len(plan.send), plan.bytes_to_send)
-            with IncomingFolder(root, job_id, attempt, control) as incoming:
+            with (
+                IncomingFolder(root, job_id, attempt, control) as incoming,
+                lanes_for(
+                    # What it does can't be slowed down.
+                    self._second if self._brake.never_limits else None,
+                    root.filesystem,
+                    len(plan.send),
+                    CopyLane(os.fsencode(source)),
+                    incoming.new_subfolder,
+                    control,
+                ) as lanes,
+            ):
                 root.ensure_folder(place)
                 for folder in plan.folders:
                     root.ensure_folder(place + b"/" + folder.path)
                 copier = FileCopier(files, incoming, brake=self._brake, control=control, progress=progress)
                 outcome = run_pipeline(
                     plan.send,
-                    copier=copier,
+                    copier=AssistedCopier(copier, lanes, control, progress) if lanes else copier,
                     landing=Landing(
                         root,
                         incoming,
@@ -157,7 +171,7 @@ class MountedTransport:
                         control=control,
                     ),
                     before_landing=before_landing,
-                    workers=root.filesystem.workers,
+                    workers=WITH_LANES if lanes else root.filesystem.workers,
                     streams=root.filesystem.streams,
                     control=control,
                 )
@@ -182,7 +196,13 @@ class MountedTransport:
         with self._opened() as root:
             root.refuse_mounts_in(place)
             found = read_back(
-                root, place, expected, expected if whole is None else whole, control=control, progress=progress
+                root,
+                place,
+                expected,
+                expected if whole is None else whole,
+                control=control,
+                progress=progress,
+                second=self._second,
             )
             # What was mounted meanwhile was read, too.
             root.refuse_mounts_in(place)
@@ -196,14 +216,8 @@ class MountedTransport:
     @contextmanager
     def marked(self, target: PurePosixPath, mark: bytes) -> Iterator[None]:
         """As `Transport.marked`."""
-        with self._opened() as root:
-            cache = os.fsencode(target) + b"/" + CACHE_FOLDER
-            _remove_marks(root, cache)
-            try:
-                seal_files(root, [SealedFile(cache + b"/" + mark, mark, time.time_ns())], TransferControl())
-                yield
-            finally:
-                _remove_marks(root, cache)
+        with self._opened() as root, marked_at(root, os.fsencode(target), mark):
+            yield
 
     def digests(
         self, target: PurePosixPath, paths: Sequence[bytes], *, control: TransferControl
@@ -277,19 +291,6 @@ def _settle_folders(root: DestinationRoot, place: bytes, folders: Sequence[Sourc
         for portion in in_portions(chain((place + b"/" + f.path for f in folders), above), _TOGETHER):
             for _ in threads.map(root.fsync_folder, portion):
                 pass
-
-
-def _remove_marks(root: DestinationRoot, cache: bytes) -> None:
-    if root.status(cache) is None:
-        return
-    try:
-        with folder_beneath(cache, dir_fd=root.fd) as folder:
-            for name in map(os.fsencode, os.listdir(folder)):
-                if is_mark(name):
-                    with suppress(FileNotFoundError):
-                        os.unlink(name, dir_fd=folder)
-    except OSError as error:
-        raise destination_error(error, "removing a mark from", cache) from error
 
 
 def _remove_check_file(root: DestinationRoot) -> None:

@@ -19,6 +19,10 @@ from services.sync_engine.transfer.chunk_reader import (
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.path_order import InStep
 from services.sync_engine.transfer.present import PresentName, names_present
+from services.sync_engine.transfer.second_process.assisted_reading import AssistedReader
+from services.sync_engine.transfer.second_process.lanes import WITH_LANES, lanes_for
+from services.sync_engine.transfer.second_process.messages import VerifyLane
+from services.sync_engine.transfer.second_process.process import SecondProcess
 from services.sync_engine.transfer.spilled_list import ListWriter, spilled
 from services.sync_engine.transfer.storage_witness import StorageWitness
 from services.sync_engine.transfer.system_error import shown
@@ -48,23 +52,27 @@ def read_back(
     *,
     control: TransferControl,
     progress: Progress,
+    second: SecondProcess | None = None,
 ) -> VerifyOutcome:
     """A file that the storage can't read although it reads others differs. Raises TransferError when a file could not
     be checked, or the destination vanished meanwhile."""
     progress.begin(ProgressPhase.VERIFYING, len(expected), sum(file.size for file in expected))
     present = spilled(PresentName, names_present(root, target))
-    reader = ChunkReader(root, target, StorageWitness(root, target, present), control, progress)
+    reader = ChunkReader(root.fd, target, StorageWitness(root, target, present), control, progress)
     found = _Found()
     in_work: deque[Future[list[Checked]]] = deque()
+    local, request = root.filesystem, VerifyLane(target)
     with (
-        ThreadPoolExecutor(max_workers=root.filesystem.workers, thread_name_prefix="verify") as small,
+        lanes_for(second, local, len(expected), request, lambda: root.fd, control) as lanes,
+        ThreadPoolExecutor(WITH_LANES if lanes else local.workers, thread_name_prefix="verify") as small,
         ThreadPoolExecutor(max_workers=root.filesystem.streams, thread_name_prefix="verify large") as large,
     ):
         try:
+            check = reader.check if lanes is None else AssistedReader(reader, lanes, control, progress).check
             there = InStep(present)
             for chunk in _chunks(Expected(file, there.at(file.path)) for file in expected):
                 threads = large if chunk[0].file.size > CHUNK_BYTES else small
-                in_work.append(threads.submit(reader.check, chunk))
+                in_work.append(threads.submit(check, chunk))
                 if len(in_work) == _CHUNKS_IN_WORK:
                     found.note(in_work.popleft().result())
             while in_work:

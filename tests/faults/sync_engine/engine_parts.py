@@ -53,6 +53,7 @@ from services.sync_engine.runs.location import RunLocator
 from services.sync_engine.runs.override_commands import OverrideCommands
 from services.sync_engine.targets.keeper import TargetKeeper
 from services.sync_engine.transfer.rclone_start import no_config_password
+from services.sync_engine.transfer.second_process.process import SecondProcess
 from services.sync_engine.validation.finding import Rule
 from services.sync_engine.validation.presync_gate import PreSyncGate
 from services.sync_engine.validation.walk import AuditRules
@@ -225,7 +226,7 @@ async def engine_parts(
     files = CreationFiles(log, DEFAULT_LOCK_TIMEOUT, threads)
     apart = CopiesApart((equipment,), None)
     destinations = open_destinations(
-        (equipment,), (), VerifySettings(), lambda _, control: no_config_password(control), apart
+        (equipment,), (), VerifySettings(), lambda _, control: no_config_password(control), apart, SecondProcess()
     )
     watch = DestinationWatch(threads, clock, logger, stall_seconds)
 

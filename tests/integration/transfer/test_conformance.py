@@ -25,6 +25,7 @@ from tests.integration.transfer.far_servers import Sshd, rclone_serving, running
 from tests.integration.transfer.links_conformance import LinksConformance
 from tests.integration.transfer.mounts_conformance import MountsConformance
 from tests.integration.transfer.seals_conformance import SealsConformance
+from tests.integration.transfer.second_process import running_second_process
 
 MAX_STREAM = 1 << 30
 RSYNC_TOOLS, RCLONE_TOOLS = Toolbox((RSYNC, SSH)), Toolbox((RCLONE,))
@@ -33,6 +34,17 @@ RSYNC_TOOLS, RCLONE_TOOLS = Toolbox((RSYNC, SSH)), Toolbox((RCLONE,))
 class TestMounted(TransportConformance, BandwidthConformance, LinksConformance, MountsConformance):
     def open(self, destination: Path, bandwidth: Bandwidth = UNLIMITED) -> Transport:
         return MountedTransport(destination, bandwidth=bandwidth)
+
+
+class TestMountedWithASecondProcess(TransportConformance, LinksConformance, MountsConformance):
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _second(cls) -> Iterator[None]:
+        with running_second_process(fewest_files=1) as cls.second:
+            yield
+
+    def open(self, destination: Path, bandwidth: Bandwidth = UNLIMITED) -> Transport:
+        return MountedTransport(destination, bandwidth=bandwidth, second=self.second)
 
 
 class DiskConformance(TransportConformance, LinksConformance, MountsConformance):
