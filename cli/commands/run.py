@@ -114,21 +114,24 @@ def verify(
             run=run, destination=destination or None, reason=reason or None, max_stream_bytes=max_stream_bytes
         )
         reports: list[sync_service_pb2.VerifyReport] = []
-        async with connect(config, token_file).channel(ServiceName.SYNC_ENGINE) as channel:
-            with _bar() as bar:
-                task = bar.add_task("reading back", total=None)
-                async for update in sync_service_pb2_grpc.SyncServiceStub(channel).VerifyRun(request):
-                    if update.WhichOneof("update") == "progress":
-                        total = update.progress.bytes_total or None
-                        bar.update(task, completed=update.progress.bytes_done, total=total)
-                    else:
-                        reports.append(update.report)
-                        whole = bar.tasks[task].total or 1
-                        bar.update(task, completed=whole, total=whole)
-        if output is OutputFormat.JSON:
-            print_json([json_form(r) for r in reports])
-        else:
-            _print_reports(reports)
+        try:
+            async with connect(config, token_file).channel(ServiceName.SYNC_ENGINE) as channel:
+                with _bar() as bar:
+                    task = bar.add_task("reading back", total=None)
+                    async for update in sync_service_pb2_grpc.SyncServiceStub(channel).VerifyRun(request):
+                        if update.WhichOneof("update") == "progress":
+                            total = update.progress.bytes_total or None
+                            bar.update(task, completed=update.progress.bytes_done, total=total)
+                        else:
+                            reports.append(update.report)
+                            whole = bar.tasks[task].total or 1
+                            bar.update(task, completed=whole, total=whole)
+        finally:
+            # A destination that can't be asked takes nothing from what was found at the others.
+            if output is OutputFormat.JSON:
+                print_json([json_form(r) for r in reports])
+            elif reports:
+                _print_reports(reports)
         return 0 if reports and all(r.passed for r in reports) else EXIT_NO
 
     run_command(work())

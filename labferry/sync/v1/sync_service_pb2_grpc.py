@@ -235,7 +235,8 @@ class SyncServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def VerifyRun(self, request, context):
-        """Reads back what a destination holds and compares it with the manifest, now, without moving any job. Operators.
+        """Reads back what a destination holds and compares it with the manifest, now, without moving any job. A destination that
+        can't be asked is an error after the reports of the others. Operators.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -80,7 +80,9 @@ class SyncServiceStub:
     the data as superseded when the new one is brought. Failed jobs that met this file are armed again. Operators.
     """
     VerifyRun: _grpc.UnaryStreamMultiCallable[_sync_service_pb2.VerifyRunRequest, _sync_service_pb2.VerifyUpdate]
-    """Reads back what a destination holds and compares it with the manifest, now, without moving any job. Operators."""
+    """Reads back what a destination holds and compares it with the manifest, now, without moving any job. A destination that
+    can't be asked is an error after the reports of the others. Operators.
+    """
     CleanRun: _grpc.UnaryUnaryMultiCallable[_sync_service_pb2.CleanRunRequest, _sync_service_pb2.CleanRunResponse]
     """Deletes the local data of a run whose copies are proven, if every interlock holds at that moment; each copy is read back
     once more for it. The answer names every interlock; one that doesn't hold is an answer, not an error, and nothing is
@@ -147,7 +149,9 @@ class SyncServiceAsyncStub(SyncServiceStub):
     the data as superseded when the new one is brought. Failed jobs that met this file are armed again. Operators.
     """
     VerifyRun: _aio.UnaryStreamMultiCallable[_sync_service_pb2.VerifyRunRequest, _sync_service_pb2.VerifyUpdate]  # type: ignore[assignment]
-    """Reads back what a destination holds and compares it with the manifest, now, without moving any job. Operators."""
+    """Reads back what a destination holds and compares it with the manifest, now, without moving any job. A destination that
+    can't be asked is an error after the reports of the others. Operators.
+    """
     CleanRun: _aio.UnaryUnaryMultiCallable[_sync_service_pb2.CleanRunRequest, _sync_service_pb2.CleanRunResponse]  # type: ignore[assignment]
     """Deletes the local data of a run whose copies are proven, if every interlock holds at that moment; each copy is read back
     once more for it. The answer names every interlock; one that doesn't hold is an answer, not an error, and nothing is
@@ -295,7 +299,9 @@ class SyncServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sync_service_pb2.VerifyRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_sync_service_pb2.VerifyUpdate], _abc.AsyncIterator[_sync_service_pb2.VerifyUpdate]]:
-        """Reads back what a destination holds and compares it with the manifest, now, without moving any job. Operators."""
+        """Reads back what a destination holds and compares it with the manifest, now, without moving any job. A destination that
+        can't be asked is an error after the reports of the others. Operators.
+        """
 
     @_abc_1.abstractmethod
     def CleanRun(

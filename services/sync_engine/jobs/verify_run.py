@@ -45,11 +45,17 @@ class VerifyRun:
     ) -> AsyncGenerator[ProgressSnapshot | sync_service_pb2.VerifyReport, None]:
         """Progress, then one report a destination. A job that waits for a larger `max_stream_bytes` goes on when this
         pass finds everything. NothingVerifiedError, DestinationNotFoundError,
-        DestinationUnusableError when a pass couldn't check."""
+        DestinationUnusableError when a pass couldn't check, after the reports of the other destinations."""
+        unusable: list[DestinationUnusableError] = []
         for job, place in await self._chosen(run, destination):
-            async with aclosing(self._one(job, place, cause, max_stream_bytes)) as updates:
-                async for update in updates:
-                    yield update
+            try:
+                async with aclosing(self._one(job, place, cause, max_stream_bytes)) as updates:
+                    async for update in updates:
+                        yield update
+            except DestinationUnusableError as error:
+                unusable.append(error)
+        if unusable:
+            raise _of_all(unusable)
 
     async def _chosen(self, run: str, destination: str | None) -> Sequence[tuple[Job, Destination]]:
         bench = self._bench
@@ -165,6 +171,11 @@ def _unusable(job: Job, detail: str) -> DestinationUnusableError:
     return DestinationUnusableError(
         f"{job.destination}: {detail}", metadata={"destination": job.destination, "detail": detail}
     )
+
+
+def _of_all(errors: Sequence[DestinationUnusableError]) -> DestinationUnusableError:
+    named = {key: ", ".join(error.metadata[key] for error in errors) for key in ("destination", "detail")}
+    return DestinationUnusableError("; ".join(error.message for error in errors), metadata=named)
 
 
 def _can_be_verified(job: Job) -> bool:

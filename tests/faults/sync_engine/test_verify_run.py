@@ -14,8 +14,9 @@ from services.sync_engine.jobs.job import JobState
 from services.sync_engine.transfer.transport import FailureKind, TransferError
 from services.sync_engine.validation.finding import Rule
 from services.sync_engine.validation.job_findings import findings_of_job
+from tests.e2e.terminal import Operator
 from tests.faults.sync_engine.engine_parts import RUN, engine_parts
-from tests.integration.sync_engine.running_engine import Engine
+from tests.integration.sync_engine.running_engine import Engine, new_site, running_engine
 
 
 async def test_a_pass_that_broke_off_takes_the_earlier_ones_back_and_is_a_finding(tmp_path: Path) -> None:
@@ -57,3 +58,38 @@ async def test_a_destination_that_is_away_is_no_pass(engine: Engine) -> None:
     nas.with_name("away").rename(nas)
     after = await engine.job(job.job_id)
     assert (after.verify_passes, after.revision) == (job.verify_passes, job.revision)
+
+
+async def test_destinations_that_are_there_are_read_though_another_is_away() -> None:
+    async with new_site() as site:
+        places = {name: site.nas(destination=name) for name in ("away", "there", "rotten")}
+        for folder in places.values():
+            folder.mkdir(parents=True)
+        site.equip(
+            destinations=[{"name": n, "transport": {"type": "mounted", "path": str(f)}} for n, f in places.items()]
+        )
+        run = site.make_run({"a.tif": b"pixels"})
+        async with running_engine(site) as engine:
+            for job in (await engine.enqueue(run)).jobs:
+                await engine.until_sealed(job.job_id)
+            (site.at_nas(run, "rotten") / "a.tif").write_bytes(b"rotten")
+            places["away"].rename(site.lab.folder / "moved")
+            passed, words = await reports_and_refusal(engine, run)
+            assert passed == {"there": True, "rotten": False}
+            assert words.startswith("away: ")
+            places["there"].rename(site.lab.folder / "moved too")
+            passed, words = await reports_and_refusal(engine, run)
+            assert set(passed) == {"rotten"}
+            assert "; there: " in words
+            shown = await Operator(site)("run", "verify", run, "-o", "json")
+            assert [report["destination"] for report in shown.json] == ["rotten"]
+            assert "away: " in shown.err
+
+
+async def reports_and_refusal(engine: Engine, run: str) -> tuple[dict[str, bool], str]:
+    passed = {}
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        async for update in engine.sync.VerifyRun(sync_service_pb2.VerifyRunRequest(run=run)):
+            if update.HasField("report"):
+                passed[update.report.destination] = update.report.passed
+    return passed, str(refusal.value.details())
