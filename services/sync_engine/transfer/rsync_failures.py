@@ -20,6 +20,11 @@ RSYNC_FAILURES: Final = (
     said(FailureKind.AUTHENTICATION, r"permission denied \([a-z]"),
     said(FailureKind.DESTINATION_FULL, r"no space left on device|disk quota exceeded"),
     said(FailureKind.NAME_NOT_POSSIBLE, r"file name too long"),
+    # Of times and the like it says nothing of names.
+    said(
+        FailureKind.NAME_NOT_POSSIBLE,
+        r"(mkstemp|rename|mkdir|symlink|cannot (create|move)) .*: invalid (argument|or incomplete multibyte)",
+    ),
     said(
         FailureKind.SOURCE_CHANGED,
         r"file has vanished|\[sender\] (link_stat|change_dir) .*failed: no such file or directory",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -20,6 +19,7 @@ from services.sync_engine.transfer.path_order import by_path
 from services.sync_engine.transfer.private_folder import private_folder, write_private
 from services.sync_engine.transfer.rsync_failures import RSYNC_FAILURES
 from services.sync_engine.transfer.rsync_hashing import hash_there
+from services.sync_engine.transfer.rsync_probe import try_names
 from services.sync_engine.transfer.rsync_send import RsyncSend
 from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.spilled_list import ListSorter, in_portions, separated, spill_file
@@ -98,20 +98,7 @@ class RsyncFar:
     def traits(self, folder: bytes) -> TargetTraits:
         """As `FarSide.traits`. CONFIGURATION when the far end lacks what is needed there."""
         self._refuse_old_far_tools()
-        forms = [unicodedata.normalize(form, "e\u0301").encode() for form in ("NFC", "NFD")]
-        said = self._ssh.must("trying names", scripts.PROBE, [self._root, folder, *forms, b"\xff\xfe"]).split()
-        if b"hard_links" not in said:
-            raise TransferError(
-                FailureKind.CONFIGURATION, "the destination has no hard links, which landing without replacing needs"
-            )
-        return TargetTraits(
-            case_sensitive=b"one_case" not in said,
-            max_name_bytes=next(int(word) for word in said if word.isdigit()),
-            keeps_unicode_forms=b"one_form" not in said,
-            keeps_any_bytes=b"any_bytes" in said,
-            keeps_symlinks=b"symlinks" in said,
-            keeps_far_times=b"far_times" in said,
-        )
+        return try_names(self._ssh, self._root, folder)
 
     def _refuse_old_far_tools(self) -> None:
         far = self._ssh.run(scripts.VERSIONS, [])

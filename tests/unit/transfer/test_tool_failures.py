@@ -27,6 +27,8 @@ MEANINGS = {
     "rsync-full": FailureKind.DESTINATION_FULL,
     "rsync-full-here": FailureKind.DESTINATION_FULL,
     "rsync-name-too-long": FailureKind.NAME_NOT_POSSIBLE,
+    "rsync-name-refused": FailureKind.NAME_NOT_POSSIBLE,
+    "rsync-folder-name-refused": FailureKind.NAME_NOT_POSSIBLE,
     "rsync-no-such-folder": FailureKind.CONFIGURATION,
     "rsync-quota": FailureKind.DESTINATION_FULL,
     "rsync-changed-host-key": FailureKind.CONFIGURATION,

@@ -11,7 +11,17 @@ from pathlib import Path
 
 from services.sync_engine.transfer.tool_process import find_tool
 from tests.integration.transfer.far_servers import free_port, server
-from tests.unit.transfer.capture.scene import NOBODY, Said, Scene, files, mounted_tmpfs, processes_of, run, until
+from tests.unit.transfer.capture.scene import (
+    NOBODY,
+    Said,
+    Scene,
+    files,
+    mounted_disk_of_windows,
+    mounted_tmpfs,
+    processes_of,
+    run,
+    until,
+)
 
 RSYNC = find_tool("rsync")
 _SLOWLY = "--bwlimit=100"
@@ -173,6 +183,22 @@ def rsync_name_too_long(folder: Path) -> Said:
     return run(RSYNC, "-r", "--backup", "--suffix=.superseded", f"{run_folder}/", f"{folder}/nas/")
 
 
+def rsync_name_refused(folder: Path) -> Said:
+    run_folder = files(folder / "run", [])
+    for name in "aux.txt", "a:b", "trailing.":
+        (run_folder / name).write_text("x")
+    with mounted_disk_of_windows(folder) as nas:
+        return run(RSYNC, "-rt", f"{run_folder}/", f"{nas}/")
+
+
+def rsync_folder_name_refused(folder: Path) -> Said:
+    run_folder = files(folder / "run", [])
+    (run_folder / "aux").mkdir()
+    (run_folder / "nul").symlink_to("nowhere")
+    with mounted_disk_of_windows(folder) as nas:
+        return run(RSYNC, "-rtl", f"{run_folder}/", f"{nas}/")
+
+
 def rsync_source_vanished(folder: Path) -> Said:
     return _slow_copy(folder, lambda: (folder / "run" / "f3").unlink(), options=("--no-inc-recursive",))
 
@@ -263,5 +289,6 @@ SCENES: tuple[Scene, ...] = (
         rsync_out_of_memory,
     ),
     *(rsync_source_missing, rsync_file_missing, rsync_read_only, rsync_permission, rsync_times_not_settable),
-    *(rsync_unreadable_source, rsync_name_too_long, rsync_source_vanished, rsync_delete_limit, rsync_stop_after),
+    *(rsync_unreadable_source, rsync_name_too_long, rsync_name_refused, rsync_folder_name_refused),
+    *(rsync_source_vanished, rsync_delete_limit, rsync_stop_after),
 )

@@ -106,6 +106,21 @@ def mounted_tmpfs(place: Path, options: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", place], check=True)
 
 
+@contextmanager
+def mounted_disk_of_windows(folder: Path) -> Iterator[Path]:
+    """NTFS that takes names as Windows takes them."""
+    place, image = folder / "nas", folder / "disk"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(8 << 20)
+    subprocess.run(["mkntfs", "--fast", "--force", "--quiet", image], check=True, capture_output=True)
+    subprocess.run(["mount", "-t", "ntfs-3g", "-o", "loop,windows_names", image, place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
 def files(folder: Path, sizes: Sequence[int] = (300_000, 300_000, 300_000)) -> Path:
     """A folder with `f1`, `f2` and so on, of those sizes."""
     folder.mkdir(parents=True)
