@@ -166,6 +166,8 @@ def _destination(equipment_id: str, status: equipment_service_pb2.DestinationSta
         probe = status.probe
         case = "tells" if probe.case_sensitive else "doesn't tell"
         said.append(f"{case} upper from lower case, names up to {probe.max_name_bytes} bytes")
+        if probe.alters_case:
+            said.append("keeps names in another case than they are written in, so nothing is brought there")
         if probe.HasField("keeps_symlinks") and not probe.keeps_symlinks:
             said.append("keeps no symlinks")
         if probe.altered_names:
@@ -176,4 +178,5 @@ def _destination(equipment_id: str, status: equipment_service_pb2.DestinationSta
         said.append(f"probed {moment(status.probe_time)}")
     if status.suspected:
         said.append(f"under suspicion: {len(status.doubted_files)} files were wrong twice; labferry equipment trust")
-    return Check(f"{equipment_id} to {status.name}", status.reachable and not status.suspected, ", ".join(said))
+    is_well = status.reachable and not status.suspected and not status.probe.alters_case
+    return Check(f"{equipment_id} to {status.name}", is_well, ", ".join(said))

@@ -331,6 +331,7 @@ class DestinationProbe(_message.Message):
     HARD_LINKS_FIELD_NUMBER: _builtins.int
     FOLDER_SYNC_FIELD_NUMBER: _builtins.int
     KEEPS_FAR_TIMES_FIELD_NUMBER: _builtins.int
+    ALTERS_CASE_FIELD_NUMBER: _builtins.int
     case_sensitive: _builtins.bool
     """"run" and "RUN" are different names."""
     max_name_bytes: _builtins.int
@@ -357,6 +358,8 @@ class DestinationProbe(_message.Message):
     """A folder can be made durable by itself. Absent where it isn't known, or was measured before this was noted."""
     keeps_far_times: _builtins.bool
     """Modification times before 1970 and after 2106 are kept. Absent where it isn't known, or was measured before this was noted."""
+    alters_case: _builtins.bool
+    """Names with capitals are kept in another case: nothing is brought there."""
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolVersion]:
         """The programs on the engine's machine that bring data there; none for mounted destinations. By name."""
@@ -377,10 +380,11 @@ class DestinationProbe(_message.Message):
         hard_links: _builtins.bool | None = ...,
         folder_sync: _builtins.bool | None = ...,
         keeps_far_times: _builtins.bool | None = ...,
+        alters_case: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exclusive_rename", b"_exclusive_rename", "_folder_sync", b"_folder_sync", "_hard_links", b"_hard_links", "_keeps_empty_folders", b"_keeps_empty_folders", "_keeps_far_times", b"_keeps_far_times", "_keeps_symlinks", b"_keeps_symlinks", "_mtime_step_ns", b"_mtime_step_ns", "exclusive_rename", b"exclusive_rename", "folder_sync", b"folder_sync", "hard_links", b"hard_links", "keeps_empty_folders", b"keeps_empty_folders", "keeps_far_times", b"keeps_far_times", "keeps_symlinks", b"keeps_symlinks", "mtime_step_ns", b"mtime_step_ns"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exclusive_rename", b"_exclusive_rename", "_folder_sync", b"_folder_sync", "_hard_links", b"_hard_links", "_keeps_empty_folders", b"_keeps_empty_folders", "_keeps_far_times", b"_keeps_far_times", "_keeps_symlinks", b"_keeps_symlinks", "_mtime_step_ns", b"_mtime_step_ns", "altered_names", b"altered_names", "case_sensitive", b"case_sensitive", "exclusive_rename", b"exclusive_rename", "folder_sync", b"folder_sync", "hard_links", b"hard_links", "keeps_any_bytes", b"keeps_any_bytes", "keeps_empty_folders", b"keeps_empty_folders", "keeps_far_times", b"keeps_far_times", "keeps_symlinks", b"keeps_symlinks", "keeps_unicode_forms", b"keeps_unicode_forms", "max_name_bytes", b"max_name_bytes", "mtime_step_ns", b"mtime_step_ns", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exclusive_rename", b"_exclusive_rename", "_folder_sync", b"_folder_sync", "_hard_links", b"_hard_links", "_keeps_empty_folders", b"_keeps_empty_folders", "_keeps_far_times", b"_keeps_far_times", "_keeps_symlinks", b"_keeps_symlinks", "_mtime_step_ns", b"_mtime_step_ns", "altered_names", b"altered_names", "alters_case", b"alters_case", "case_sensitive", b"case_sensitive", "exclusive_rename", b"exclusive_rename", "folder_sync", b"folder_sync", "hard_links", b"hard_links", "keeps_any_bytes", b"keeps_any_bytes", "keeps_empty_folders", b"keeps_empty_folders", "keeps_far_times", b"keeps_far_times", "keeps_symlinks", b"keeps_symlinks", "keeps_unicode_forms", b"keeps_unicode_forms", "max_name_bytes", b"max_name_bytes", "mtime_step_ns", b"mtime_step_ns", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exclusive_rename: _TypeAlias = _typing.Literal["exclusive_rename"]  # noqa: Y015
     _WhichOneofArgType__exclusive_rename: _TypeAlias = _typing.Literal["_exclusive_rename", b"_exclusive_rename"]  # noqa: Y015

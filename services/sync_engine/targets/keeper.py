@@ -199,6 +199,7 @@ def probe_message(traits: TargetTraits, tools: Mapping[str, str]) -> equipment_s
         hard_links=traits.hard_links,
         folder_sync=traits.folder_sync,
         keeps_far_times=traits.keeps_far_times,
+        alters_case=traits.alters_case,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 RESERVED: Final = r"(?i:^(?:CON|PRN|AUX|NUL|COM[1-9]|LPT[1-9])(?:\.|\Z))"
@@ -19,6 +19,15 @@ AWKWARD: Final[Mapping[str, str]] = {
     "CON": RESERVED,
 }
 """Names of one segment, and the pattern of what each tries."""
+
+CAPITALS: Final = ("Case", "UPPER.TXT")
+"""Names to try: some storages keep names in one case alone, some of them short ones in capitals only."""
+
+
+def alters_case(listed: Collection[str]) -> bool:
+    """Whether a listing has one of CAPITALS in another case than it was written in."""
+    folded = {name.casefold() for name in listed}
+    return any(name not in listed and name.casefold() in folded for name in CAPITALS)
 
 
 def not_kept(names: Iterable[str]) -> str | None:

@@ -274,7 +274,7 @@ class MountedTransport:
 
     def _target_traits(self, root: DestinationRoot, folder: bytes) -> TargetTraits:
         with self._traits_lock:
-            if self._traits is None:
+            if self._traits is None or self._traits.alters_case:
                 self._traits = probe_target(root, folder)
             return self._traits
 

@@ -35,7 +35,15 @@ def name_problems(entries: Sequence[SourceEntry], traits: TargetTraits) -> list[
 
 
 def refuse_impossible_names(entries: Sequence[SourceEntry], traits: TargetTraits) -> None:
-    """TransferError NAME_NOT_POSSIBLE that names all of them."""
+    """TransferError NAME_NOT_POSSIBLE that names all of them. CONFIGURATION where a destination keeps no capitals: the
+    run's own folder would be another one there."""
+    if traits.alters_case:
+        raise TransferError(
+            FailureKind.CONFIGURATION,
+            'the destination keeps names in another case than they are written in (a file "Case" is listed as "case" or '
+            '"CASE"), and every run has names with capitals. It has to be set so that it keeps them, a Samba share by '
+            '"preserve case = yes" and "short preserve case = yes"',
+        )
     _refuse(name_problems(entries, traits))
 
 

@@ -139,6 +139,7 @@ class RcloneFar:
             keeps_symlinks=False,
             keeps_empty_folders=self._keeps_folders,
             keeps_far_times=keeps_far_times,
+            alters_case=tried.alters_case,
             alters=altered if tried.not_kept is None else re.compile(f"{altered.pattern}|{tried.not_kept}"),
         )
 

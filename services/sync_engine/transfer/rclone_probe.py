@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from services.sync_engine.transfer.awkward_names import AWKWARD, not_kept
+from services.sync_engine.transfer.awkward_names import AWKWARD, CAPITALS, alters_case, not_kept
 from services.sync_engine.transfer.private_folder import private_folder, write_private
 from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError
 from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
 from services.sync_engine.transfer.rclone_names import as_listed
 from services.sync_engine.transfer.tool_failures import tool_failure
 
-_UPPER, _LOWER, _LAST = "Case", "cASE", "last"
+_LOWER, _LAST = "cASE", "last"
 _COMPOSED, _TAKEN_APART = (unicodedata.normalize(form, "e\u0301") for form in ("NFC", "NFD"))
 _LENGTHS = (255, 200, 143, 100)
 # A server that is busy with a folder's names was seen to miss one of them, once in a hundred askings.
@@ -30,13 +30,14 @@ class TriedNames:
     keeps_unicode_forms: bool
     max_name_bytes: int
     not_kept: str | None
+    alters_case: bool
 
 
 def try_names(daemon: RcloneDaemon, fs: str, folder: bytes, altered: re.Pattern[str]) -> TriedNames:
     """Puts a byte under each name that isn't known to be `altered`, and looks which ones are there again, in a listing
     and asked for by themselves. The folder is the caller's to remove. TransferError when a plain name doesn't work."""
     lengths = ["n" * length for length in _LENGTHS]
-    plain, awkward = [_UPPER, _COMPOSED], [name for name in AWKWARD if not altered.search(name)]
+    plain, awkward = [*CAPITALS, _COMPOSED], [name for name in AWKWARD if not altered.search(name)]
     with private_folder() as private:
         write_private(private / "x", [b"x"])
 
@@ -77,6 +78,7 @@ def try_names(daemon: RcloneDaemon, fs: str, folder: bytes, altered: re.Pattern[
         keeps_unicode_forms=not _is_ever_there(daemon, fs, folder, _TAKEN_APART) and _COMPOSED in kept,
         max_name_bytes=next((len(name) for name in lengths if name in kept), _LENGTHS[-1]),
         not_kept=not_kept(name for name in awkward if name not in kept),
+        alters_case=alters_case(listed),
     )
 
 

@@ -270,7 +270,7 @@ class RemoteTransport:
 
     def _target_traits(self, far: FarSide, folder: bytes) -> TargetTraits:
         with self._traits_lock:
-            if self._traits is None:
+            if self._traits is None or self._traits.alters_case:
                 self._traits = far.traits(folder)
             return self._traits
 

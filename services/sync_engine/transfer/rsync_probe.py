@@ -7,7 +7,7 @@ import re
 import unicodedata
 
 from services.sync_engine.transfer import far_scripts as scripts
-from services.sync_engine.transfer.awkward_names import AWKWARD, not_kept
+from services.sync_engine.transfer.awkward_names import AWKWARD, CAPITALS, alters_case, not_kept
 from services.sync_engine.transfer.ssh_session import SshSession
 from services.sync_engine.transfer.transport import FailureKind, TargetTraits, TransferError
 
@@ -19,7 +19,7 @@ _LENGTHS = (255, 200, 143, 100)
 def try_names(ssh: SshSession, root: bytes, folder: bytes) -> TargetTraits:
     """Makes empty files in `folder` below the destination's own, `root`, and removes it. CONFIGURATION where no file
     could get a name without replacing another."""
-    tried = [*AWKWARD, *("n" * length for length in _LENGTHS)]
+    tried = [*CAPITALS, *AWKWARD, *("n" * length for length in _LENGTHS)]
     names = [os.fsencode(name) for name in tried]
     head = [root, folder, *_FORMS, _NOT_UTF8, *names]
     words, _, listing = ssh.must("trying names", scripts.PROBE, head).partition(b"\0")
@@ -38,4 +38,5 @@ def try_names(ssh: SshSession, root: bytes, folder: bytes) -> TargetTraits:
         keeps_symlinks=b"symlinks" in said,
         keeps_far_times=b"far_times" in said,
         alters=None if lost is None else re.compile(lost),
+        alters_case=alters_case({os.fsdecode(name) for name in listed}),
     )

@@ -6,12 +6,12 @@ import errno
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from libs.run_tree.beneath import folder_beneath
 from libs.run_tree.libc import rename_noreplace
-from services.sync_engine.transfer.awkward_names import AWKWARD, not_kept
+from services.sync_engine.transfer.awkward_names import AWKWARD, CAPITALS, alters_case, not_kept
 from services.sync_engine.transfer.destination_root import DestinationRoot, fsync_folder
 from services.sync_engine.transfer.far_times import EXACT_ENOUGH, FAR_TIMES
 from services.sync_engine.transfer.incoming import INCOMING, remove_tree
@@ -73,6 +73,7 @@ def _traits(folder: int) -> TargetTraits:
         keeps_symlinks=_keeps_symlinks(folder),
         max_name_bytes=_longest_name(folder),
         alters=None if lost is None else re.compile(lost),
+        alters_case=alters_case(_listed(folder, CAPITALS)),
         mtime_step_ns=_mtime_step_ns(folder),
         keeps_far_times=_keeps_far_times(folder),
         exclusive_rename=_gives_names(folder, rename_noreplace, NO_EXCLUSIVE_RENAME),
@@ -87,6 +88,18 @@ def _make(folder: int, name: str) -> None:
 
 def _kept(folder: int, names: Sequence[str]) -> set[str]:
     """Those that are there again, in a listing and asked for by themselves. The folder is empty then as before."""
+    with _tried(folder, names):
+        return {name for name in set(names).intersection(_names(folder)) if _is_there(folder, name)}
+
+
+def _listed(folder: int, names: Sequence[str]) -> list[str]:
+    """What a listing has when these were made. The folder is empty then as before."""
+    with _tried(folder, names):
+        return _names(folder)
+
+
+@contextmanager
+def _tried(folder: int, names: Sequence[str]) -> Iterator[None]:
     try:
         for name in names:
             try:
@@ -94,7 +107,7 @@ def _kept(folder: int, names: Sequence[str]) -> set[str]:
             except OSError as error:
                 if error.errno not in _REFUSES_THE_NAME:
                     raise
-        return {name for name in set(names).intersection(_names(folder)) if _is_there(folder, name)}
+        yield
     finally:
         for name in _names(folder):
             os.unlink(name, dir_fd=folder)

@@ -135,7 +135,7 @@ class CopiedFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
 @dataclass(frozen=True, slots=True)
 class TargetTraits:
     """What a destination does with names and files, as probed there. `max_name_bytes` is for one segment; a segment in
-    which `alters` finds something would arrive under another name.
+    which `alters` finds something would arrive under another name; `alters_case`: so would one with capitals.
 
     None where it isn't known: `mtime_step_ns`, how far a time may be from what was set; `keeps_far_times`, whether that
     is so of times before 1970 and after 2106; `exclusive_rename` and `hard_links`, the ways to give a name that nothing
@@ -149,6 +149,7 @@ class TargetTraits:
     keeps_symlinks: bool = True
     keeps_empty_folders: bool = True
     alters: re.Pattern[str] | None = None
+    alters_case: bool = False
     mtime_step_ns: int | None = None
     keeps_far_times: bool | None = None
     exclusive_rename: bool | None = None

@@ -25,7 +25,7 @@ from tests.integration.sync_engine.running_engine import (
     sha256sum_agrees,
 )
 from tests.integration.sync_engine.test_cleanup import ALLOWED, clean, data_files
-from tests.integration.transfer.far_servers import Sshd, rclone_serving, running_sshd
+from tests.integration.transfer.far_servers import Sshd, rclone_serving, running_samba, running_sshd
 
 LARGE = 2000
 # A password, and as `rclone obscure` writes it.
@@ -96,6 +96,29 @@ async def test_from_the_request_to_a_sealed_copy(site: Site, sshd: Sshd, transpo
         assert status.probe.keeps_far_times == (transport is rsync_ssh)
         told = "alters modification times before 1970 or after 2106" in _destination("CONFOCAL_01", status).detail
         assert told == (transport is rclone), "SFTP's seconds have 32 bits and no sign"
+
+
+async def test_a_share_that_keeps_no_capitals(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "share").mkdir()
+    with running_samba(tmp_path / "share", tmp_path / "samba", "preserve case = no") as port:
+        config = site.lab.folder / "rclone.conf"
+        config.write_text(f"[far]\ntype = smb\nhost = 127.0.0.1\nport = {port}\nuser = guest\n")
+        remote = {"type": "rclone", "rclone_remote": "far", "rclone_config": str(config)}
+        equip(site, {**remote, "rclone_remote_path": "lab"})
+        run = site.make_run({"A1.tif": b"pixels", "small": b"pixels"})
+        async with running_engine(site) as engine:
+            failed = await engine.until_state((await engine.enqueue(run)).job.job_id, job_pb2.JOB_STATE_FAILED)
+            assert failed.failure.kind == job_pb2.FAILURE_KIND_CONFIGURATION
+            assert "preserve case = yes" in failed.failure.message
+            assert os.listdir(tmp_path / "share") == [".labferry-incoming"]
+            equipment = await engine.equipment.GetEquipment(
+                equipment_service_pb2.GetEquipmentRequest(equipment_id="CONFOCAL_01")
+            )
+            (status,) = equipment.destinations
+            assert status.probe.alters_case
+            said = _destination("CONFOCAL_01", status)
+            assert not said.ok
+            assert "keeps names in another case than they are written in" in said.detail
 
 
 async def test_a_bucket(site: Site, tmp_path: Path) -> None:

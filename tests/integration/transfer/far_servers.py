@@ -106,8 +106,8 @@ def rclone_serving(kind: str, served: Path, folder: Path, *options: str) -> Iter
 
 
 @contextmanager
-def running_samba(share: Path, folder: Path) -> Iterator[int]:
-    """smbd with one share, `lab`, for guests; its port."""
+def running_samba(share: Path, folder: Path, *options: str) -> Iterator[int]:
+    """smbd with one share, `lab`, for guests; its port. `options`: further lines of the share's configuration."""
     folder.mkdir()
     port = free_port()
     for name in ("private", "lock", "state", "cache", "pid", "ncalrpc"):
@@ -119,6 +119,7 @@ def running_samba(share: Path, folder: Path) -> Iterator[int]:
         f"map to guest = bad user\nguest account = {getpass.getuser()}\nlog level = 0\nlog file = {folder}/log\n"
         f"load printers = no\ndisable spoolss = yes\n"
         f"[lab]\npath = {share}\nguest ok = yes\nread only = no\nforce user = {getpass.getuser()}\n"
+        + "".join(f"{option}\n" for option in options)
     )
     smbd = shutil.which("smbd") or "/usr/sbin/smbd"
     with server([smbd, "--foreground", "--no-process-group", "-s", folder / "smb.conf"], port, folder):
