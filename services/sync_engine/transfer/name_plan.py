@@ -40,9 +40,9 @@ def refuse_impossible_names(entries: Sequence[SourceEntry], traits: TargetTraits
     if traits.alters_case:
         raise TransferError(
             FailureKind.CONFIGURATION,
-            'the destination keeps names in another case than they are written in (a file "Case" is listed as "case" or '
-            '"CASE"), and every run has names with capitals. It has to be set so that it keeps them, a Samba share by '
-            '"preserve case = yes" and "short preserve case = yes"',
+            'the destination keeps names in another case than they are written in (a file "Case" as "case", or short '
+            "names alone), and every run has names with capitals. It has to be set so that it keeps them, a Samba "
+            'share by "preserve case = yes" and "short preserve case = yes"',
         )
     _refuse(name_problems(entries, traits))
 
