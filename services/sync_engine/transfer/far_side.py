@@ -109,6 +109,11 @@ class FarSide(Protocol):
         """Whether any of these few files or symlinks of a folder is there, without a listing."""
         ...
 
+    def unlisted(self, folder: bytes, paths: Sequence[bytes]) -> frozenset[bytes]:
+        """Which of these paths of a folder, which `names` doesn't have, are symlinks to files all the same; empty where
+        `names` has symlinks too, and where nobody can tell."""
+        ...
+
     def send(
         self, source: bytes, batch: bytes, entries: Sequence[SourceEntry], moved: Callable[[int, bytes], None]
     ) -> None:

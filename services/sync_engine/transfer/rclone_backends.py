@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ _READ_TO_HASH = frozenset({_LOCAL, "sftp", "alias"})
 # Answers from what it keeps on this machine.
 _CACHES = frozenset({"cache"})
 _MOST_WRAPPED = 20
+# Of all that says how a remote is used, its connection string alone has the last word.
+_FOLLOWS_LINKS = re.compile(r",\s*(?:[a-z]+\.)?skip_links\s*=\s*(?!true\b)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,11 @@ class RcloneBackends:
     def is_local(self) -> bool:
         """A folder of this machine, under the names that were given."""
         return self.kinds <= {_LOCAL, "alias"}
+
+    @property
+    def is_sftp(self) -> bool:
+        """Where a path leads through symlinks unless rclone is told otherwise; whatever wraps it."""
+        return "sftp" in self.kinds
 
     @property
     def is_s3(self) -> bool:
@@ -62,12 +70,22 @@ def backends_of(daemon: RcloneDaemon, name: str) -> RcloneBackends:
         options = daemon.must("reading its configuration", "config/get", name=to_follow.pop())
         kinds.add(options.get("type", "unknown"))
         for wrapped in _wrapped(options):
+            _refuse_followed_links(name, wrapped)
             kind, remote = _leads_to(wrapped)
             if kind is not None:
                 kinds.add(kind)
             if remote is not None:
                 to_follow.append(remote)
     return RcloneBackends(frozenset(kinds))
+
+
+def _refuse_followed_links(name: str, place: str) -> None:
+    if _FOLLOWS_LINKS.search(place):
+        raise TransferError(
+            FailureKind.CONFIGURATION,
+            f"{name} wraps a remote with skip_links in its connection string ({place}), which goes before what "
+            "Labferry says: a symlink would be taken for the file that it leads to. Take skip_links out",
+        )
 
 
 def _wrapped(options: Mapping[str, str]) -> Iterator[str]:

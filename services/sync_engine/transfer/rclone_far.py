@@ -30,6 +30,7 @@ from services.sync_engine.transfer.rclone_probe import try_names
 from services.sync_engine.transfer.rclone_remote import RcloneRemote, backend_encoding
 from services.sync_engine.transfer.rclone_room import told_when_full
 from services.sync_engine.transfer.rclone_send import send_files
+from services.sync_engine.transfer.rclone_sftp import RcloneSftp
 from services.sync_engine.transfer.rclone_times import try_far_times
 from services.sync_engine.transfer.rclone_uploads import RefusalNote, UnfinishedUploads
 from services.sync_engine.transfer.sealed_file import SealedFile
@@ -59,6 +60,7 @@ class RcloneFar:
         backends.refuse_unprovable(remote.name)
         self._about = daemon.must("connecting", "operations/fsinfo", fs=self._fs)
         self._local = RcloneLocal(os.fsencode(self._about["Root"]), daemon.control) if backends.is_local else None
+        self._sftp = RcloneSftp(daemon, self._listing) if backends.is_sftp else None
         if self._local is not None:
             daemon.limit_without_network()
         self._uploads = UnfinishedUploads(daemon, self._fs, uploads_refused) if backends.is_s3 else None
@@ -159,6 +161,8 @@ class RcloneFar:
         answers calls would gather all of them first."""
         if self._local is not None:
             return self._local.names(folder)
+        if self._sftp is not None:
+            return self._sftp.names(folder)
         return self._listing.names(folder)
 
     def digests(
@@ -173,16 +177,12 @@ class RcloneFar:
         """As `FarSide.holds_any`."""
         if self._local is not None:
             return self._local.holds_any(folder, paths)
+        # One after the other: mostly the first is there.
+        return any(self._daemon.attend([folder + b"/" + path], self._listing.is_file)[0] for path in paths)
 
-        def is_there(path: bytes) -> bool:
-            place = folder + b"/" + path
-            only = {"filesOnly": True, "noModTime": True, "noMimeType": True}
-            answer = self._daemon.must(
-                "looking for", "operations/stat", [place], fs=self._fs, remote=place.decode(), opt=only
-            )
-            return answer["item"] is not None
-
-        return any(map(is_there, paths))
+    def unlisted(self, folder: bytes, paths: Sequence[bytes]) -> frozenset[bytes]:
+        """As `FarSide.unlisted`."""
+        return self._sftp.unlisted(folder, paths) if self._sftp is not None else frozenset()
 
     def send(
         self, source: bytes, batch: bytes, entries: Sequence[SourceEntry], moved: Callable[[int, bytes], None]
@@ -218,9 +218,10 @@ class RcloneFar:
             refuse_left_out(folders, self._listing.folders(target, folders))
 
     def _refuse_links(self, folders: Iterable[bytes]) -> None:
-        """Of folders at a server only that knows what they are."""
-        if self._local is not None:
-            self._local.refuse_links(folders)
+        """Of folders at any other server only that knows what they are."""
+        looks = self._local or self._sftp
+        if looks is not None:
+            looks.refuse_links(folders)
 
     def move(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
         """As `FarSide.move`."""
@@ -263,9 +264,7 @@ class RcloneFar:
     def children(self, folder: bytes) -> Sequence[bytes]:
         """As `FarSide.children`."""
         self._refuse_links([folder])
-        listed = {
-            as_listed(item["Name"]) for item in self._listing.entries(folder, recurse=False) or [] if item["IsDir"]
-        }
+        listed = set(self._listing.folders_in(folder))
         if self._uploads is not None and folder == INCOMING:
             listed |= self._uploads.folders()
         return sorted(listed)

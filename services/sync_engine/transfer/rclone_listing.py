@@ -59,6 +59,19 @@ class RcloneListing:
             raise differing_error([Different(folder, None, None)])
         return item is not None
 
+    def is_file(self, place: bytes) -> bool:
+        """Whether a file has this name, or a symlink that leads to one; without a listing. For any thread."""
+        only = {"filesOnly": True, "noModTime": True, "noMimeType": True}
+        answer = self._daemon.told(
+            "looking for", "operations/stat", [place], fs=self._fs, remote=place.decode(), opt=only
+        )
+        return answer["item"] is not None
+
+    def folders_in(self, folder: bytes) -> frozenset[bytes]:
+        """Names of the folders in one; none when it isn't there."""
+        listed = self.entries(folder, recurse=False) or []
+        return frozenset(as_listed(item["Name"]) for item in listed if item["IsDir"])
+
     def entries(self, folder: bytes, *, recurse: bool) -> list[dict[str, Any]] | None:
         """As rclone describes them, all at once; None when there is no such folder."""
         options = {"recurse": recurse, "noMimeType": True, "noModTime": True}

@@ -24,6 +24,9 @@ _OPTIONS = (
     *("--use-json-log", "--ask-password=false", "--log-level", "ERROR", "--retries", "1"),
     # What arrived is read back and hashed by the verification: a weaker look at it beforehand costs time only.
     *("--low-level-retries", "3", "--contimeout", "10s", "--timeout", "5m", "--ignore-checksum"),
+    # What a symlink leads to is no copy, and may be the very file that was to be copied. It goes before what the
+    # configuration says, of whatever remote reaches its storage so.
+    "--sftp-skip-links",
 )
 # It would remember each call for a minute.
 _SERVED = ("--rc-no-auth", "--rc-job-expire-duration", "1s", "--rc-job-expire-interval", "1s")

@@ -178,7 +178,9 @@ class RemoteCopy:
         no_folders = {name.path for name in present if name.path in folders and name.kind is not EntryKind.DIRECTORY}
         taken = [name for name in present if name.path in paths]
         behind = {path for path in paths if any(above in no_folders for above in _above(path))}
-        if len(taken) + len(behind) < len(paths):
+        seen = behind.union(name.path for name in taken)
+        links = self._far.unlisted(self._target, sorted(paths - seen))
+        if not paths <= seen | links:
             raise refused.error
         there = present_digests(self._far, self._target, taken, max((name.size for name in taken), default=0))
         differing = [

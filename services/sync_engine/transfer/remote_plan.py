@@ -37,7 +37,11 @@ def plan_remote(
     decided = LandingDecisions()
     for portion in in_portions(((entry, present.at(entry.path)) for entry in entries), HASHED_TOGETHER):
         there = present_digests(far, target, [name for _, name in portion if name is not None], max_stream_bytes)
+        unlisted = far.unlisted(target, _to_be_sent(portion, cleared)) if names else frozenset()
         for entry, name in portion:
+            if entry.path in unlisted:
+                decided.differs(entry.path, None, None)
+                continue
             if entry.kind is EntryKind.DIRECTORY and (name is None or far.dates_folders):
                 decided.folder(entry)
             if name is None or entry.path in cleared:
@@ -59,6 +63,14 @@ def plan_remote(
                 else:
                     decided.differs(entry.path, found, here)
     return decided.plan()
+
+
+def _to_be_sent(portion: Sequence[tuple[SourceEntry, FarName | None]], cleared: AbstractSet[bytes]) -> list[bytes]:
+    return [
+        entry.path
+        for entry, name in portion
+        if name is None and entry.kind is not EntryKind.DIRECTORY and entry.path not in cleared
+    ]
 
 
 def present_digests(far: FarSide, target: bytes, names: Sequence[FarName], max_stream_bytes: int) -> dict[bytes, str]:

@@ -232,8 +232,10 @@ class RemoteTransport:
         with self._opened(control) as far:
             kept = {name.path for name in far.names(keep)}
             pairs = []
-            present = InStep(far.names(place))
-            there = [path for path in sorted(paths) if present.at(path) is not None]
+            present, wanted = InStep(far.names(place)), sorted(paths)
+            listed = {path for path in wanted if present.at(path) is not None}
+            unlisted = far.unlisted(place, [path for path in wanted if path not in listed])
+            there = [path for path in wanted if path in listed or path in unlisted]
             for path in there:
                 suffix = b"." + secrets.token_hex(4).encode("ascii") if path in kept else b""
                 pairs.append((place + b"/" + path, keep + b"/" + path + suffix))

@@ -82,9 +82,13 @@ class _Reading:
         self._oversize += read.oversize
         self._unreadable += read.unreadable
         unreadable = {file.path for file in read.unreadable}
+        missing = [file.path for file, there in portion if there is None]
+        links = self._far.unlisted(self._target, missing) if missing else frozenset()
         for file, there in portion:
             self._expected += file.kind is EntryKind.FILE
-            if there is None:
+            if file.path in links:
+                self._differing.append(file.path)
+            elif there is None:
                 self._missing.append(file.path)
             elif file.path in sizes:
                 if file.path in read.found:

@@ -141,6 +141,10 @@ class RsyncFar:
         """As `FarSide.holds_any`."""
         return bool(self._ssh.must("looking for files", scripts.HOLDS_ANY, [self._root, folder], paths))
 
+    def unlisted(self, folder: bytes, paths: Sequence[bytes]) -> frozenset[bytes]:
+        """As `FarSide.unlisted`: a listing has everything."""
+        return frozenset()
+
     def send(
         self, source: bytes, batch: bytes, entries: Sequence[SourceEntry], moved: Callable[[int, bytes], None]
     ) -> None:

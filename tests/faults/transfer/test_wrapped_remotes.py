@@ -138,3 +138,37 @@ def test_a_wrapped_folder_of_this_machine_is_refused(sections: Mapping[str, str]
             attempt()
         assert refused.value.kind is FailureKind.CONFIGURATION
     assert not any(nas.iterdir())
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        pytest.param({"far": crypt("{sftp}")}, id="encrypted"),
+        pytest.param({"far": "type = alias\nremote = {sftp}\nskip_links = false"}, id="an alias"),
+        pytest.param({"far": "type = union\nupstreams = {sftp}/one {sftp}"}, id="one of several"),
+        pytest.param({"far": "type = alias\nremote = inner:", "inner": HASHER}, id="twice"),
+    ],
+)
+def test_what_a_symlink_behind_it_leads_to_is_no_copy(sections: Mapping[str, str], nas: Path, sshd: Sshd) -> None:
+    (nas / "one").mkdir()
+    job = over(sections, nas, sshd)
+    for name in (b"a.tif", b"b.tif"):
+        write(job.source, name, b"measured once" * 1000)
+    copied = job.copy()
+    assert job.verify(copied).proven
+    (path,) = nas.rglob("a.tif")
+    path.rename(nas.parent / "moved away")
+    path.symlink_to(nas.parent / "moved away")
+    outcome = job.verify(copied)
+    assert not outcome.proven
+    assert {*outcome.missing, *outcome.differing} == {b"a.tif"}
+
+
+@pytest.mark.parametrize("said", ["skip_links=false", "key_use_agent=false,skip_links=0"])
+def test_a_connection_string_that_lets_symlinks_be_followed_is_refused(said: str, nas: Path, sshd: Sshd) -> None:
+    job = over({"far": f"type = alias\nremote = server,{said}:{nas}"}, nas, sshd)
+    with pytest.raises(TransferError, match="skip_links") as refused:
+        job.transport.check()
+    assert refused.value.kind is FailureKind.CONFIGURATION
+    asked = over({"far": f"type = alias\nremote = server,skip_links=true:{nas}"}, nas, sshd)
+    asked.transport.check()

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from labferry.sync.v1 import finding_pb2, job_pb2, problem_service_pb2
+from labferry.sync.v1 import finding_pb2, job_pb2, problem_service_pb2, sync_service_pb2
 from tests.integration.secrets.running_service import ServiceEndedError
 from tests.integration.sync_engine.running_engine import PATIENCE, Engine, Site, new_site, running_engine, start_engine
 from tests.integration.sync_engine.test_cleanup import ALLOWED, clean, data_files, lacking, verify
-from tests.integration.sync_engine.test_far_transports import rsync_ssh
+from tests.integration.sync_engine.test_far_transports import rclone, rsync_ssh
 from tests.integration.transfer.far_servers import Sshd, running_sshd
 
 DATA = {"a.tif", "sub/b.csv"}
@@ -155,6 +155,28 @@ async def test_a_remote_that_is_the_source_is_noticed_before_a_deletion(
         assert [w.condition for w in (await engine.job(job.job_id)).waiting_on] == [
             job_pb2.WAIT_CONDITION_CLEANUP_INTERLOCK
         ]
+
+
+@pytest.mark.parametrize("name", ["sub/b.csv", "sub"])
+async def test_a_symlink_behind_sftp_that_leads_back_is_no_copy(bare: Site, sshd: Sshd, name: str) -> None:
+    bare.lab.settings["nas_cleanup"].update(min_verify_passes=1)
+    bare.equip(destinations=[{"name": "far", "transport": rclone(bare, sshd)}])
+    async with running_engine(bare) as engine:
+        run = bare.make_run()
+        await engine.bring(run)
+        place = bare.at_nas(run) / name
+        content = (bare.local(run) / "sub" / "b.csv").read_bytes()
+        place.rename(bare.nas() / "moved away")
+        place.symlink_to(bare.local(run) / name)
+        request = sync_service_pb2.VerifyRunRequest(run=run, reason="audit")
+        (report,) = [u.report async for u in engine.sync.VerifyRun(request) if u.HasField("report")]
+        assert not report.passed
+        assert "sub/b.csv" in {*report.missing, *report.differing}
+        held = await clean(engine, run)
+        # The pass puts a file in the link's place, from the run, and the cleanup may rest on that one.
+        assert not held.cleaned or not place.is_symlink()
+        kept = bare.at_nas(run) if held.cleaned else bare.local(run)
+        assert (kept / "sub" / "b.csv").read_bytes() == content
 
 
 async def test_one_place_by_two_transports_is_no_second_copy(bare: Site) -> None:

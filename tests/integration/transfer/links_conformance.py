@@ -78,6 +78,48 @@ class LinksConformance(Conforming):
             self.refused(elsewhere, carrying.copy)
         assert link.is_symlink()
 
+    @pytest.mark.parametrize("name", ["sub/a", "sub", ".", "..", "../.."])
+    def test_what_one_leads_to_is_no_copy(self, carrying: Carrying, tmp_path: Path, name: str) -> None:
+        for path in (b"a", b"sub/a", b"sub/b"):
+            write(carrying.source, path, b"content of " + path)
+        copied = carrying.copy()
+        assert carrying.verify(copied).proven
+        place = Path(os.path.normpath(carrying.run / name))
+        moved = place.rename(tmp_path / "moved")
+        place.symlink_to(carrying.source / name if name.startswith("sub") else moved)
+        before = tree(tmp_path / "moved") if moved.is_dir() else moved.read_bytes()
+        try:
+            outcome = carrying.verify(copied)
+        except TransferError as refusal:
+            assert refusal.kind is FailureKind.DESTINATION_FILE_DIFFERS
+        else:
+            assert not outcome.proven
+            wrong = {*outcome.missing, *outcome.differing}
+            assert wrong == {file.path for file in copied if (file.path + b"/").startswith(os.fsencode(name) + b"/")}
+        with pytest.raises(TransferError) as refused:
+            carrying.copy()
+        assert refused.value.kind is FailureKind.DESTINATION_FILE_DIFFERS
+        assert place.is_symlink()
+        assert before == (tree(tmp_path / "moved") if moved.is_dir() else moved.read_bytes())
+
+    def test_one_in_the_place_of_a_file_is_set_aside(self, carrying: Carrying) -> None:
+        write(carrying.source, b"a", b"ours")
+        carrying.copy()
+        (carrying.run / "a").unlink()
+        (carrying.run / "a").symlink_to(carrying.source / "a")
+        set_aside = carrying.transport.set_aside(TARGET, [b"a"], job_id="job", attempt=1, control=carrying.control)
+        assert set_aside == [b"a"]
+        assert carrying.verify(carrying.copy()).proven
+        assert not (carrying.run / "a").is_symlink()
+        assert (carrying.source / "a").read_bytes() == b"ours"
+
+    def test_the_folder_of_a_destination_may_lie_behind_one(self, carrying: Carrying, tmp_path: Path) -> None:
+        write(carrying.source, b"sub/a", b"ours")
+        carrying.destination.rename(tmp_path / "really here")
+        carrying.destination.symlink_to(tmp_path / "really here")
+        assert carrying.verify(carrying.copy()).proven
+        assert carrying.verify(carrying.copy()).proven
+
     def test_nothing_is_moved_or_removed_through_one(self, carrying: Carrying, elsewhere: Path) -> None:
         write(carrying.run, b"a", b"rotten")
         control = carrying.control

@@ -157,7 +157,7 @@ class TestRcloneLocal(RcloneConformance, BandwidthConformance, LinksConformance,
     mtime_step_ns = 1
 
 
-class TestRcloneSftp(RcloneConformance):
+class TestRcloneSftp(RcloneConformance, LinksConformance):
     """The far host hashes. Times are unsigned seconds in 32 bits."""
 
     config = "type = sftp\n"
