@@ -173,8 +173,13 @@ def _destination(connection: Connection, receipt: Receipt) -> DestinationSetting
 
 def _say_where_it_lies(connection: Connection, receipt: Receipt) -> None:
     place = _destination(connection, receipt)
-    if place is not None and not isinstance(place.transport, MountedTransportSettings):
-        below = RunPath.parse(receipt.run).below_equipment
+    below = RunPath.parse(receipt.run).below_equipment
+    if place is None:
+        note(
+            f"  {receipt.destination} of {receipt.equipment_id} is not configured here any more: fetch"
+            f" {visible(str(below))} from where it was into a folder, and name that with --from; every file is checked"
+        )
+    elif not isinstance(place.transport, MountedTransportSettings):
         note(
             f"  the copy at {place.name} lies behind {place.transport.type}, which this command doesn't read: fetch"
             f" {visible(str(below))} from there into a folder, and name that with --from; every file is checked"

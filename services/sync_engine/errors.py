@@ -120,6 +120,14 @@ class DestinationNotFoundError(LabferryError):
     reason = _reason(reasons.ERROR_REASON_DESTINATION_NOT_FOUND)
 
 
+def no_destination(equipment_id: str, name: str, *, was_there: bool = False) -> DestinationNotFoundError:
+    """`was_there`: the log knows it."""
+    said = f"{equipment_id} has no destination {name!r}"
+    if was_there:
+        said += " any more: it was taken out of the configuration. What was proven there is kept in the log"
+    return DestinationNotFoundError(said, metadata={"equipment_id": equipment_id, "destination": name})
+
+
 class DestinationUnusableError(UnavailableError):
     reason = _reason(reasons.ERROR_REASON_DESTINATION_UNUSABLE)
 

@@ -1101,7 +1101,9 @@ class GetReceiptRequest(_message.Message):
     run: _builtins.str
     """Path relative to the equipment's local_root."""
     destination: _builtins.str
-    """Name of the destination. Absent: the first in the configuration that has one."""
+    """Name of the destination, which may be one that the configuration has no more. Absent: the first in the configuration that
+    has one.
+    """
     def __init__(
         self,
         *,
@@ -1169,7 +1171,9 @@ class ListEvidenceRequest(_message.Message):
     run: _builtins.str
     """Path relative to the equipment's local_root."""
     destination: _builtins.str
-    """Name of the destination. Absent: every destination with a verified job."""
+    """Name of the destination, which may be one that the configuration has no more. Absent: every destination with a verified job,
+    those first that are configured.
+    """
     def __init__(
         self,
         *,
@@ -1263,7 +1267,9 @@ class GetManifestRequest(_message.Message):
     run: _builtins.str
     """Path relative to the equipment's local_root."""
     destination: _builtins.str
-    """Name of the destination. Absent: the first in the configuration with a verified job."""
+    """Name of the destination, which may be one that the configuration has no more. Absent: the first in the configuration with a
+    verified job.
+    """
     def __init__(
         self,
         *,

@@ -10,7 +10,7 @@ from libs.event_log.event import RecordedEvent
 from libs.event_log.store import RequestKey
 from libs.service_kit.errors import FieldViolation, InvalidRequestError
 from services.sync_engine.engine_log import Cause, decided_anew, job_change, run_change
-from services.sync_engine.errors import DestinationNotFoundError, NoSuchChangeError
+from services.sync_engine.errors import NoSuchChangeError, no_destination
 from services.sync_engine.jobs.acceptances import unspent
 from services.sync_engine.jobs.file_list import read_copied
 from services.sync_engine.jobs.job import PROVEN_STATES, Job, JobState
@@ -49,10 +49,7 @@ class AcceptChange:
         names = {d.name for d in bench.destinations[path.equipment_id]}
         wanted = acceptance.change.destination
         if wanted and wanted not in names:
-            raise DestinationNotFoundError(
-                f"{path.equipment_id} has no destination {wanted!r}",
-                metadata={"equipment_id": path.equipment_id, "destination": wanted},
-            )
+            raise no_destination(path.equipment_id, wanted)
         return await decided_anew(lambda: self._try(acceptance, cause, request))
 
     async def _try(self, acceptance: Acceptance, cause: Cause, request: RequestKey | None) -> Sequence[Job]:

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from labferry.sync.v1 import sync_service_pb2
 from libs.service_kit.errors import UnavailableError
 from services.sync_engine.engine_log import Cause, decided_anew, job_change, run_change
-from services.sync_engine.errors import DestinationNotFoundError, DestinationUnusableError, NothingVerifiedError
+from services.sync_engine.errors import DestinationUnusableError, NothingVerifiedError, no_destination
 from services.sync_engine.jobs.job import PROVEN_STATES, Job
 from services.sync_engine.jobs.job_history import evolve
 from services.sync_engine.jobs.progress import JobProgressMeter, ProgressSnapshot
@@ -60,19 +60,19 @@ class VerifyRun:
     async def _chosen(self, run: str, destination: str | None) -> Sequence[tuple[Job, Destination]]:
         bench = self._bench
         path = bench.locator.parse(run)
-        bench.locator.equipment(path.equipment_id)
-        places = {d.name: d for d in bench.destinations[path.equipment_id]}
-        if destination is not None and destination not in places:
-            raise DestinationNotFoundError(
-                f"{path.equipment_id} has no destination {destination!r}",
-                metadata={"equipment_id": path.equipment_id, "destination": destination},
-            )
         jobs_so_far = await bench.jobs_of_run(run)
+        bench.locator.equipment(path.equipment_id, was_there=bool(jobs_so_far))
+        places = {d.name: d for d in bench.destinations[path.equipment_id]}
+        gone = {job.destination: job for job in jobs_so_far}.keys() - places.keys()
+        if destination is not None and destination not in places:
+            raise no_destination(path.equipment_id, destination, was_there=destination in gone)
         latest = latest_by_destination(jobs_so_far)
         held = {name: job for name, job in latest.items() if waits_for_a_larger_bound(job)}
         # An amendment under way takes nothing back of what was proven before it.
         jobs = {**last_proven(jobs_so_far), **held}
         chosen = [(job, places[name]) for name, job in jobs.items() if name in places and destination in (None, name)]
+        if not chosen and gone and destination is None:
+            raise no_destination(path.equipment_id, sorted(gone)[0], was_there=True)
         if not chosen:
             raise NothingVerifiedError(f"run {run} has no verified job to verify against", metadata={"run": run})
         return chosen

@@ -12,7 +12,7 @@ from labferry.events.v1 import job_events_pb2
 from libs.event_log.blob_store import BlobStore
 from libs.run_tree.receipt import Receipt, read_receipt
 from services.sync_engine.engine_log import recorded_at
-from services.sync_engine.errors import DestinationNotFoundError, NothingVerifiedError, ReceiptNotFoundError
+from services.sync_engine.errors import NothingVerifiedError, ReceiptNotFoundError, no_destination
 from services.sync_engine.event_types import EVENT_TYPES, job_stream
 from services.sync_engine.jobs.file_list import read_copied, read_evidence
 from services.sync_engine.jobs.job import PROVEN_STATES, Job
@@ -142,18 +142,18 @@ class ProofQueries:
     async def _jobs(
         self, run: str, destination: str | None, those: Callable[[Sequence[Job]], Sequence[Job]]
     ) -> Sequence[Job]:
-        """The last of those jobs of each configured destination, in the order of the configuration. An amendment takes
-        nothing back before it is proven itself."""
+        """The last of those jobs of each destination, in the order of the configuration; then come those that it has no
+        more: a proof lasts as long as the log. An amendment takes nothing back before it is proven itself."""
         bench = self._bench
         path = bench.locator.parse(run)
-        bench.locator.equipment(path.equipment_id)
-        names = [d.name for d in bench.destinations[path.equipment_id]]
+        jobs = await bench.jobs_of_run(run)
+        if not jobs:
+            bench.locator.equipment(path.equipment_id)
+        configured = [d.name for d in bench.destinations.get(path.equipment_id, ())]
+        names = dict.fromkeys((*configured, *(job.destination for job in jobs)))
         if destination is not None and destination not in names:
-            raise DestinationNotFoundError(
-                f"{path.equipment_id} has no destination {destination!r}",
-                metadata={"equipment_id": path.equipment_id, "destination": destination},
-            )
-        latest = latest_by_destination(those(await bench.jobs_of_run(run)))
+            raise no_destination(path.equipment_id, destination)
+        latest = latest_by_destination(those(jobs))
         return [latest[name] for name in names if name in latest and destination in (None, name)]
 
 

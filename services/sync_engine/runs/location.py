@@ -50,13 +50,18 @@ class RunLocator:
     def all_equipment(self) -> Sequence[EquipmentSettings]:
         return tuple(self._equipment.values())
 
-    def equipment(self, equipment_id: str) -> EquipmentSettings:
+    def equipment(self, equipment_id: str, *, was_there: bool = False) -> EquipmentSettings:
+        """EquipmentNotConfiguredError. `was_there`: the log knows runs of it."""
         found = self._equipment.get(equipment_id)
         if found is None:
-            raise EquipmentNotConfiguredError(
-                f"equipment {equipment_id!r} is not configured here", metadata={"equipment_id": equipment_id}
-            )
+            said = f"equipment {equipment_id!r} is not configured here"
+            if was_there:
+                said += " any more, so its copies can't be reached. What was proven is kept in the log"
+            raise EquipmentNotConfiguredError(said, metadata={"equipment_id": equipment_id})
         return found
+
+    def is_configured(self, equipment_id: str) -> bool:
+        return equipment_id in self._equipment
 
     def equipment_folder(self, equipment_id: str) -> Path:
         """Where the equipment's folder lies in its `local_root`, real; touches the disk."""

@@ -80,11 +80,16 @@ class RunQueries:
             return None
 
     async def page(self, equipment_id: str, wanted: RunFilter, size: int, token: str) -> tuple[list[run_pb2.Run], str]:
-        """Runs with the token of the next page, empty on the last. EquipmentNotConfiguredError."""
+        """Runs with the token of the next page, empty on the last. EquipmentNotConfiguredError for one that the log
+        doesn't know either."""
         after = place_of(token)
-        equipment = [self._locator.equipment(equipment_id)] if equipment_id else self._locator.all_equipment
-        roots = await self._threads.run(lambda: {e.id: self._locator.roots_of(e) for e in equipment})
         logged = await self._projections.query(logged_runs)
+        known = {run.partition("/")[0] for run in logged}
+        wanted_ids = {equipment_id} if equipment_id else known.union(e.id for e in self._locator.all_equipment)
+        gone = {each for each in wanted_ids & known if not self._locator.is_configured(each)}
+        equipment = [self._locator.equipment(each) for each in wanted_ids - gone]
+        roots = await self._threads.run(lambda: {e.id: self._locator.roots_of(e) for e in equipment})
+        roots |= dict.fromkeys(gone, ())
 
         def status_of(run: str) -> SyncStatus:
             return logged.get(run, SyncStatus.PENDING)

@@ -14,7 +14,7 @@ from libs.event_log.projection import AppliedEvent
 from libs.event_log.store import EventStoreError, Expected
 from libs.service_kit.telemetry import Logger
 from services.sync_engine.engine_log import BY_ITSELF, Cause, Change, EngineLog, decided_anew, recorded_at
-from services.sync_engine.errors import DestinationNotFoundError
+from services.sync_engine.errors import no_destination
 from services.sync_engine.event_types import EVENT_TYPES, destination_stream
 from services.sync_engine.jobs.job import Job, JobState
 from services.sync_engine.targets.target import Target, evolve, why_suspected
@@ -71,10 +71,7 @@ class TargetKeeper:
     async def trust(self, equipment_id: str, destination: str, cause: Cause) -> None:
         """DestinationNotFoundError. Nothing is recorded when there is nothing to forget."""
         if (equipment_id, destination) not in self._places:
-            raise DestinationNotFoundError(
-                f"{equipment_id} has no destination {destination!r}",
-                metadata={"equipment_id": equipment_id, "destination": destination},
-            )
+            raise no_destination(equipment_id, destination)
         event = equipment_events_pb2.DestinationTrusted(equipment_id=equipment_id, destination=destination)
         await self._append(equipment_id, destination, lambda t: event if t.doubted else None, cause)
 
