@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from google.protobuf.message import Message
@@ -20,6 +20,8 @@ from services.sync_engine.jobs.failed_pass import failed_pass
 from services.sync_engine.jobs.file_list import encode_copied, read_copied
 from services.sync_engine.jobs.job import PROVEN_STATES, Job
 from services.sync_engine.jobs.job_history import JobHistoryError
+from services.sync_engine.jobs.progress import JobProgressMeter
+from services.sync_engine.jobs.sealed_records import SealedRecords, keep_sealed_records
 from services.sync_engine.jobs.superseded_files import without_superseded
 from services.sync_engine.jobs.verify_step import (
     Occasion,
@@ -93,6 +95,9 @@ class CopyReading:
         outcome = begun.reading.outcome()
         if outcome is None:
             raise JobHistoryError(f"job {job.job_id} proved a copy without a file")
+        if outcome.proven:
+            records = await self._keep_records(job, place, control)
+            outcome = replace(outcome, note="; ".join(filter(None, (outcome.note, records.note))))
         found = await verification_of(self._bench, job, expected, outcome, Occasion.AUDIT, begun.began)
         await self._conclude(job, place, expected, found, control)
         return True
@@ -122,6 +127,7 @@ class CopyReading:
             failed.oldest_evidence_time.FromDatetime(portion.oldest_then)
             await self._conclude(job, place, files, Verification(outcome, report, failed), control)
             return True
+        await self._keep_records(job, place, control)
         await self._record(
             job, await bench.threads.run(lambda: files_scrubbed(bench.blobs, outcome, now, portion.oldest_then))
         )
@@ -146,6 +152,16 @@ class CopyReading:
         brake = self._brakes[job.equipment_id, place.name]
         reading = portion_reading(job, place, files, whole, brake, control)
         return await self._in_hand.do(f"audit {job.job_id}", control, reading.meter, reading.work)
+
+    async def _keep_records(self, job: Job, place: Destination, control: TransferControl) -> SealedRecords:
+        bench, meter = self._bench, JobProgressMeter(lambda: None)
+        now = bench.clock()
+        records = await self._in_hand.do(
+            f"audit {job.job_id}", control, meter, lambda: keep_sealed_records(bench.blobs, job, place, now, control)
+        )
+        if records.note:
+            bench.logger.warning("sealed_records", job=job.job_id, destination=place.name, note=records.note)
+        return records
 
     async def _conclude(
         self,

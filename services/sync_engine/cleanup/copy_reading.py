@@ -14,6 +14,8 @@ from services.sync_engine.audits.portions import PortionedPass
 from services.sync_engine.cleanup.work import CleanupWork
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.making_way import MakingWay
+from services.sync_engine.jobs.progress import JobProgressMeter
+from services.sync_engine.jobs.sealed_records import SealedRecords, keep_sealed_records
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.bandwidth import BandwidthBrake
 from services.sync_engine.transfer.destination import Destination
@@ -94,6 +96,16 @@ class CopyReading:
             reading.note(portion, read.outcome)
             note(portion, read.since)
         return reading.outcome()
+
+    async def records(self, job: Job, place: Destination) -> SealedRecords:
+        """What a seal put beside the copy, put back where it isn't as it was. TransferError, TransferStoppedError."""
+        bench, control = self._bench, self._bench.control_of(job)
+        now = bench.clock()
+        return await self._work.do(
+            control,
+            JobProgressMeter(lambda: None),
+            lambda: keep_sealed_records(bench.blobs, job, place, now, control),
+        )
 
     async def portion(
         self,

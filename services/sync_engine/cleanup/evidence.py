@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from google.protobuf.message import Message
@@ -25,6 +25,7 @@ from services.sync_engine.jobs.failed_pass import failed_pass
 from services.sync_engine.jobs.file_list import read_copied
 from services.sync_engine.jobs.job import Job
 from services.sync_engine.jobs.job_history import JobHistoryError
+from services.sync_engine.jobs.sealed_records import SealedRecords
 from services.sync_engine.jobs.verify_step import (
     Occasion,
     Verification,
@@ -75,6 +76,7 @@ class _Copy:
     place: Destination
     files: Sequence[CopiedFile] = ()
     times: ReadTimes = field(default_factory=ReadTimes)
+    records: SealedRecords = field(default_factory=lambda: SealedRecords(True))
 
     def good_until(self, files: Sequence[CopiedFile]) -> float:
         return min(self.times.of(file.path) for file in files) + TICKET_SECONDS
@@ -115,11 +117,13 @@ class FreshEvidence:
             await self._record(copy, one.event)
             if not one.report.passed:
                 wrong.append(copy.place.name)
+            elif not copy.records.sound:
+                unchecked.append(f"{copy.place.name}: {copy.records.note}")
         detail = "every copy was read back and matches"
         if wrong:
             detail = f"reading back failed at {', '.join(wrong)}; the run's problems say what was found"
         elif unchecked:
-            detail = f"not every copy could be read back whole; {'; '.join(unchecked)}"
+            detail = f"not every copy could be read back whole, with what was sealed beside it; {'; '.join(unchecked)}"
         return Interlock(InterlockName.FRESH_READ_BACK, not wrong and not unchecked, detail)
 
     def is_of(self, jobs: Sequence[Job]) -> bool:
@@ -154,6 +158,9 @@ class FreshEvidence:
             outcome = await self._reading.whole(job, copy.place, copy.files, copy.times.note, gives_way=self._gives_way)
             if outcome is None:
                 raise JobHistoryError(f"job {job.job_id} proved a copy without a file")
+            if outcome.proven:
+                copy.records = await self._reading.records(job, copy.place)
+                outcome = replace(outcome, note="; ".join(filter(None, (outcome.note, copy.records.note))))
             return await verification_of(bench, job, copy.files, outcome, Occasion.CLEANUP, self._began)
         except BlobError as error:
             return inconclusive(bench, job, Occasion.CLEANUP, TransferError(FailureKind.INTERNAL, str(error)))

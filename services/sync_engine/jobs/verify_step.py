@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeVar
@@ -29,6 +29,7 @@ from services.sync_engine.jobs.job import (
 )
 from services.sync_engine.jobs.job_history import JobHistoryError, evolve
 from services.sync_engine.jobs.retry import after_failure
+from services.sync_engine.jobs.sealed_records import keep_sealed_records
 from services.sync_engine.jobs.superseded_files import without_superseded
 from services.sync_engine.jobs.work_in_hand import WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
@@ -95,7 +96,15 @@ async def verify_destination(
     verify = destination.transport.verify
     most = max(job.max_stream_bytes, max_stream_bytes or 0)
     began = bench.clock()
-    outcome = await do(lambda: verify(target, expected, control=control, progress=progress, max_stream_bytes=most))
+
+    def read() -> VerifyOutcome:
+        found = verify(target, expected, control=control, progress=progress, max_stream_bytes=most)
+        if not found.proven:
+            return found
+        records = keep_sealed_records(bench.blobs, job, destination, began, control)
+        return replace(found, note="; ".join(filter(None, (found.note, records.note))))
+
+    outcome = await do(read)
     return await verification_of(bench, job, expected, outcome, occasion, began, max_stream_bytes or 0)
 
 

@@ -186,9 +186,9 @@ class Engine:
         request = sync_service_pb2.SteerJobsRequest(command=command, reason="because", **scope)  # type: ignore[arg-type]
         return sorted([job.job_id async for job in self.sync.SteerJobs(request)])
 
-    async def until_event(self, stream: str, event_type: str) -> None:
-        """Until the log holds an event of this type in this stream."""
-        request = event_log_service_pb2.SubscribeEventsRequest(after_position=0, stream_prefix=stream)
+    async def until_event(self, stream: str, event_type: str, after: int = 0) -> None:
+        """Until the log holds an event of this type in this stream, behind a position."""
+        request = event_log_service_pb2.SubscribeEventsRequest(after_position=after, stream_prefix=stream)
         try:
             async with asyncio.timeout(PATIENCE):
                 following = self.log.SubscribeEvents(request)
