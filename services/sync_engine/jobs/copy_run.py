@@ -85,6 +85,7 @@ def copy_run(
             landed=journal.landed(),
             before_landing=before_landing,
             cleared=changes.replaced.keys(),
+            kept=kept,
             control=control,
             progress=progress,
         )

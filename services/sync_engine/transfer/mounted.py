@@ -132,6 +132,7 @@ class MountedTransport:
         control: TransferControl,
         progress: Progress,
         cleared: AbstractSet[bytes] = frozenset(),
+        kept: Sequence[CopiedFile] = (),
     ) -> Sequence[CopiedFile]:
         """As `Transport.copy`. Local files that can't be read fail the attempt at its end; the others have landed."""
         files = SourceFiles(os.fsencode(source))
@@ -139,7 +140,7 @@ class MountedTransport:
         with self._opened() as root:
             root.refuse_mounts_in(place)
             traits = self._target_traits(root, os.fsencode(incoming_folder(job_id, attempt)))
-            refuse_impossible_names(entries, traits)
+            refuse_impossible_names(entries, traits, kept)
             plan = plan_landing(root, files, place, entries, landed, cleared, control)
             refuse_if_full(root.free_bytes(), plan.bytes_to_send)
             progress.begin(ProgressPhase.COPYING, len(plan.send), plan.bytes_to_send)

@@ -5,16 +5,24 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import merge
 from itertools import groupby
 from operator import attrgetter
 
 import msgspec
 
 from libs.run_tree.manifest import CACHE_FOLDER
-from services.sync_engine.transfer.path_order import HasPath, InStep
+from services.sync_engine.transfer.path_order import HasPath, InStep, by_path
 from services.sync_engine.transfer.spilled_list import ListSorter
 from services.sync_engine.transfer.system_error import shown
-from services.sync_engine.transfer.transport import EntryKind, FailureKind, SourceEntry, TargetTraits, TransferError
+from services.sync_engine.transfer.transport import (
+    CopiedFile,
+    EntryKind,
+    FailureKind,
+    SourceEntry,
+    TargetTraits,
+    TransferError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +33,20 @@ class NameProblem:
     detail: str
 
 
-def name_problems(entries: Sequence[SourceEntry], traits: TargetTraits) -> list[NameProblem]:
-    """Every name that the destination can't keep, sorted by path."""
+def name_problems(
+    entries: Sequence[SourceEntry], traits: TargetTraits, kept: Sequence[CopiedFile] = ()
+) -> list[NameProblem]:
+    """Every name that the destination can't keep, sorted by path. `kept` are files of the same run that it has."""
     problems = [problem for entry in entries for problem in _own_problems(entry.path, traits)]
-    problems += _kinds_not_kept(entries, traits)
+    problems += _kinds_not_kept(entries, traits, kept)
     if not (traits.case_sensitive and traits.keeps_unicode_forms):
         problems += _collisions(entries, traits)
     return sorted(problems, key=lambda problem: (problem.path, problem.detail))
 
 
-def refuse_impossible_names(entries: Sequence[SourceEntry], traits: TargetTraits) -> None:
+def refuse_impossible_names(
+    entries: Sequence[SourceEntry], traits: TargetTraits, kept: Sequence[CopiedFile] = ()
+) -> None:
     """TransferError NAME_NOT_POSSIBLE that names all of them. CONFIGURATION where a destination keeps no capitals: the
     run's own folder would be another one there."""
     if traits.alters_case:
@@ -44,7 +56,7 @@ def refuse_impossible_names(entries: Sequence[SourceEntry], traits: TargetTraits
             "names alone), and every run has names with capitals. It has to be set so that it keeps them, a Samba "
             'share by "preserve case = yes" and "short preserve case = yes"',
         )
-    _refuse(name_problems(entries, traits))
+    _refuse(name_problems(entries, traits, kept))
 
 
 def refuse_taken_names(entries: Sequence[SourceEntry], present: Sequence[HasPath], traits: TargetTraits) -> None:
@@ -88,19 +100,21 @@ def _own_problems(path: bytes, traits: TargetTraits) -> Iterable[NameProblem]:
         yield NameProblem(path, f"{shown(path)}: the destination would keep it under another name")
 
 
-def _kinds_not_kept(entries: Sequence[SourceEntry], traits: TargetTraits) -> Iterable[NameProblem]:
+def _kinds_not_kept(
+    entries: Sequence[SourceEntry], traits: TargetTraits, kept: Sequence[CopiedFile]
+) -> Iterable[NameProblem]:
     if not traits.keeps_symlinks:
         for entry in entries:
             if entry.kind is EntryKind.SYMLINK:
                 yield NameProblem(entry.path, f"{shown(entry.path)}: the destination keeps no symlinks")
     if not traits.keeps_empty_folders:
-        for path in _empty_folders(entries):
+        for path in _empty_folders(merge(entries, kept, key=by_path)):
             # Sealing puts the run's records there: it doesn't stay empty.
             if path != CACHE_FOLDER:
                 yield NameProblem(path, f"{shown(path)}: the destination keeps no empty folders")
 
 
-def _empty_folders(entries: Iterable[SourceEntry]) -> Iterator[bytes]:
+def _empty_folders(entries: Iterable[SourceEntry | CopiedFile]) -> Iterator[bytes]:
     # Between a folder and where its content would come lie only names that begin like it: few folders are open at once.
     undecided: list[bytes] = []
     for entry in entries:

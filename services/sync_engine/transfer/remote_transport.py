@@ -101,13 +101,14 @@ class RemoteTransport:
         control: TransferControl,
         progress: Progress,
         cleared: AbstractSet[bytes] = frozenset(),
+        kept: Sequence[CopiedFile] = (),
     ) -> Sequence[CopiedFile]:
         """As `Transport.copy`. Local files that can't be read fail the attempt at its end; the others have landed."""
         files, place = SourceFiles(os.fsencode(source)), os.fsencode(target)
         incoming = os.fsencode(incoming_folder(job_id, attempt))
         with self._opened(control) as far, self._place.bandwidth.sending():
             traits = self._target_traits(far, incoming)
-            refuse_impossible_names(entries, traits)
+            refuse_impossible_names(entries, traits, kept)
             plan = plan_remote(far, files, place, entries, landed, cleared, self._max_stream_bytes, traits, control)
             if plan.send:
                 refuse_if_full(far.free_bytes(), plan.bytes_to_send)

@@ -147,6 +147,12 @@ async def test_a_bucket(site: Site, tmp_path: Path) -> None:
             assert sha256sum_agrees(there) == 2
             assert (await Operator(site)("run", "verify", run)).status == 0
             await engine.until_state(job.job_id, job_pb2.JOB_STATE_CLEANED)
+            amended = site.make_run({"sub/deep/b": b"b", "a": b"a"}, leaf="Run_2026-04-18T09-00")
+            await engine.bring(amended)
+            (site.local(amended) / "late").write_bytes(b"late")
+            # Nothing is new in `sub`, which is not empty for that.
+            await engine.bring(amended)
+            assert sha256sum_agrees(served / "bucket" / "of" / amended) == 3
             assert not data_files(site.local(run))
             assert sha256sum_agrees(there) == 2
 
