@@ -260,8 +260,9 @@ class Transport(Protocol):
         the oldest first.
         `before_landing` is called from one thread at a time with each batch that lies whole and fsynced in the
         incoming folder, and returns when the caller has made the batch durable in its log; an exception from it ends
-        the copy. What is there of the `cleared` paths doesn't count: `before_landing` moves it out of the way. `kept` is
-        the rest of the run, which an earlier job brought: folders that hold some of it aren't empty. Files that needn't be sent again are in the answer too. Raises TransferError, TransferStoppedError.
+        the copy. What is there of the `cleared` paths doesn't count: `before_landing` moves it out of the way.
+        `kept` is the rest of the run, which an earlier job brought: folders that hold some of it aren't empty. Files
+        that needn't be sent again are in the answer too. Raises TransferError, TransferStoppedError.
         """
         ...
 
