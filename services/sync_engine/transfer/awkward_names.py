@@ -23,6 +23,10 @@ AWKWARD: Final[Mapping[str, str]] = {
 CAPITALS: Final = ("Case", "UPPER.TXT")
 """Names to try: some storages keep names in one case alone, some of them short ones in capitals only."""
 
+SHARP_S: Final = "\u00df"
+SHARP_S_FOLDED: Final = "ss"
+"""One name where letters in either case are compared by all that Unicode knows of them, and not letter by letter."""
+
 
 def alters_case(listed: Collection[str]) -> bool:
     """Whether a listing has one of CAPITALS in another case than it was written in."""

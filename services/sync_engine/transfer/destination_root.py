@@ -9,14 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from libs.run_tree.beneath import folder_beneath, open_beneath, status_beneath
+from libs.run_tree.beneath import SymlinkOnTheWayError, folder_beneath, open_beneath, status_beneath
 from libs.run_tree.mounts_below import mounts_below
 from services.sync_engine.transfer.filesystem_kind import Filesystem, filesystem_of
 from services.sync_engine.transfer.system_error import destination_error, shown
@@ -128,6 +128,16 @@ class DestinationRoot:
             return None
         except OSError as error:
             raise destination_error(error, "looking at", relative) from error
+
+    def names_in(self, relative: bytes) -> Sequence[bytes]:
+        """What is in a folder; nothing when there is none of this name."""
+        try:
+            with folder_beneath(relative or b".", dir_fd=self.fd) as folder:
+                return [os.fsencode(name) for name in os.listdir(folder)]
+        except (FileNotFoundError, NotADirectoryError, SymlinkOnTheWayError):
+            return ()
+        except OSError as error:
+            raise destination_error(error, "listing", relative) from error
 
     def ensure_folder(self, relative: bytes) -> None:
         """Makes the folder and those above it. DESTINATION_FILE_DIFFERS when something else has such a name."""

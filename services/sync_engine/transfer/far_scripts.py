@@ -29,10 +29,10 @@ CHECK: Final = _WITHIN + (
 )
 VERSIONS: Final = "rsync --version && sha256sum --version && find --version && cp --version && xargs --version"
 FREE: Final = _ENTER + "df --output=avail -B1 . | tail -n 1"
-# $2: a new folder for trying; prints what holds. $3 and $4 are one letter in two Unicode forms, $5 is not UTF-8. Then
-# come names to try: of each that is found by itself its number is said, and behind the first NUL what a listing has.
-# A redirection that fails ends the shell itself, for ":" is one of its special commands. A full disk says nothing of
-# names, also one that was full by the last of them.
+# $2: a new folder for trying; prints what holds. $3 and $4 are one letter in two Unicode forms, $5 is not UTF-8, $6 and
+# $7 may be one name in either case. Then come names to try: of each that is found by itself its number is said, and
+# behind the first NUL what a listing has. A redirection that fails ends the shell itself, for ":" is one of its special
+# commands. A full disk says nothing of names, also one that was full by the last of them.
 PROBE: Final = _WITHIN + (
     'full() { case $1 in *"No space left"* | *"quota exceeded"*) echo "$1" >&2; exit 5 ;; esac; };'
     ' tried=$2; folder "$tried"; mkdir -p -- "./$tried" && cd -- "./$tried" || exit 5;'
@@ -44,7 +44,8 @@ PROBE: Final = _WITHIN + (
     ' keeps() { touch -md "@$1" Case 2>/dev/null && [ "$(stat -c %Y Case)" = "$1" ]; };'
     f" keeps {FAR_TIMES[0]} && keeps {FAR_TIMES[1]} && echo far_times;"
     ' said=$(ln Case hard 2>&1) && echo hard_links; full "$said";'
-    " shift 5; number=0;"
+    ' said=$( (: > "$6") 2>&1 ); full "$said"; [ -e "$7" ] && echo sharp_s;'
+    " shift 7; number=0;"
     ' for name do said=$( (: > "./$name") 2>&1 ); full "$said"; [ -e "./$name" ] && echo "there_$number";'
     " number=$((number + 1)); done; : > last || exit 5;"
     ' printf "\\0"; find . -mindepth 1 -printf "%f\\0"; cd - >/dev/null; rm -rf -- "./$tried"'

@@ -26,12 +26,13 @@ from services.sync_engine.transfer.present import digest_at_destination, names_p
 from services.sync_engine.transfer.read_back import read_back
 from services.sync_engine.transfer.room import refuse_if_full
 from services.sync_engine.transfer.sealed_file import SealedFile
-from services.sync_engine.transfer.sealing import seal_files
+from services.sync_engine.transfer.sealing import folders_of_sealed, seal_files
 from services.sync_engine.transfer.second_process.assisted_copy import AssistedCopier
 from services.sync_engine.transfer.second_process.lanes import WITH_LANES, lanes_for
 from services.sync_engine.transfer.second_process.messages import CopyLane
 from services.sync_engine.transfer.second_process.process import SecondProcess
 from services.sync_engine.transfer.source_file import SourceFiles
+from services.sync_engine.transfer.spellings import refuse_other_spellings
 from services.sync_engine.transfer.spilled_list import in_portions, spilled
 from services.sync_engine.transfer.superseded import set_aside
 from services.sync_engine.transfer.system_error import destination_error
@@ -141,6 +142,7 @@ class MountedTransport:
             root.refuse_mounts_in(place)
             traits = self._target_traits(root, os.fsencode(incoming_folder(job_id, attempt)))
             refuse_impossible_names(entries, traits, kept)
+            refuse_other_spellings([place], root.names_in, traits)
             plan = plan_landing(root, files, place, entries, landed, cleared, control)
             refuse_if_full(root.free_bytes(), plan.bytes_to_send)
             progress.begin(ProgressPhase.COPYING, len(plan.send), plan.bytes_to_send)
@@ -212,6 +214,7 @@ class MountedTransport:
     def seal(self, files: Sequence[SealedFile], *, job_id: str, control: TransferControl) -> None:
         """As `Transport.seal`. No seal puts anything into the incoming folder."""
         with self._opened() as root:
+            refuse_other_spellings(folders_of_sealed(files), root.names_in, self._traits)
             seal_files(root, files, control)
 
     @contextmanager

@@ -75,6 +75,14 @@ def refuse_taken_names(entries: Sequence[SourceEntry], present: Sequence[HasPath
     _refuse(problems)
 
 
+def are_one_name(there: bytes, here: bytes, traits: TargetTraits) -> bool:
+    """Whether the destination takes a name that it lists for this one, though it was given as another."""
+    if traits.alters_unicode_forms and _composed(there) == _composed(here):
+        # It may be this very name, as it lists it.
+        return False
+    return there != here and _as_seen_there(there, traits) == _as_seen_there(here, traits)
+
+
 def _composed(path: bytes) -> str:
     # A server may list a name in another Unicode form than it was given.
     return unicodedata.normalize("NFC", path.decode("utf-8", errors="surrogateescape"))
@@ -147,8 +155,16 @@ def _as_seen_there(path: bytes, traits: TargetTraits) -> bytes:
         text = unicodedata.normalize("NFC", text)
     if not traits.case_sensitive:
         # Normalised again: folding can take a composed character apart.
-        text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+        text = unicodedata.normalize("NFC", text)
+        folded = text.casefold() if traits.folds_sharp_s else "".join(map(_folded_alone, text))
+        text = unicodedata.normalize("NFC", folded)
     return text.encode("utf-8", errors="surrogateescape")
+
+
+def _folded_alone(character: str) -> str:
+    """As those fold that make one letter of one."""
+    folded = character.casefold()
+    return folded if len(folded) == 1 else character.lower()
 
 
 def _is_utf8(name: bytes) -> bool:

@@ -142,6 +142,8 @@ class RcloneFar:
             keeps_empty_folders=self._keeps_folders,
             keeps_far_times=keeps_far_times,
             alters_case=tried.alters_case,
+            alters_unicode_forms=tried.alters_unicode_forms,
+            folds_sharp_s=tried.folds_sharp_s,
             alters=altered if tried.not_kept is None else re.compile(f"{altered.pattern}|{tried.not_kept}"),
         )
 

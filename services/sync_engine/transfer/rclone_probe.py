@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from services.sync_engine.transfer.awkward_names import AWKWARD, CAPITALS, alters_case, not_kept
+from services.sync_engine.transfer.awkward_names import (
+    AWKWARD,
+    CAPITALS,
+    SHARP_S,
+    SHARP_S_FOLDED,
+    alters_case,
+    not_kept,
+)
 from services.sync_engine.transfer.private_folder import private_folder, write_private
 from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError
 from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
@@ -31,6 +38,8 @@ class TriedNames:
     max_name_bytes: int
     not_kept: str | None
     alters_case: bool
+    alters_unicode_forms: bool
+    folds_sharp_s: bool
 
 
 def try_names(daemon: RcloneDaemon, fs: str, folder: bytes, altered: re.Pattern[str]) -> TriedNames:
@@ -65,8 +74,9 @@ def try_names(daemon: RcloneDaemon, fs: str, folder: bytes, altered: re.Pattern[
                 raise tool_failure(RCLONE_FAILURES, "trying names", None, refusal.words) from refusal
 
         daemon.attend(plain, put_plain)
-        daemon.attend([*awkward, *lengths], put_or_not)
-        tried = [*plain, *awkward, *lengths]
+        others = [SHARP_S, *awkward, *lengths]
+        daemon.attend(others, put_or_not)
+        tried = [*plain, *others]
         there = dict(zip(tried, daemon.attend(tried, lambda name: _is_there(daemon, fs, folder, name)), strict=True))
         listed = _listed(daemon, fs, folder)
         kept = {name for name in tried if there[name] and name in listed}
@@ -79,6 +89,8 @@ def try_names(daemon: RcloneDaemon, fs: str, folder: bytes, altered: re.Pattern[
         max_name_bytes=next((len(name) for name in lengths if name in kept), _LENGTHS[-1]),
         not_kept=not_kept(name for name in awkward if name not in kept),
         alters_case=alters_case(listed),
+        alters_unicode_forms=_COMPOSED not in kept,
+        folds_sharp_s=SHARP_S not in kept or _is_ever_there(daemon, fs, folder, SHARP_S_FOLDED),
     )
 
 

@@ -24,8 +24,9 @@ from services.sync_engine.transfer.remote_plan import plan_remote, present_diges
 from services.sync_engine.transfer.remote_verify import verify_remote
 from services.sync_engine.transfer.room import refuse_if_full
 from services.sync_engine.transfer.sealed_file import SealedFile
-from services.sync_engine.transfer.sealing import folder_of_sealed
+from services.sync_engine.transfer.sealing import folder_of_sealed, folders_of_sealed
 from services.sync_engine.transfer.source_file import SourceFiles
+from services.sync_engine.transfer.spellings import refuse_other_spellings
 from services.sync_engine.transfer.spilled_list import spilled
 from services.sync_engine.transfer.superseded import SUPERSEDED
 from services.sync_engine.transfer.system_error import shown
@@ -109,6 +110,7 @@ class RemoteTransport:
         with self._opened(control) as far, self._place.bandwidth.sending():
             traits = self._target_traits(far, incoming)
             refuse_impossible_names(entries, traits, kept)
+            refuse_other_spellings([place], far.children, traits)
             plan = plan_remote(far, files, place, entries, landed, cleared, self._max_stream_bytes, traits, control)
             if plan.send:
                 refuse_if_full(far.free_bytes(), plan.bytes_to_send)
@@ -164,6 +166,7 @@ class RemoteTransport:
         # Each has a name of its own: an engine that slept through the loss of its job finds its folder gone.
         incoming = INCOMING + b"/" + own + secrets.token_hex(8).encode("ascii")
         with self._opened(control) as far:
+            refuse_other_spellings(folders_of_sealed(files), far.children, self._traits)
             for name in far.children(INCOMING):
                 if name.startswith(own):
                     far.remove(INCOMING + b"/" + name)

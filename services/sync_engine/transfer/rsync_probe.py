@@ -7,7 +7,14 @@ import re
 import unicodedata
 
 from services.sync_engine.transfer import far_scripts as scripts
-from services.sync_engine.transfer.awkward_names import AWKWARD, CAPITALS, alters_case, not_kept
+from services.sync_engine.transfer.awkward_names import (
+    AWKWARD,
+    CAPITALS,
+    SHARP_S,
+    SHARP_S_FOLDED,
+    alters_case,
+    not_kept,
+)
 from services.sync_engine.transfer.ssh_session import SshSession
 from services.sync_engine.transfer.transport import FailureKind, TargetTraits, TransferError
 
@@ -21,7 +28,7 @@ def try_names(ssh: SshSession, root: bytes, folder: bytes) -> TargetTraits:
     could get a name without replacing another."""
     tried = [*CAPITALS, *AWKWARD, *("n" * length for length in _LENGTHS)]
     names = [os.fsencode(name) for name in tried]
-    head = [root, folder, *_FORMS, _NOT_UTF8, *names]
+    head = [root, folder, *_FORMS, _NOT_UTF8, SHARP_S.encode(), SHARP_S_FOLDED.encode(), *names]
     words, _, listing = ssh.must("trying names", scripts.PROBE, head).partition(b"\0")
     said, listed = set(words.split()), set(listing.split(b"\0"))
     if b"hard_links" not in said:
@@ -39,4 +46,6 @@ def try_names(ssh: SshSession, root: bytes, folder: bytes) -> TargetTraits:
         keeps_far_times=b"far_times" in said,
         alters=None if lost is None else re.compile(lost),
         alters_case=alters_case({os.fsdecode(name) for name in listed}),
+        alters_unicode_forms=_FORMS[0] not in listed,
+        folds_sharp_s=b"sharp_s" in said,
     )

@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import Sequence
 
+from libs.run_tree.manifest import CACHE_FOLDER
 from services.sync_engine.transfer.destination_root import DestinationRoot
 from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.system_error import destination_error, shown
@@ -46,6 +47,12 @@ def folder_of_sealed(file: SealedFile) -> bytes:
     if file.path.startswith(b"/") or {b"..", b"."} & set(file.path.split(b"/")):
         raise ValueError(f"{file.path!r} climbs out of the equipment's folder")
     return file.path.rpartition(b"/")[0]
+
+
+def folders_of_sealed(files: Sequence[SealedFile]) -> Sequence[bytes]:
+    """The folders whose cache folders these files belong into, the equipment's own left out."""
+    marked = b"/" + CACHE_FOLDER + b"/"
+    return sorted({before for before, cache, _ in (file.path.partition(marked) for file in files) if cache})
 
 
 def _replace(root: DestinationRoot, file: SealedFile, control: TransferControl) -> None:

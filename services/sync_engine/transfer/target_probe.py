@@ -11,7 +11,14 @@ from contextlib import contextmanager, suppress
 
 from libs.run_tree.beneath import folder_beneath
 from libs.run_tree.libc import rename_noreplace
-from services.sync_engine.transfer.awkward_names import AWKWARD, CAPITALS, alters_case, not_kept
+from services.sync_engine.transfer.awkward_names import (
+    AWKWARD,
+    CAPITALS,
+    SHARP_S,
+    SHARP_S_FOLDED,
+    alters_case,
+    not_kept,
+)
 from services.sync_engine.transfer.destination_root import DestinationRoot, fsync_folder
 from services.sync_engine.transfer.far_times import EXACT_ENOUGH, FAR_TIMES
 from services.sync_engine.transfer.incoming import INCOMING, remove_tree
@@ -74,6 +81,8 @@ def _traits(folder: int) -> TargetTraits:
         max_name_bytes=_longest_name(folder),
         alters=None if lost is None else re.compile(lost),
         alters_case=alters_case(_listed(folder, CAPITALS)),
+        alters_unicode_forms=_COMPOSED not in _listed(folder, [_COMPOSED]),
+        folds_sharp_s=_one_name(folder, SHARP_S, SHARP_S_FOLDED),
         mtime_step_ns=_mtime_step_ns(folder),
         keeps_far_times=_keeps_far_times(folder),
         exclusive_rename=_gives_names(folder, rename_noreplace, NO_EXCLUSIVE_RENAME),

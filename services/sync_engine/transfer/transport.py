@@ -136,6 +136,8 @@ class CopiedFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class TargetTraits:
     """What a destination does with names and files, as probed there. `max_name_bytes` is for one segment; a segment in
     which `alters` finds something would arrive under another name; `alters_case`: so would one with capitals.
+    `alters_unicode_forms`: a name can be listed in another form than it was given. `folds_sharp_s`: where a name in
+    either case is one, those are too that are as long in one case alone, as "straße" and "STRASSE".
 
     None where it isn't known: `mtime_step_ns`, how far a time may be from what was set; `keeps_far_times`, whether that
     is so of times before 1970 and after 2106; `exclusive_rename` and `hard_links`, the ways to give a name that nothing
@@ -150,6 +152,8 @@ class TargetTraits:
     keeps_empty_folders: bool = True
     alters: re.Pattern[str] | None = None
     alters_case: bool = False
+    alters_unicode_forms: bool = False
+    folds_sharp_s: bool = True
     mtime_step_ns: int | None = None
     keeps_far_times: bool | None = None
     exclusive_rename: bool | None = None

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.transport import (
     EvidenceGrade,
     FailureKind,
     TransferError,
+    Transport,
 )
-from tests.integration.transfer.carrying import HOSTILE_NAMES, Carrying, tree, write
+from tests.integration.transfer.carrying import HOSTILE_NAMES, TARGET, Carrying, tree, write
 from tests.integration.transfer.conforming import Conforming
 
 
@@ -101,3 +104,39 @@ class NamesConformance(Conforming):
             return
         assert carrying.verify(carrying.copy()).proven
         assert tree(carrying.run) == tree(carrying.source)
+
+    @pytest.mark.parametrize("level", [0, 1, 2], ids=["project", "Runs", "leaf"])
+    def test_a_folder_on_the_way_that_has_another_spelling_there(
+        self, carrying: Carrying, monkeypatch: pytest.MonkeyPatch, level: int
+    ) -> None:
+        write(carrying.source, b"a", b"pixels")
+        carrying.copy()
+        folds(carrying.transport, monkeypatch)
+        assert carrying.verify(carrying.copy()).proven, "its own folder is no other"
+        seal = SealedFile(os.fsencode(TARGET) + b"/.exlab-wizard/creation.json", b"synced", 1_600_000_000 * 10**9)
+        carrying.transport.seal([seal], job_id="job", control=carrying.control)
+        parts = list(TARGET.parts)
+        parts[level] = parts[level].swapcase()
+        before = carrying.destination.joinpath(*TARGET.parts[: level + 1])
+        before.rename(carrying.destination.joinpath(*parts[: level + 1]))
+        held = tree(carrying.destination)
+        (carrying.source / "b").write_bytes(b"more")
+        fresh = self.open(carrying.destination)
+        for act in (
+            carrying.copy,
+            lambda: carrying.transport.seal([seal], job_id="job", control=carrying.control),
+            lambda: fresh.seal([seal], job_id="job", control=carrying.control),
+        ):
+            with pytest.raises(TransferError) as refused:
+                act()
+            assert refused.value.kind is FailureKind.NAME_NOT_POSSIBLE
+            for spelling in (TARGET.parts[: level + 1], parts[: level + 1]):
+                assert "/".join(spelling) in refused.value.message
+            assert tree(carrying.destination) == held, "nothing was sent"
+
+
+def folds(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there from now on takes names in either case for one, if it doesn't anyway."""
+    traits = transport.traits
+    assert traits is not None
+    monkeypatch.setattr(transport, "_traits", replace(traits, case_sensitive=False))

@@ -246,3 +246,9 @@ class TestRcloneSamba(RcloneConformance):
         copied = carrying.copy()
         assert carrying.verify(copied).proven
         assert carrying.verify(carrying.copy()).proven, "its own names are no others"
+
+    def test_names_that_only_look_like_one_lie_side_by_side(self, carrying: Carrying) -> None:
+        for name in ("straße", "strasse"):
+            write(carrying.source, name.encode(), name.encode())
+        assert carrying.verify(carrying.copy()).proven
+        assert tree(carrying.run) == tree(carrying.source)

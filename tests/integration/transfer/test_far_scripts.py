@@ -31,7 +31,7 @@ def test_a_folder_that_is_not_there_is_no_folder_that_keeps_its_time(tmp_path: P
 
 def probe(destination: Path) -> subprocess.CompletedProcess[bytes]:
     forms = [unicodedata.normalize(form, "e\u0301").encode() for form in ("NFC", "NFD")]
-    command = ["sh", "-c", scripts.PROBE, "sh", os.fsencode(destination), b"tried", *forms, b"\xff\xfe"]
+    command = ["sh", "-c", scripts.PROBE, "sh", os.fsencode(destination), b"tried", *forms, b"\xff\xfe", b"x", b"y"]
     return subprocess.run(command, capture_output=True, env={**os.environ, "LC_ALL": "C"})
 
 

@@ -79,6 +79,7 @@ def test_a_memory_file_system_keeps_every_name(memory: Path) -> None:
         assert probe_target(root, FOLDER) == TargetTraits(
             case_sensitive=True,
             max_name_bytes=255,
+            folds_sharp_s=False,
             mtime_step_ns=1,
             keeps_far_times=True,
             exclusive_rename=True,

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from services.sync_engine.transfer.name_plan import TargetTraits, name_problems, refuse_impossible_names
+from services.sync_engine.transfer.name_plan import (
+    TargetTraits,
+    are_one_name,
+    name_problems,
+    refuse_impossible_names,
+)
 from services.sync_engine.transfer.transport import EntryKind, FailureKind, SourceEntry, TransferError
 
 LINUX = TargetTraits(case_sensitive=True, max_name_bytes=255)
@@ -28,6 +35,29 @@ def test_linux_keeps_everything() -> None:
 def test_names_that_differ_by_case_alone_collide() -> None:
     names = entries("RUN.DAT", "a/run.dat", "run.dat", "other", "Straße", "STRASSE")
     assert problem_paths(names, WINDOWS) == [b"RUN.DAT", b"STRASSE", "Straße".encode(), b"run.dat"]
+
+
+def test_where_letters_are_compared_one_by_one_a_sharp_s_is_not_two() -> None:
+    letter_by_letter = replace(WINDOWS, folds_sharp_s=False)
+    assert problem_paths(entries("Straße", "STRASSE", "ÄÖ", "äö"), letter_by_letter) == ["ÄÖ".encode(), "äö".encode()]
+    assert problem_paths(entries("Straße", "STRAẞE"), letter_by_letter) == ["STRAẞE".encode(), "Straße".encode()]
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "traits", "one"),
+    [
+        ("alpha", "Alpha", WINDOWS, True),
+        ("Alpha", "Alpha", WINDOWS, False),
+        ("alpha", "Alpha", LINUX, False),
+        ("beta", "Alpha", WINDOWS, False),
+        ("e\u0301", "\u00e9", MAC, True),
+        ("e\u0301", "\u00e9", WINDOWS, True),
+        ("e\u0301", "\u00e9", replace(MAC, alters_unicode_forms=True), False),
+        ("E\u0301", "\u00e9", replace(MAC, alters_unicode_forms=True), True),
+    ],
+)
+def test_what_is_listed_may_be_the_same_name(there: str, here: str, traits: TargetTraits, one: bool) -> None:
+    assert are_one_name(there.encode(), here.encode(), traits) is one
 
 
 def test_folders_that_collide_make_their_files_collide() -> None:
