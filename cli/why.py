@@ -24,6 +24,7 @@ _SOURCELESS = "the run here doesn't hold what was proven"
 _SKIPPED_OVERSIZE = "verify_skipped_oversize"
 _NEVER_MADE = "initialize it first"
 _APPEARED = "appeared after the run was cleared"
+_GONE = "no folder of its name is found here any more"
 _STAGED = "labferry staging list"
 
 
@@ -62,12 +63,14 @@ def answers(
     latest = {job.destination: job for job in run.jobs}
     if not latest and staged is not None and not closed:
         return [_staged(staged)]
+    if not latest and run.gone:
+        return [Answer("not_queued", f"nobody queued it, and {_GONE}", "operator", to_do=_look_for_it(run.run))]
     if not latest and refused is not None:
         return [_refused(run.run, refused)]
     if not latest:
         return [_without_job(run.run, closed)]
     cleaned = run.sync_status == run_pb2.SYNC_STATUS_CLEANED
-    of_jobs = [_of_job(job, closed, refused, cleaned=cleaned) for job in latest.values()]
+    of_jobs = [_of_job(job, closed, refused, cleaned=cleaned, gone=run.gone) for job in latest.values()]
     return [*of_jobs, *_held_in_staging(run, findings)]
 
 
@@ -119,6 +122,7 @@ def _of_job(
     refused: finding_pb2.Finding | None,
     *,
     cleaned: bool,
+    gone: bool,
 ) -> Answer:
     state = short_name(job_pb2.JobState.DESCRIPTOR, job.state)
 
@@ -139,6 +143,8 @@ def _of_job(
         return _waiting(job, state, closed)
     if job.state == job_pb2.JOB_STATE_FAILED:
         return answer("failed", _failure(job), "operator", *_after_failure(job))
+    if job.state == job_pb2.JOB_STATE_CANCELLED and gone:
+        return answer("cancelled", f"an operator cancelled it, and {_GONE}", "operator", *_look_for_it(job.run))
     if job.state == job_pb2.JOB_STATE_CANCELLED and refused is not None:
         detail = f"an operator cancelled it; {words_of(refused)}; it can't be queued anew"
         return answer("cancelled", detail, "operator", *way_out(job.run, refused))
@@ -156,6 +162,8 @@ def _of_job(
         return answer("done", f"{detail}; the local data was deleted")
     if job.HasField("verified_time"):
         detail += f"; the last pass over this copy matched at {moment(job.verified_time)}"
+    if gone:
+        return answer("done", f"{detail}; {_GONE}")
     detail += "; what changed here since is not looked for"
     return answer("done", detail, "", *_look_for_changes(job.run))
 
@@ -165,6 +173,12 @@ def _look_for_changes(run: str) -> Sequence[str]:
     name = shlex.quote(run)
     clean = (f"labferry run clean {name} --dry-run",) if run.count("/") > 1 else ()
     return ("these look for changes; queueing brings what was added:", *clean, f"labferry run queue {name}")
+
+
+def _look_for_it(run: str) -> tuple[str, ...]:
+    equipment_id, project, *_ = run.split("/")
+    runs = f"labferry run list --equipment {shlex.quote(equipment_id)} --project {shlex.quote(project)}"
+    return ("a run that was renamed or moved is queued under its present name:", runs)
 
 
 def _after_wrong_copy(job: job_pb2.Job) -> Sequence[str]:
@@ -309,6 +323,8 @@ def _after_failure(job: job_pb2.Job) -> list[str]:
     if accept:
         accept = ["accept that ours replaces theirs, which is kept beside the data:", *accept]
     other = [f.path for f in differing if not f.old_sha256] if differing else list(job.failure.paths)
+    if not other and not accept:
+        return ["move away at the storage what the failure names, then:", retry]
     if not other:
         return [*accept, f"or put it away: {retry}"]
     more = f" and {len(other) - _MOST_FILES} more" if len(other) > _MOST_FILES else ""

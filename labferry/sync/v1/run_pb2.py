@@ -28,23 +28,23 @@ from labferry.sync.v1 import finding_pb2 as labferry_dot_sync_dot_v1_dot_finding
 from labferry.sync.v1 import job_pb2 as labferry_dot_sync_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alabferry/sync/v1/run.proto\x12\x10labferry.sync.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1elabferry/sync/v1/finding.proto\x1a\x1alabferry/sync/v1/job.proto\"\xa3\x02\n\x03Run\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x14\n\x0c\x65quipment_id\x18\x02 \x01(\t\x12\x0f\n\x07project\x18\x03 \x01(\t\x12+\n\x08run_kind\x18\x04 \x01(\x0e\x32\x19.labferry.sync.v1.RunKind\x12\x31\n\x0bsync_status\x18\x05 \x01(\x0e\x32\x1c.labferry.sync.v1.SyncStatus\x12)\n\x08\x63reation\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12#\n\x04jobs\x18\x07 \x03(\x0b\x32\x15.labferry.sync.v1.Job\x12 \n\x13\x66oreign_sync_status\x18\x08 \x01(\tH\x00\x88\x01\x01\x42\x16\n\x14_foreign_sync_status\"\xbe\x02\n\x08Override\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12-\n\rproblem_class\x18\x03 \x01(\x0e\x32\x16.labferry.sync.v1.Rule\x12\x10\n\x08operator\x18\x04 \x01(\t\x12/\n\x0brecorded_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0f\n\x07revoked\x18\x07 \x01(\x08\x12\x14\n\x07revokes\x18\x08 \x01(\tH\x00\x88\x01\x01\x12\x33\n\nexpires_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x0e\n\x06\x61\x63tive\x18\n \x01(\x08\x12\x10\n\x08imported\x18\x0b \x01(\x08\x42\n\n\x08_revokesB\r\n\x0b_expires_at\"P\n\x04\x41sOf\x12\x12\n\x08position\x18\x01 \x01(\x03H\x00\x12*\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x42\x08\n\x06moment\">\n\rRemainingFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\npath_bytes\x18\x02 \x01(\x0c\x12\x0b\n\x03why\x18\x03 \x01(\t*Q\n\x07RunKind\x12\x18\n\x14RUN_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15RUN_KIND_EXPERIMENTAL\x10\x01\x12\x11\n\rRUN_KIND_TEST\x10\x02*\xb2\x01\n\nSyncStatus\x12\x1b\n\x17SYNC_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13SYNC_STATUS_PENDING\x10\x01\x12\x16\n\x12SYNC_STATUS_SYNCED\x10\x02\x12\x17\n\x13SYNC_STATUS_CLEANED\x10\x03\x12\x16\n\x12SYNC_STATUS_FAILED\x10\x04\x12%\n!SYNC_STATUS_BLOCKED_BY_VALIDATION\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alabferry/sync/v1/run.proto\x12\x10labferry.sync.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1elabferry/sync/v1/finding.proto\x1a\x1alabferry/sync/v1/job.proto\"\xb1\x02\n\x03Run\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x14\n\x0c\x65quipment_id\x18\x02 \x01(\t\x12\x0f\n\x07project\x18\x03 \x01(\t\x12+\n\x08run_kind\x18\x04 \x01(\x0e\x32\x19.labferry.sync.v1.RunKind\x12\x31\n\x0bsync_status\x18\x05 \x01(\x0e\x32\x1c.labferry.sync.v1.SyncStatus\x12)\n\x08\x63reation\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12#\n\x04jobs\x18\x07 \x03(\x0b\x32\x15.labferry.sync.v1.Job\x12 \n\x13\x66oreign_sync_status\x18\x08 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04gone\x18\t \x01(\x08\x42\x16\n\x14_foreign_sync_status\"\xbe\x02\n\x08Override\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12-\n\rproblem_class\x18\x03 \x01(\x0e\x32\x16.labferry.sync.v1.Rule\x12\x10\n\x08operator\x18\x04 \x01(\t\x12/\n\x0brecorded_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0f\n\x07revoked\x18\x07 \x01(\x08\x12\x14\n\x07revokes\x18\x08 \x01(\tH\x00\x88\x01\x01\x12\x33\n\nexpires_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x0e\n\x06\x61\x63tive\x18\n \x01(\x08\x12\x10\n\x08imported\x18\x0b \x01(\x08\x42\n\n\x08_revokesB\r\n\x0b_expires_at\"P\n\x04\x41sOf\x12\x12\n\x08position\x18\x01 \x01(\x03H\x00\x12*\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x42\x08\n\x06moment\">\n\rRemainingFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\npath_bytes\x18\x02 \x01(\x0c\x12\x0b\n\x03why\x18\x03 \x01(\t*Q\n\x07RunKind\x12\x18\n\x14RUN_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15RUN_KIND_EXPERIMENTAL\x10\x01\x12\x11\n\rRUN_KIND_TEST\x10\x02*\xb2\x01\n\nSyncStatus\x12\x1b\n\x17SYNC_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13SYNC_STATUS_PENDING\x10\x01\x12\x16\n\x12SYNC_STATUS_SYNCED\x10\x02\x12\x17\n\x13SYNC_STATUS_CLEANED\x10\x03\x12\x16\n\x12SYNC_STATUS_FAILED\x10\x04\x12%\n!SYNC_STATUS_BLOCKED_BY_VALIDATION\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'labferry.sync.v1.run_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNKIND']._serialized_start=932
-  _globals['_RUNKIND']._serialized_end=1013
-  _globals['_SYNCSTATUS']._serialized_start=1016
-  _globals['_SYNCSTATUS']._serialized_end=1194
+  _globals['_RUNKIND']._serialized_start=946
+  _globals['_RUNKIND']._serialized_end=1027
+  _globals['_SYNCSTATUS']._serialized_start=1030
+  _globals['_SYNCSTATUS']._serialized_end=1208
   _globals['_RUN']._serialized_start=172
-  _globals['_RUN']._serialized_end=463
-  _globals['_OVERRIDE']._serialized_start=466
-  _globals['_OVERRIDE']._serialized_end=784
-  _globals['_ASOF']._serialized_start=786
-  _globals['_ASOF']._serialized_end=866
-  _globals['_REMAININGFILE']._serialized_start=868
-  _globals['_REMAININGFILE']._serialized_end=930
+  _globals['_RUN']._serialized_end=477
+  _globals['_OVERRIDE']._serialized_start=480
+  _globals['_OVERRIDE']._serialized_end=798
+  _globals['_ASOF']._serialized_start=800
+  _globals['_ASOF']._serialized_end=880
+  _globals['_REMAININGFILE']._serialized_start=882
+  _globals['_REMAININGFILE']._serialized_end=944
 # @@protoc_insertion_point(module_scope)

@@ -97,6 +97,7 @@ class Run(_message.Message):
     CREATION_FIELD_NUMBER: _builtins.int
     JOBS_FIELD_NUMBER: _builtins.int
     FOREIGN_SYNC_STATUS_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """Path relative to the equipment's local_root, with "/". The run's identity everywhere."""
     equipment_id: _builtins.str
@@ -109,6 +110,10 @@ class Run(_message.Message):
     """As the event log knows it."""
     foreign_sync_status: _builtins.str
     """sync_status as the file says, when another program wrote something else. Reported, never believed."""
+    gone: _builtins.bool
+    """No folder of that name is found here any more: the run was renamed, moved or deleted, or its equipment isn't configured.
+    Said by GetRun alone, of now.
+    """
     @_builtins.property
     def creation(self) -> _struct_pb2.Struct:
         """The whole creation.json as it lies on disk. Absent when the file can't be read."""
@@ -128,10 +133,11 @@ class Run(_message.Message):
         creation: _struct_pb2.Struct | None = ...,
         jobs: _abc.Iterable[_job_pb2.Job] | None = ...,
         foreign_sync_status: _builtins.str | None = ...,
+        gone: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_foreign_sync_status", b"_foreign_sync_status", "creation", b"creation", "foreign_sync_status", b"foreign_sync_status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_foreign_sync_status", b"_foreign_sync_status", "creation", b"creation", "equipment_id", b"equipment_id", "foreign_sync_status", b"foreign_sync_status", "jobs", b"jobs", "project", b"project", "run", b"run", "run_kind", b"run_kind", "sync_status", b"sync_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_foreign_sync_status", b"_foreign_sync_status", "creation", b"creation", "equipment_id", b"equipment_id", "foreign_sync_status", b"foreign_sync_status", "gone", b"gone", "jobs", b"jobs", "project", b"project", "run", b"run", "run_kind", b"run_kind", "sync_status", b"sync_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__foreign_sync_status: _TypeAlias = _typing.Literal["foreign_sync_status"]  # noqa: Y015
     _WhichOneofArgType__foreign_sync_status: _TypeAlias = _typing.Literal["_foreign_sync_status", b"_foreign_sync_status"]  # noqa: Y015

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from libs.event_log.projection import ProjectionRunner
 from services.sync_engine.audits.read_model import due_again
+from services.sync_engine.jobs.failure import met_what_is_no_folder
 from services.sync_engine.jobs.job import Job, JobState
 from services.sync_engine.jobs.making_way import Slot
 from services.sync_engine.jobs.workbench import Workbench
@@ -51,6 +52,8 @@ class ReadAgain:
     def _and_then(self, job: Job) -> str:
         if self._bench.why_suspected(job.equipment_id, job.destination):
             return ", and nothing is put back there before it is trusted again"
+        if job.failure is not None and met_what_is_no_folder(job.failure):
+            return ", in vain as long as that is in the way there"
         if job.state is JobState.CLEANED:
             return ", and only what lies here again can be put back, for the local data was deleted"
         return ", and what the run here still holds as it was proven is put back"

@@ -12,6 +12,7 @@ from services.sync_engine.transfer.transport import DifferingFile, FailureKind, 
 
 FAILURE_KINDS = ProtoNames(FailureKind, job_pb2.FailureKind, "FAILURE_KIND")
 _MOST_PATHS = 100
+_COULD_NOT_CHECK = "a pass could not check: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def failure_of_pass(failed: job_events_pb2.JobVerificationFailed, given_up: Sequ
     """What a reading back that failed says of the copy, of which these files aren't put back again."""
     report = failed.report
     if not report.expected and failed.occasion != "transfer":
-        return Failure(FailureKind.HASH_MISMATCH, f"a pass could not check: {report.note}")
+        return Failure(FailureKind.HASH_MISMATCH, _COULD_NOT_CHECK + report.note)
     if report.expected and not report.missing and not report.differing:
         return Failure(FailureKind.HASH_MISMATCH, f"a pass could not check every file: {report.note}")
     missing, differing = wrong_counts(report)
@@ -52,6 +53,11 @@ def failure_of_pass(failed: job_events_pb2.JobVerificationFailed, given_up: Sequ
         words_of_reading(report.expected, missing, differing) + unreadable + _not_put_back(given_up),
         (*report.missing, *report.differing),
     )
+
+
+def met_what_is_no_folder(failure: Failure) -> bool:
+    """Whether such a pass ended at something else in the place of a folder: nothing can be put back behind it."""
+    return failure.message.startswith(_COULD_NOT_CHECK + FailureKind.DESTINATION_FILE_DIFFERS)
 
 
 def words_of_reading(expected: int, missing: int, differing: int) -> str:

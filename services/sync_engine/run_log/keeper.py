@@ -16,11 +16,13 @@ from libs.event_log.store import LeaseLostError, LogUnavailableError
 from libs.run_tree.atomic_file import write_atomically
 from libs.run_tree.creation_errors import CreationError
 from libs.run_tree.creation_json import creation_path, read_creation
+from libs.run_tree.creation_record import SyncStatus
 from libs.run_tree.wizard_log import LogTags, append_lines, log_line, missing_lines, read_lines
 from libs.service_kit.errors import LabferryError
 from libs.service_kit.telemetry import Logger
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.engine_log import EngineLog, recorded_at
+from services.sync_engine.errors import RunNotFoundError
 from services.sync_engine.event_types import EVENT_TYPES, job_stream, run_stream
 from services.sync_engine.jobs.read_model import JobFilter, jobs_where
 from services.sync_engine.run_log.event_text import said
@@ -122,9 +124,18 @@ class RunLogKeeper:
                 await self._alone(run, due)
             except (LabferryError, OSError, LogUnavailableError, LeaseLostError) as error:
                 self._in_step.pop(run, None)
+                if isinstance(error, FileNotFoundError | RunNotFoundError) and await self._was_cleaned(run):
+                    continue
                 self._logger.warning("run_log_behind", run=run, problem=str(error))
         mark = _Mark(self._log.store.store_id, events[-1].position)
         await self._threads.run(lambda: write_atomically(self._mark_file, msgspec.json.encode(mark), mode=0o600))
+
+    async def _was_cleaned(self, run: str) -> bool:
+        """Then the file may have been deleted with the rest (`retain_cache`), and nothing is behind."""
+        try:
+            return (await self._log.run(run)).sync_status is SyncStatus.CLEANED
+        except LogUnavailableError:
+            return False
 
     async def _by_run(self, events: Sequence[RecordedEvent], whole: bool) -> dict[str, _Due]:
         await self._learn_runs(events)

@@ -59,16 +59,18 @@ class RunQueries:
         record = await self._log.run(run)
         found = await self.jobs_of_run(run)
         jobs, again = [self._messages.of(job) for job in found], await self._read_again.of(found)
-        for message in jobs:
-            if reading := again.get(message.job_id):
-                message.next_reading = reading.words
+        for job in jobs:
+            if reading := again.get(job.job_id):
+                job.next_reading = reading.words
                 if reading.time is not None:
-                    message.next_reading_time.FromDatetime(reading.time)
+                    job.next_reading_time.FromDatetime(reading.time)
         creation = None
         if located is not None:
             with suppress(CreationError):
                 creation = await self._files.read(located)
-        return run_message(self._locator.parse(run), record, creation, jobs)
+        message = run_message(self._locator.parse(run), record, creation, jobs)
+        message.gone = located is None
+        return message
 
     async def _locate(self, run: str) -> LocatedRun | None:
         """None for a run that can't be found any more, and of which the log knows."""

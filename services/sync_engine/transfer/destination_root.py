@@ -92,6 +92,7 @@ class DestinationRoot:
         except FileNotFoundError:
             return
         except OSError as error:
+            self._refuse_what_is_no_folder(relative)
             raise destination_error(error, "looking for mounts in", relative) from error
         if elsewhere:
             raise TransferError(
@@ -160,6 +161,13 @@ class DestinationRoot:
         if len(self._known_folders) == _MOST_KNOWN_FOLDERS:
             self._known_folders = {b""}
         self._known_folders.add(folder)
+
+    def _refuse_what_is_no_folder(self, relative: bytes) -> None:
+        """The first on the way to it that is there."""
+        ends = [place for place, letter in enumerate(relative) if letter == ord("/")]
+        for end in (*ends, len(relative)):
+            if self.status(relative[:end]) is not None:
+                self._refuse_if_no_folder(relative[:end])
 
     def _refuse_if_no_folder(self, folder: bytes) -> None:
         # A symlink to a folder is none: writing through it would leave the destination.

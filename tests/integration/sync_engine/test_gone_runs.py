@@ -44,6 +44,40 @@ async def test_the_only_copy_of_a_run_that_is_gone_here_is_told_when_it_rots(sit
         assert (await refused(_first(engine, unknown)))[:2] == (grpc.StatusCode.NOT_FOUND, "RUN_NOT_FOUND")
 
 
+async def test_a_run_that_was_renamed_here_is_not_to_be_queued_under_its_old_name(engine: Engine) -> None:
+    run = engine.site.make_run()
+    await engine.bring(run)
+    renamed = engine.site.local(run).rename(engine.site.local(run).with_name("Run_2026-04-17T15-00"))
+    (answer,) = answers(await engine.run(run), await problems(engine, run=run))
+    assert (answer.condition, answer.needs_somebody, answer.to_do) == ("done", False, ())
+    assert "no folder of its name is found here any more" in answer.detail
+    renamed.rename(engine.site.local(run))
+    (engine.site.local(run) / "late.tif").write_bytes(b"late")
+    engine.site.nas().rename(engine.site.nas().with_name("away"))
+    amendment = (await engine.enqueue(run)).job.job_id
+    await engine.until_waiting(amendment, job_pb2.WAIT_CONDITION_DESTINATION_UNREACHABLE)
+    await engine.steer("CancelJob", amendment)
+    engine.site.local(run).rename(renamed)
+    found = await engine.run(run)
+    assert found.gone
+    (answer,) = answers(found, await problems(engine, run=run))
+    assert (answer.condition, answer.needs_somebody) == ("cancelled", True)
+    assert answer.to_do[-1] == f"labferry run list --equipment {EQUIPMENT} --project 'Cortex Q3 Pilot'"
+    (answer,) = answers(await engine.run(run.replace("14-32", "15-00")), [])
+    assert answer.to_do == (f"labferry run queue '{run.replace('14-32', '15-00')}'",)
+
+
+async def test_the_log_of_a_run_that_went_with_its_cleanup_is_not_missed(site: Site) -> None:
+    site.lab.settings["nas_cleanup"] = AT_ONCE
+    async with running_engine(site) as engine:
+        run = site.make_run()
+        job_id = (await engine.enqueue(run)).job.job_id
+        await until_cleaned(engine, job_id)
+        assert await verify(engine, run)
+        assert await engine.service.stop() == 0
+    assert "run_log_behind" not in site.lab.log_text("sync_engine")
+
+
 async def _first(engine: Engine, request: problem_service_pb2.QueryProblemsRequest) -> list[finding_pb2.Finding]:
     return [finding async for finding in engine.problems.QueryProblems(request)]
 
