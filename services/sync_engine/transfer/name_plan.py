@@ -105,7 +105,7 @@ def _own_problems(path: bytes, traits: TargetTraits) -> Iterable[NameProblem]:
     if not traits.keeps_any_bytes and not _is_utf8(name):
         yield NameProblem(path, f"{shown(path)}: the name is not UTF-8, which the destination needs")
     elif traits.alters is not None and traits.alters.search(name.decode(errors="surrogateescape")):
-        yield NameProblem(path, f"{shown(path)}: the destination would keep it under another name")
+        yield NameProblem(path, f"{shown(path)}: the destination would refuse it, or keep it under another name")
 
 
 def _kinds_not_kept(
