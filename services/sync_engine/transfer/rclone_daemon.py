@@ -18,7 +18,7 @@ from services.sync_engine.transfer.bandwidth import SharedBandwidth, local_now
 from services.sync_engine.transfer.rclone_failures import RCLONE_FAILURES
 from services.sync_engine.transfer.tool_failures import tool_failure, without_names
 from services.sync_engine.transfer.tool_process import LOOK_SECONDS, ToolProcess, run_tool
-from services.sync_engine.transfer.transfer_control import TransferControl, TransferStoppedError
+from services.sync_engine.transfer.transfer_control import StopReason, TransferControl, TransferStoppedError
 from services.sync_engine.transfer.transport import FailureKind, TransferError
 from services.sync_engine.transfer.unix_http import UnixHttpConnection
 
@@ -213,9 +213,11 @@ class RcloneDaemon:
                     if pending:
                         self._refuse_late()
                     self._keep_limit()
-            except BaseException:
-                # Calls in work would hold the threads: without rclone they end at once.
-                self._process.end_children()
+            except BaseException as ending:
+                # Calls in work would hold the threads: without rclone they end at once. Where another engine has the
+                # job by now, rclone gets no time to do more of them.
+                lost = isinstance(ending, TransferStoppedError) and ending.reason is StopReason.LEASE_LOST
+                self._process.end_children(at_once=lost)
                 threads.shutdown(wait=True, cancel_futures=True)
                 raise
         if failure is not None:

@@ -24,7 +24,7 @@ from services.sync_engine.transfer.rclone_folders import settle_folders
 from services.sync_engine.transfer.rclone_hashing import RcloneHashing
 from services.sync_engine.transfer.rclone_listing import RcloneListing
 from services.sync_engine.transfer.rclone_local import RcloneLocal
-from services.sync_engine.transfer.rclone_move import move_files
+from services.sync_engine.transfer.rclone_move import FEW_AT_ONCE, land_files, take_away
 from services.sync_engine.transfer.rclone_names import altered_names, as_listed
 from services.sync_engine.transfer.rclone_probe import try_names
 from services.sync_engine.transfer.rclone_remote import RcloneRemote, backend_encoding
@@ -201,7 +201,7 @@ class RcloneFar:
         self._refuse_links({_above(target + b"/" + file.path) for file in files})
         names = [(batch + b"/" + file.path, target + b"/" + file.path, file.size) for file in files]
         with told_when_full(self._daemon, self._fs):
-            move_files(self._daemon, self._fs, names)
+            land_files(self._daemon, self._fs, names)
         below = len(batch) + 1
         waiting = {as_listed(item["Path"])[below:] for item in self._listing.entries(batch, recurse=True) or []} - set(
             spoiled
@@ -229,7 +229,7 @@ class RcloneFar:
         """As `FarSide.move`."""
         self._refuse_links({_above(name) for pair in pairs for name in pair})
         with told_when_full(self._daemon, self._fs):
-            move_files(self._daemon, self._fs, [(source, target, 0) for source, target in pairs])
+            take_away(self._daemon, self._fs, pairs)
 
     def seal(self, files: Sequence[SealedFile], incoming: bytes) -> None:
         """As `FarSide.seal`: in one step where the backend renames over files or puts whole objects (local, SFTP,
@@ -290,7 +290,7 @@ class RcloneFar:
                 if "object not found" not in refusal.words:
                     raise tool_failure(RCLONE_FAILURES, "removing", None, refusal.words, [path]) from refusal
 
-        self._daemon.attend(paths, remove)
+        self._daemon.attend(paths, remove, workers=FEW_AT_ONCE)
 
 
 def _above(path: bytes) -> bytes:

@@ -78,9 +78,9 @@ class ToolProcess:
             return self.process.wait(LOOK_SECONDS)
         return None
 
-    def end_children(self) -> None:
-        """Returns when the child is gone: asked first, killed then. What it said can still be read."""
-        if self.process.poll() is None:
+    def end_children(self, *, at_once: bool = False) -> None:
+        """Returns when the child is gone: asked first unless `at_once`, killed then. What it said can still be read."""
+        if not at_once and self.process.poll() is None:
             self._signal(signal.SIGTERM)
             try:
                 self.process.wait(_END_SECONDS)
