@@ -32,6 +32,7 @@ EVENT_TYPES = EventTypes(
         EventType("sync.job.files_scrubbed.v1", job.JobFilesScrubbed),
         EventType("sync.job.copy_repaired.v1", job.JobCopyRepaired),
         EventType("sync.job.repair_landed.v1", job.JobRepairLanded),
+        EventType("sync.job.repair_ended.v1", job.JobRepairEnded),
         EventType("sync.job.cleanup_held.v1", job.JobCleanupHeld),
         EventType("sync.job.cleanup_eligible.v1", job.JobCleanupEligible),
         EventType("sync.job.cleaned.v1", job.JobCleaned),

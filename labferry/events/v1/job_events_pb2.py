@@ -30,7 +30,7 @@ from labferry.sync.v1 import run_pb2 as labferry_dot_sync_dot_v1_dot_run__pb2
 from labferry.sync.v1 import sync_service_pb2 as labferry_dot_sync_dot_v1_dot_sync__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#labferry/events/v1/job_events.proto\x12\x12labferry.events.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlabferry/events/v1/blob.proto\x1a\x1alabferry/sync/v1/job.proto\x1a\x1alabferry/sync/v1/run.proto\x1a#labferry/sync/v1/sync_service.proto\"\x8f\x01\n\tJobQueued\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x14\n\x0c\x65quipment_id\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x04 \x01(\t\x12\x11\n\tamendment\x18\x05 \x01(\x05\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x15\n\ramends_job_id\x18\x07 \x01(\t\"I\n\nJobStarted\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x11\n\tengine_id\x18\x02 \x01(\t\x12\x17\n\x0fincoming_folder\x18\x03 \x01(\t\"\x1c\n\x0bJobRequeued\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\"d\n\x0fJobFilesLanding\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x18\n\nbatch_blob\x18\x02 \x01(\tB\x04\xa8\xed\x18\x01\x12\x12\n\nfile_count\x18\x03 \x01(\x03\x12\x12\n\nbyte_count\x18\x04 \x01(\x03\"{\n\tJobCopied\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x1b\n\rmanifest_blob\x18\x02 \x01(\tB\x04\xa8\xed\x18\x01\x12\x18\n\nfiles_blob\x18\x03 \x01(\tB\x04\xa8\xed\x18\x01\x12\x12\n\nfile_count\x18\x04 \x01(\x03\x12\x12\n\nbyte_count\x18\x05 \x01(\x03\"\x89\x03\n\x0bJobVerified\x12\x17\n\x0fmanifest_sha256\x18\x01 \x01(\t\x12\x10\n\x08\x65xpected\x18\x02 \x01(\x03\x12\x0e\n\x06hashed\x18\x03 \x01(\x03\x12\x0f\n\x07matched\x18\x04 \x01(\x03\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\r\n\x05grade\x18\x06 \x01(\t\x12\x0c\n\x04host\x18\x07 \x01(\t\x12\x0c\n\x04note\x18\x08 \x01(\t\x12\x1b\n\revidence_blob\x18\t \x01(\tB\x04\xa8\xed\x18\x01\x12\x10\n\x08occasion\x18\n \x01(\t\x12\x18\n\x10max_stream_bytes\x18\x0b \x01(\x03\x12\x11\n\ttransport\x18\x0c \x01(\t\x12\x39\n\x05tools\x18\r \x03(\x0b\x32*.labferry.events.v1.JobVerified.ToolsEntry\x12.\n\nbegun_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a,\n\nToolsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc7\x02\n\x15JobVerificationFailed\x12.\n\x06report\x18\x01 \x01(\x0b\x32\x1e.labferry.sync.v1.VerifyReport\x12\x10\n\x08occasion\x18\x02 \x01(\t\x12\x1b\n\revidence_blob\x18\x03 \x01(\tB\x04\xa8\xed\x18\x01\x12\x1b\n\runproven_blob\x18\x04 \x01(\tB\x04\xa8\xed\x18\x01\x12\x38\n\x14oldest_evidence_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08given_up\x18\x06 \x03(\t\x12\x1c\n\x0e\x64iffering_blob\x18\x07 \x01(\tB\x04\xa8\xed\x18\x01\x12\x18\n\x10max_stream_bytes\x18\x08 \x01(\x03\x12.\n\nbegun_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xfc\x01\n\x10JobFilesScrubbed\x12\x1b\n\revidence_blob\x18\x01 \x01(\tB\x04\xa8\xed\x18\x01\x12\x12\n\nfile_count\x18\x02 \x01(\x03\x12\x12\n\nbyte_count\x18\x03 \x01(\x03\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\r\n\x05grade\x18\x05 \x01(\t\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x0c\n\x04note\x18\x07 \x01(\t\x12\x38\n\x14oldest_evidence_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nbegun_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"S\n\x0fJobCopyRepaired\x12\x18\n\nbatch_blob\x18\x01 \x01(\tB\x04\xa8\xed\x18\x01\x12\x12\n\nfile_count\x18\x02 \x01(\x03\x12\x12\n\nbyte_count\x18\x03 \x01(\x03\"&\n\x0fJobRepairLanded\x12\x13\n\x0b\x62\x61tch_count\x18\x01 \x01(\x05\"\xa3\x01\n\tJobSealed\x12\x1b\n\rsnapshot_blob\x18\x01 \x01(\tB\x04\xa8\xed\x18\x01\x12\x12\n\nfile_count\x18\x02 \x01(\x03\x12\x31\n\x0bsync_status\x18\x03 \x01(\x0e\x32\x1c.labferry.sync.v1.SyncStatus\x12\x1a\n\x0creceipt_blob\x18\x04 \x01(\tB\x04\xa8\xed\x18\x01\x12\x16\n\x0eoverride_count\x18\x05 \x01(\x05\"4\n\x0eJobCleanupHeld\x12\x12\n\ninterlocks\x18\x01 \x03(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\x14\n\x12JobCleanupEligible\"\x0c\n\nJobCleaned\"\xdc\x01\n\nJobWaiting\x12\x32\n\tcondition\x18\x01 \x01(\x0e\x32\x1f.labferry.sync.v1.WaitCondition\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x31\n\rnext_try_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1c.labferry.sync.v1.JobFailure\x12(\n\x05pause\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa2\x01\n\x10JobAttemptFailed\x12-\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x1c.labferry.sync.v1.JobFailure\x12\x35\n\x11next_attempt_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05pause\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\":\n\tJobFailed\x12-\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x1c.labferry.sync.v1.JobFailure\"\x1d\n\nJobRearmed\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\t\"\x0b\n\tJobPaused\"\x0c\n\nJobResumed\"\x0e\n\x0cJobCancelled\"\n\n\x08JobSwept\"8\n\x12JobPriorityChanged\x12\x10\n\x08previous\x18\x01 \x01(\x05\x12\x10\n\x08priority\x18\x02 \x01(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#labferry/events/v1/job_events.proto\x12\x12labferry.events.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlabferry/events/v1/blob.proto\x1a\x1alabferry/sync/v1/job.proto\x1a\x1alabferry/sync/v1/run.proto\x1a#labferry/sync/v1/sync_service.proto\"\x8f\x01\n\tJobQueued\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x14\n\x0c\x65quipment_id\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x04 \x01(\t\x12\x11\n\tamendment\x18\x05 \x01(\x05\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x15\n\ramends_job_id\x18\x07 \x01(\t\"I\n\nJobStarted\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x11\n\tengine_id\x18\x02 \x01(\t\x12\x17\n\x0fincoming_folder\x18\x03 \x01(\t\"\x1c\n\x0bJobRequeued\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\"d\n\x0fJobFilesLanding\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x18\n\nbatch_blob\x18\x02 \x01(\tB\x04\xa8\xed\x18\x01\x12\x12\n\nfile_count\x18\x03 \x01(\x03\x12\x12\n\nbyte_count\x18\x04 \x01(\x03\"{\n\tJobCopied\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x1b\n\rmanifest_blob\x18\x02 \x01(\tB\x04\xa8\xed\x18\x01\x12\x18\n\nfiles_blob\x18\x03 \x01(\tB\x04\xa8\xed\x18\x01\x12\x12\n\nfile_count\x18\x04 \x01(\x03\x12\x12\n\nbyte_count\x18\x05 \x01(\x03\"\x89\x03\n\x0bJobVerified\x12\x17\n\x0fmanifest_sha256\x18\x01 \x01(\t\x12\x10\n\x08\x65xpected\x18\x02 \x01(\x03\x12\x0e\n\x06hashed\x18\x03 \x01(\x03\x12\x0f\n\x07matched\x18\x04 \x01(\x03\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\r\n\x05grade\x18\x06 \x01(\t\x12\x0c\n\x04host\x18\x07 \x01(\t\x12\x0c\n\x04note\x18\x08 \x01(\t\x12\x1b\n\revidence_blob\x18\t \x01(\tB\x04\xa8\xed\x18\x01\x12\x10\n\x08occasion\x18\n \x01(\t\x12\x18\n\x10max_stream_bytes\x18\x0b \x01(\x03\x12\x11\n\ttransport\x18\x0c \x01(\t\x12\x39\n\x05tools\x18\r \x03(\x0b\x32*.labferry.events.v1.JobVerified.ToolsEntry\x12.\n\nbegun_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a,\n\nToolsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc7\x02\n\x15JobVerificationFailed\x12.\n\x06report\x18\x01 \x01(\x0b\x32\x1e.labferry.sync.v1.VerifyReport\x12\x10\n\x08occasion\x18\x02 \x01(\t\x12\x1b\n\revidence_blob\x18\x03 \x01(\tB\x04\xa8\xed\x18\x01\x12\x1b\n\runproven_blob\x18\x04 \x01(\tB\x04\xa8\xed\x18\x01\x12\x38\n\x14oldest_evidence_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08given_up\x18\x06 \x03(\t\x12\x1c\n\x0e\x64iffering_blob\x18\x07 \x01(\tB\x04\xa8\xed\x18\x01\x12\x18\n\x10max_stream_bytes\x18\x08 \x01(\x03\x12.\n\nbegun_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xfc\x01\n\x10JobFilesScrubbed\x12\x1b\n\revidence_blob\x18\x01 \x01(\tB\x04\xa8\xed\x18\x01\x12\x12\n\nfile_count\x18\x02 \x01(\x03\x12\x12\n\nbyte_count\x18\x03 \x01(\x03\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\r\n\x05grade\x18\x05 \x01(\t\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x0c\n\x04note\x18\x07 \x01(\t\x12\x38\n\x14oldest_evidence_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nbegun_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"S\n\x0fJobCopyRepaired\x12\x18\n\nbatch_blob\x18\x01 \x01(\tB\x04\xa8\xed\x18\x01\x12\x12\n\nfile_count\x18\x02 \x01(\x03\x12\x12\n\nbyte_count\x18\x03 \x01(\x03\"&\n\x0fJobRepairLanded\x12\x13\n\x0b\x62\x61tch_count\x18\x01 \x01(\x05\"5\n\x0eJobRepairEnded\x12\x0f\n\x07problem\x18\x01 \x01(\t\x12\x12\n\nfile_count\x18\x02 \x01(\x03\"\xa3\x01\n\tJobSealed\x12\x1b\n\rsnapshot_blob\x18\x01 \x01(\tB\x04\xa8\xed\x18\x01\x12\x12\n\nfile_count\x18\x02 \x01(\x03\x12\x31\n\x0bsync_status\x18\x03 \x01(\x0e\x32\x1c.labferry.sync.v1.SyncStatus\x12\x1a\n\x0creceipt_blob\x18\x04 \x01(\tB\x04\xa8\xed\x18\x01\x12\x16\n\x0eoverride_count\x18\x05 \x01(\x05\"4\n\x0eJobCleanupHeld\x12\x12\n\ninterlocks\x18\x01 \x03(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\x14\n\x12JobCleanupEligible\"\x0c\n\nJobCleaned\"\xdc\x01\n\nJobWaiting\x12\x32\n\tcondition\x18\x01 \x01(\x0e\x32\x1f.labferry.sync.v1.WaitCondition\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x31\n\rnext_try_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1c.labferry.sync.v1.JobFailure\x12(\n\x05pause\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa2\x01\n\x10JobAttemptFailed\x12-\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x1c.labferry.sync.v1.JobFailure\x12\x35\n\x11next_attempt_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05pause\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\":\n\tJobFailed\x12-\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x1c.labferry.sync.v1.JobFailure\"\x1d\n\nJobRearmed\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\t\"\x0b\n\tJobPaused\"\x0c\n\nJobResumed\"\x0e\n\x0cJobCancelled\"\n\n\x08JobSwept\"8\n\x12JobPriorityChanged\x12\x10\n\x08previous\x18\x01 \x01(\x05\x12\x10\n\x08priority\x18\x02 \x01(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -83,30 +83,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBCOPYREPAIRED']._serialized_end=1790
   _globals['_JOBREPAIRLANDED']._serialized_start=1792
   _globals['_JOBREPAIRLANDED']._serialized_end=1830
-  _globals['_JOBSEALED']._serialized_start=1833
-  _globals['_JOBSEALED']._serialized_end=1996
-  _globals['_JOBCLEANUPHELD']._serialized_start=1998
-  _globals['_JOBCLEANUPHELD']._serialized_end=2050
-  _globals['_JOBCLEANUPELIGIBLE']._serialized_start=2052
-  _globals['_JOBCLEANUPELIGIBLE']._serialized_end=2072
-  _globals['_JOBCLEANED']._serialized_start=2074
-  _globals['_JOBCLEANED']._serialized_end=2086
-  _globals['_JOBWAITING']._serialized_start=2089
-  _globals['_JOBWAITING']._serialized_end=2309
-  _globals['_JOBATTEMPTFAILED']._serialized_start=2312
-  _globals['_JOBATTEMPTFAILED']._serialized_end=2474
-  _globals['_JOBFAILED']._serialized_start=2476
-  _globals['_JOBFAILED']._serialized_end=2534
-  _globals['_JOBREARMED']._serialized_start=2536
-  _globals['_JOBREARMED']._serialized_end=2565
-  _globals['_JOBPAUSED']._serialized_start=2567
-  _globals['_JOBPAUSED']._serialized_end=2578
-  _globals['_JOBRESUMED']._serialized_start=2580
-  _globals['_JOBRESUMED']._serialized_end=2592
-  _globals['_JOBCANCELLED']._serialized_start=2594
-  _globals['_JOBCANCELLED']._serialized_end=2608
-  _globals['_JOBSWEPT']._serialized_start=2610
-  _globals['_JOBSWEPT']._serialized_end=2620
-  _globals['_JOBPRIORITYCHANGED']._serialized_start=2622
-  _globals['_JOBPRIORITYCHANGED']._serialized_end=2678
+  _globals['_JOBREPAIRENDED']._serialized_start=1832
+  _globals['_JOBREPAIRENDED']._serialized_end=1885
+  _globals['_JOBSEALED']._serialized_start=1888
+  _globals['_JOBSEALED']._serialized_end=2051
+  _globals['_JOBCLEANUPHELD']._serialized_start=2053
+  _globals['_JOBCLEANUPHELD']._serialized_end=2105
+  _globals['_JOBCLEANUPELIGIBLE']._serialized_start=2107
+  _globals['_JOBCLEANUPELIGIBLE']._serialized_end=2127
+  _globals['_JOBCLEANED']._serialized_start=2129
+  _globals['_JOBCLEANED']._serialized_end=2141
+  _globals['_JOBWAITING']._serialized_start=2144
+  _globals['_JOBWAITING']._serialized_end=2364
+  _globals['_JOBATTEMPTFAILED']._serialized_start=2367
+  _globals['_JOBATTEMPTFAILED']._serialized_end=2529
+  _globals['_JOBFAILED']._serialized_start=2531
+  _globals['_JOBFAILED']._serialized_end=2589
+  _globals['_JOBREARMED']._serialized_start=2591
+  _globals['_JOBREARMED']._serialized_end=2620
+  _globals['_JOBPAUSED']._serialized_start=2622
+  _globals['_JOBPAUSED']._serialized_end=2633
+  _globals['_JOBRESUMED']._serialized_start=2635
+  _globals['_JOBRESUMED']._serialized_end=2647
+  _globals['_JOBCANCELLED']._serialized_start=2649
+  _globals['_JOBCANCELLED']._serialized_end=2663
+  _globals['_JOBSWEPT']._serialized_start=2665
+  _globals['_JOBSWEPT']._serialized_end=2675
+  _globals['_JOBPRIORITYCHANGED']._serialized_start=2677
+  _globals['_JOBPRIORITYCHANGED']._serialized_end=2733
 # @@protoc_insertion_point(module_scope)

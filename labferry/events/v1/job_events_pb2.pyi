@@ -482,6 +482,34 @@ class JobRepairLanded(_message.Message):
 Global___JobRepairLanded: _TypeAlias = JobRepairLanded  # noqa: Y015
 
 @_typing.final
+class JobRepairEnded(_message.Message):
+    """sync.job.repair_ended.v1: what could be done about the files that the last sync.job.verification_failed.v1 of the engine's own
+    found wrong was done. Without it a repair was cut off, and the copy is read again at once.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    FILE_COUNT_FIELD_NUMBER: _builtins.int
+    problem: _builtins.str
+    """What kept files from being put back, one plain sentence. Empty: nothing."""
+    file_count: _builtins.int
+    """Files that were put back."""
+    def __init__(
+        self,
+        *,
+        problem: _builtins.str = ...,
+        file_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_count", b"file_count", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobRepairEnded: _TypeAlias = JobRepairEnded  # noqa: Y015
+
+@_typing.final
 class JobSealed(_message.Message):
     """sync.job.sealed.v1: the destination holds the final changing files and the manifest, compared."""
 

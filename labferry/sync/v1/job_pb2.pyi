@@ -436,8 +436,8 @@ class Job(_message.Message):
     destination_suspected: _builtins.bool
     """Its destination is under suspicion now: nothing is sent there before TrustDestination."""
     repair_problem: _builtins.str
-    """Of a proven copy that the last reading found wrong: what keeps it from being mended, one plain sentence. Empty: this engine
-    knows of nothing; it hasn't tried since it was started, or has put everything back, which the next reading will show.
+    """Of a proven copy that the last reading found wrong: what keeps it from being mended, one plain sentence. Empty: nothing
+    is known to; it wasn't tried yet, or everything was put back, which the next reading will show.
     """
     next_reading: _builtins.str
     """Of a proven copy that the last reading found wrong, or couldn't check, in GetRun alone: when the engine reads it again by itself,

@@ -16,7 +16,6 @@ from libs.service_kit.errors import LabferryError
 from services.sync_engine.audits.first_seen import FirstSeen
 from services.sync_engine.audits.read_model import DueCopy, next_to_audit, next_to_scrub
 from services.sync_engine.audits.reading import CopyReading
-from services.sync_engine.audits.repair import RepairStoppedError
 from services.sync_engine.jobs.job import PROVEN_STATES, Job
 from services.sync_engine.jobs.making_way import MakingWay
 from services.sync_engine.jobs.verify_step import Occasion
@@ -40,7 +39,7 @@ further one doubles that rest."""
 _SCRUB_BEGINS = 0.75
 """Part of the interval after which a file's turn comes, so that every file is read within it."""
 
-_MOVES = (".verified.v1", ".verification_failed.v1", ".copy_repaired.v1", ".files_scrubbed.v1", ".trusted.v1")
+_MOVES = (".verified.v1", ".verification_failed.v1", ".repair_ended.v1", ".files_scrubbed.v1", ".trusted.v1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +63,11 @@ class _Due:
 
 @dataclass(slots=True)
 class _Lane:
-    """`unmended`: jobs whose repair gave way, so that their copies are to be read again, and where these are."""
-
     equipment_id: str
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     control: TransferControl | None = None
     rests_until: dict[str, float] = field(default_factory=dict)
     unread: dict[str, int] = field(default_factory=dict)
-    unmended: dict[str, Destination] = field(default_factory=dict)
 
 
 class Auditor:
@@ -160,7 +156,6 @@ class Auditor:
         rests = [until - now for until in lane.rests_until.values() if until > now]
         awake = self._awake(lane, now)
         found = [due for place in awake for due in await self._due(lane.equipment_id, place)]
-        found += [_Due(0.0, place, job_id, scrub=False) for job_id, place in lane.unmended.items() if place in awake]
         first = min(found, key=lambda due: due.seconds, default=None)
         if first is not None and first.seconds <= 0:
             await self._do(lane, first)
@@ -190,7 +185,6 @@ class Auditor:
         bench = self._bench
         job = await bench.log.job(due.job_id)
         if job is None or job.state not in PROVEN_STATES:
-            lane.unmended.pop(due.job_id, None)
             self._rest(lane, due.place)
             return
         if await self._is_away(lane, due.place):
@@ -200,15 +194,12 @@ class Auditor:
             if not mine:
                 self._rest(lane, due.place)
                 return
-            lane.unmended.pop(due.job_id, None)
             lane.control = bench.control_of(job)
             try:
                 with working_for(f"audit of job {job.job_id}"):
                     self._note(lane, due.place, await self._read(lane, lane.control, job, due))
-            except RepairStoppedError:
-                lane.unmended[job.job_id] = due.place
             except (TransferStoppedError, LeaseLostError):
-                # It gave way, or the job is another engine's; either way it is still due.
+                # It gave way, or the job is another engine's; either way it is still due, its repair too.
                 return
             except (LabferryError, EventStoreError):
                 raise

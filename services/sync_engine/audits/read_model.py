@@ -14,12 +14,15 @@ from labferry.events.v1 import equipment_events_pb2
 from labferry.events.v1 import job_events_pb2 as events
 from libs.event_log.event import RecordedEvent
 from services.sync_engine.engine_log import recorded_at
-from services.sync_engine.jobs.job import BEFORE_CLEANUP, REQUEST, SCRUB, Job
+from services.sync_engine.jobs.job import AUDIT, BEFORE_CLEANUP, REQUEST, SCRUB, Job
 from services.sync_engine.jobs.read_model import JobFilter, PlacedJob, jobs_where
 from services.sync_engine.jobs.read_since import read_since
 
 _MOST_FAILED = 5
 """More passes that failed in a row than this make the pause before the next one no longer."""
+
+
+_AT_ONCE = 0.0
 
 
 class _Moment(NamedTuple):
@@ -30,8 +33,9 @@ class _Moment(NamedTuple):
 class CopiesProjection:
     """One row a proven copy: how many passes in a row matched, or failed, when the last pass was, and when the file
     that was not read for longest was read, whether or not it matched then; and whether another copy of the run has
-    another manifest. `looked_at` and `oldest_at` are the positions of the events that tell so. It needs the rows of
-    `jobs`."""
+    another manifest. `looked` is 0 while a pass is due at once; `mending`: the engine's own last one found what a
+    repair may mend, and none has come to its end since. `looked_at` and `oldest_at` are the positions of the events
+    that tell so. It needs the rows of `jobs`."""
 
     name = "copies"
     tables: Sequence[str] = ("copies",)
@@ -41,7 +45,7 @@ class CopiesProjection:
             "CREATE TABLE copies (job_id TEXT PRIMARY KEY, run TEXT NOT NULL, equipment_id TEXT NOT NULL,"
             " destination TEXT NOT NULL, passes INTEGER NOT NULL, failed INTEGER NOT NULL, looked REAL NOT NULL,"
             " looked_at INTEGER NOT NULL, oldest REAL NOT NULL, oldest_at INTEGER NOT NULL,"
-            " manifest TEXT NOT NULL, differs INTEGER NOT NULL) WITHOUT ROWID"
+            " manifest TEXT NOT NULL, differs INTEGER NOT NULL, mending INTEGER NOT NULL) WITHOUT ROWID"
         )
         connection.execute(
             "CREATE INDEX copies_by_pass ON copies (equipment_id, destination, passes, failed, looked, looked_at)"
@@ -73,14 +77,24 @@ class CopiesProjection:
                 oldest = payload.oldest_evidence_time.ToDatetime(tzinfo=UTC).timestamp()
                 self._read(connection, job_id, at._replace(time=oldest))
             case events.JobCopyRepaired():
-                # What was put back is to be read again at once, though not for ever: storage may spoil what it gets.
                 connection.execute("UPDATE copies SET passes = 0 WHERE job_id = ?", (job_id,))
-                connection.execute("UPDATE copies SET looked = 0 WHERE job_id = ? AND failed < 2", (job_id,))
+            case events.JobRepairEnded():
+                self._mended(connection, job_id, at, payload.file_count > 0)
             case _:
                 pass
 
     def _read(self, connection: sqlite3.Connection, job_id: str, oldest: _Moment) -> None:
         connection.execute("UPDATE copies SET oldest = ?, oldest_at = ? WHERE job_id = ?", (*oldest, job_id))
+
+    def _mended(self, connection: sqlite3.Connection, job_id: str, at: _Moment, anything: bool) -> None:
+        # What was put back is to be read again at once, though not for ever: storage may spoil what it gets.
+        again = "failed < 2" if anything else "FALSE"
+        connection.execute("UPDATE copies SET mending = 0 WHERE job_id = ?", (job_id,))
+        connection.execute(f"UPDATE copies SET looked = 0 WHERE job_id = ? AND {again}", (job_id,))
+        connection.execute(
+            f"UPDATE copies SET looked = ?, looked_at = ? WHERE job_id = ? AND looked = 0 AND NOT {again}",
+            (*at, job_id),
+        )
 
     def _failed(
         self,
@@ -93,6 +107,13 @@ class CopiesProjection:
         if failed.HasField("oldest_evidence_time"):
             oldest = failed.oldest_evidence_time.ToDatetime(tzinfo=UTC)
         self._read(connection, job_id, at._replace(time=oldest.timestamp()))
+        mends = failed.report.expected > 0 and failed.occasion in (AUDIT, SCRUB, BEFORE_CLEANUP)
+        if mends:
+            # Until what could be mended is: a repair that was cut off, or never begun, is no matter of waiting.
+            at = at._replace(time=_AT_ONCE)
+        if mends and failed.occasion == BEFORE_CLEANUP:
+            connection.execute("UPDATE copies SET passes = 0, looked = 0 WHERE job_id = ?", (job_id,))
+            return
         if failed.occasion == SCRUB:
             # A copy of which portion after portion fails must not put off its next pass each time.
             connection.execute(
@@ -106,8 +127,10 @@ class CopiesProjection:
             connection.execute("UPDATE copies SET passes = 0, failed = 0, looked = 0 WHERE job_id = ?", (job_id,))
             return
         connection.execute(
-            "UPDATE copies SET passes = 0, failed = MIN(failed + 1, ?), looked = ?, looked_at = ? WHERE job_id = ?",
-            (_MOST_FAILED, *at, job_id),
+            # A reading after a repair that was cut off begins the same once more.
+            "UPDATE copies SET passes = 0, failed = MIN(failed + NOT (mending AND ?), ?), mending = ?, looked = ?,"
+            " looked_at = ? WHERE job_id = ?",
+            (mends, _MOST_FAILED, mends, *at, job_id),
         )
 
     def _passed(
@@ -115,8 +138,8 @@ class CopiesProjection:
     ) -> None:
         first = at._replace(time=oldest.timestamp())
         again = connection.execute(
-            "UPDATE copies SET passes = passes + 1, failed = 0, looked = ?, looked_at = ?, oldest = ?, oldest_at = ?"
-            " WHERE job_id = ?",
+            "UPDATE copies SET passes = passes + 1, failed = 0, mending = 0, looked = ?, looked_at = ?, oldest = ?,"
+            " oldest_at = ? WHERE job_id = ?",
             (*at, *first, job_id),
         )
         if again.rowcount:
@@ -128,7 +151,7 @@ class CopiesProjection:
             (job_id, job_id),
         )
         connection.execute(
-            "INSERT INTO copies SELECT job_id, run, equipment_id, destination, 1, 0, ?, ?, ?, ?, ?, 0 FROM jobs"
+            "INSERT INTO copies SELECT job_id, run, equipment_id, destination, 1, 0, ?, ?, ?, ?, ?, 0, 0 FROM jobs"
             " WHERE job_id = ?",
             (*at, *first, manifest, job_id),
         )

@@ -76,7 +76,7 @@ class CopyReading:
     async def audit(self, job: Job, place: Destination, control: TransferControl, go_on: Callable[[], bool]) -> bool:
         """One pass over every file. When `go_on` says no between two portions, or `control` is stopped, what was read
         so far is kept for the next call. False: the destination couldn't be read. TransferStoppedError, BlobError when
-        nobody knows any more what the copy should hold; RepairStoppedError when all was read, and not all put back."""
+        nobody knows any more what the copy should hold."""
         expected = await self._files(job)
         begun = self._begun.get(job.job_id)
         now = self._bench.clock()

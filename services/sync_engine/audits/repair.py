@@ -19,7 +19,7 @@ from services.sync_engine.transfer.room import refuse_if_full
 from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.source_tree import scan_run
 from services.sync_engine.transfer.system_error import shown
-from services.sync_engine.transfer.transfer_control import TransferControl, TransferStoppedError
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     EntryKind,
@@ -50,10 +50,6 @@ class _Sound:
     folders: Sequence[SourceEntry]
 
 
-class RepairStoppedError(TransferStoppedError):
-    """The engine asked for the end of a repair: what it had not put back is still wrong."""
-
-
 class Repair:
     """Repairs one copy after a pass that found files missing or differing."""
 
@@ -62,7 +58,8 @@ class Repair:
         self._in_hand = in_hand
 
     async def mend(self, job: Job, place: Destination, rot: Rot, control: TransferControl) -> None:
-        """Files whose source is gone or changed stay as they are, and a finding. RepairStoppedError."""
+        """Files whose source is gone or changed stay as they are, and a finding. TransferStoppedError: the engine asked
+        for the end, and what was not put back is still wrong."""
         bench, meter = self._bench, JobProgressMeter(lambda: None)
         journal = RepairJournal(bench, job)
         refused: list[NotPutBack] = []
@@ -76,15 +73,13 @@ class Repair:
                 lambda: _put_back(job, place, located, rot, journal, refused, control, meter),
             )
             problem = _words(refused, sourceless)
-        except TransferStoppedError as stopped:
-            raise RepairStoppedError(stopped.reason) from stopped
         except (LabferryError, TransferError, OSError) as error:
             bench.logger.warning("copy_not_repaired", job=job.job_id, destination=place.name, problem=str(error))
             problem = f"not put back: {error}"
         finally:
-            bench.unmended.note(job, problem)
             journal.close()
             _tell(bench, job, place, tuple(refused))
+        await journal.ended(problem)
 
 
 def _words(refused: Sequence[NotPutBack], sourceless: int) -> str:

@@ -44,6 +44,10 @@ class RepairJournal:
         """The repair is over: a thread that was left behind can put nothing more into place."""
         self._closed = True
 
+    async def ended(self, problem: str) -> None:
+        """What could be done was done."""
+        await self._append(events.JobRepairEnded(problem=problem, file_count=len(self._announced)))
+
     async def _announce(self, batch: Sequence[CopiedFile]) -> None:
         self._refuse_if_closed()
         new = [file for file in batch if file not in self._announced]

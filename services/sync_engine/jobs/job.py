@@ -94,7 +94,8 @@ class Job(msgspec.Struct, frozen=True):
     `differing_blob`: the files that its last verification found differing or missing, until others are sent instead.
     `sealed_overrides`: how many of the run's overrides the sealed creation.json holds.
     `cleanup_interlocks` are those that `cleanup_hold` tells of. `given_up`: files that the last reading found wrong and
-    that aren't put back, because they were wrong after that already; the first hundred.
+    that aren't put back, because they were wrong after that already; the first hundred. `unmended`: what kept the last
+    repair of this copy from putting everything back.
     """
 
     job_id: str
@@ -138,6 +139,7 @@ class Job(msgspec.Struct, frozen=True):
     max_stream_bytes: int = 0
     cleanup_interlocks: tuple[str, ...] = ()
     given_up: tuple[str, ...] = ()
+    unmended: str = ""
 
     @property
     def sealed(self) -> bool:

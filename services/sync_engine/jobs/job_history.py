@@ -64,6 +64,7 @@ _ALLOWED: dict[type[Message], frozenset[JobState]] = {
     events.JobFilesScrubbed: PROVEN_STATES,
     events.JobCopyRepaired: PROVEN_STATES,
     events.JobRepairLanded: PROVEN_STATES,
+    events.JobRepairEnded: PROVEN_STATES,
     events.JobCleanupHeld: frozenset({JobState.VERIFIED, JobState.CLEANUP_ELIGIBLE}),
     events.JobCleanupEligible: frozenset({JobState.VERIFIED, JobState.CLEANUP_ELIGIBLE}),
     events.JobCleaned: frozenset({JobState.CLEANUP_ELIGIBLE}),
@@ -109,7 +110,7 @@ def _after(job: Job, event: Message, at: datetime) -> Job:
                 differing_blob="",
             )
         case events.JobVerified():
-            return _verified(job, event, at)
+            return replace(_verified(job, event, at), unmended="")
         case events.JobVerificationFailed():
             unproven = job.state is JobState.AWAITING_VERIFY
             state = JobState.VERIFIED if job.state is JobState.CLEANUP_ELIGIBLE else job.state
@@ -138,6 +139,8 @@ def _after(job: Job, event: Message, at: datetime) -> Job:
             )
         case events.JobFilesScrubbed() | events.JobCopyRepaired() | events.JobRepairLanded():
             return job
+        case events.JobRepairEnded():
+            return replace(job, unmended=event.problem)
         case events.JobCleanupHeld():
             return _held_from_cleanup(job, event, at)
         case events.JobCleanupEligible():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -24,7 +24,6 @@ from services.sync_engine.jobs.ownership import Ownership
 from services.sync_engine.jobs.progress import ProgressBoard
 from services.sync_engine.jobs.read_model import latest_by_destination
 from services.sync_engine.jobs.retry import SEAL_PAUSE, after_failure, unreachable, waiting
-from services.sync_engine.jobs.unmended import Unmended
 from services.sync_engine.receipts.issue import ReceiptIssuer
 from services.sync_engine.runs.creation_projection import CreationFiles
 from services.sync_engine.runs.location import LocatedRun, RunLocator
@@ -68,7 +67,6 @@ class Workbench:
     jitter: Callable[[], float]
     logger: Logger
     monotonic: Callable[[], float] = boot_seconds
-    unmended: Unmended = field(default_factory=Unmended)
 
     def destination(self, job: Job) -> Destination | None:
         """Where the job goes; None when the configuration no longer names it."""
@@ -79,7 +77,7 @@ class Workbench:
         """Of a proven copy that the last reading found wrong: what is known to keep it so, one plain sentence."""
         if job.state not in PROVEN_STATES or job.verify_passes:
             return ""
-        return self.why_suspected(job.equipment_id, job.destination) or self.unmended.of(job)
+        return self.why_suspected(job.equipment_id, job.destination) or job.unmended
 
     def control_of(self, job: Job) -> TransferControl:
         """For work on a job whose lease this engine has: it ends as soon as that may be another's."""

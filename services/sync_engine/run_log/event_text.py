@@ -76,6 +76,10 @@ def _of_job(payload: Message | None) -> Said | None:
             return _WARN, f"{payload.file_count} files of {payload.byte_count} bytes that had rotted are put back"
         case job.JobRepairLanded():
             return _INFO, "what was put back is in its place"
+        case job.JobRepairEnded():
+            if payload.problem:
+                return _WARN, f"of what had rotted not everything is put back: {payload.problem}"
+            return LogLevel.DEBUG, f"{payload.file_count} files that had rotted were put back"
         case job.JobCleanupHeld():
             return _INFO, f"local files are kept because of {', '.join(payload.interlocks)}: {payload.detail}"
         case job.JobCleanupEligible():

@@ -293,7 +293,7 @@ ELSEWHERE = (
     "sync.run.clean",
     "sync.job.files_scrubbed",
     "sync.job.copy_repaired",
-    "sync.job.repair_landed",
+    "sync.job.repair_",
     "sync.job.receipt",
     "sync.destination.",
     "sync.staging.",

@@ -13,7 +13,6 @@ import pytest
 
 from labferry.events.v1 import job_events_pb2 as events
 from services.sync_engine.audits.auditor import PassRules
-from services.sync_engine.audits.repair import RepairStoppedError
 from services.sync_engine.event_types import EVENT_TYPES, job_stream
 from services.sync_engine.transfer.transfer_control import TransferControl, TransferStoppedError
 from services.sync_engine.transfer.transport import CopiedFile, FailureKind, TransferError
@@ -185,7 +184,7 @@ async def test_a_repair_is_ended_by_the_drain(tmp_path: Path) -> None:
             await hung.wait()
             copy.in_hand.stop_all()
             copy.in_hand.give_up()
-            with pytest.raises(RepairStoppedError):
+            with pytest.raises(TransferStoppedError):
                 await audit
         released.set()
 

@@ -336,6 +336,22 @@ REPAIRED = Scenario(
         ),
     ),
 )
+REPAIR_ENDED = Scenario(
+    "repair-ended",
+    (
+        Fact(job_stream(_CARRIED), job.JobQueued(job_id=_CARRIED, destination="nas", **_PLACE)),
+        *_carried(
+            _attempt(1),
+            _landing(1),
+            _copied(1),
+            _verified("transfer"),
+            _GIVEN_UP,
+            job.JobCopyRepaired(batch_blob=_BATCH, file_count=1, byte_count=96),
+            job.JobRepairLanded(batch_count=1),
+            job.JobRepairEnded(problem="not put back: a.tif: it was wrong after that already", file_count=1),
+        ),
+    ),
+)
 SENT_AGAIN = Scenario(
     "sent-again",
     (
@@ -467,6 +483,17 @@ STAGING = Scenario(
 )
 REFUSED = Scenario("refused-calls", REFUSED_CALLS)
 
-SCENARIOS = (FIRST_RELEASE, PROOF_KEPT, TARGETS, STAGING, REFUSED, READ_AGAIN, REPAIRED, SENT_AGAIN, INTERRUPTED)
+SCENARIOS = (
+    FIRST_RELEASE,
+    PROOF_KEPT,
+    TARGETS,
+    STAGING,
+    REFUSED,
+    READ_AGAIN,
+    REPAIRED,
+    REPAIR_ENDED,
+    SENT_AGAIN,
+    INTERRUPTED,
+)
 
 SYNC_ENGINE = GoldenService("sync_engine", EVENT_TYPES, SCENARIOS, _state_after, _read_models)

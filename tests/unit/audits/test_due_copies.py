@@ -20,6 +20,9 @@ BEGAN = datetime(2026, 5, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 FAILED = events.JobVerificationFailed(report=sync_service_pb2.VerifyReport(expected=3), occasion="audit")
 ON_REQUEST = events.JobVerificationFailed(report=sync_service_pb2.VerifyReport(expected=3), occasion="request")
+NOTHING_MENDED = (FAILED, events.JobRepairEnded(problem="no room"))
+MENDED = (FAILED, events.JobCopyRepaired(file_count=1), events.JobRepairEnded(file_count=1))
+AT_ONCE = datetime.fromtimestamp(0, UTC)
 ENDED = events.JobFailed(failure=job_pb2.JobFailure(kind=job_pb2.FAILURE_KIND_NETWORK))
 VERIFIED = events.JobVerified(occasion="transfer")
 
@@ -95,51 +98,76 @@ def test_passes_that_fail_in_a_row_come_less_and_less_often_until_one_matches(co
     copies.prove("sick")
     pauses = []
     for _ in range(7):
-        copies.tell("sick", FAILED)
-        assert copies.audit().since == copies.now
+        copies.tell("sick", *NOTHING_MENDED)
+        assert copies.now - copies.audit().since <= timedelta(hours=1)
         pauses.append(copies.audit().pause / DAY)
     assert pauses == [1, 2, 4, 8, 16, 16, 16]
     copies.tell("sick", VERIFIED)
     assert copies.audit() == DueCopy("sick", copies.now, copies.position, DAY)
-    copies.tell("sick", FAILED)
+    copies.tell("sick", *NOTHING_MENDED)
     assert copies.audit() == DueCopy("sick", copies.now, copies.position, DAY)
 
 
 def test_a_copy_that_fails_again_and_again_is_overtaken_by_one_that_is_sound(copies: Copies) -> None:
     copies.prove("sick")
-    copies.tell("sick", FAILED, FAILED, FAILED)
+    copies.tell("sick", *NOTHING_MENDED * 3)
     copies.prove("sound", run="another")
     assert copies.audit().job_id == "sound"
 
 
 def test_what_was_put_back_is_read_at_once_but_not_for_ever(copies: Copies) -> None:
     copies.prove("sick")
-    at_once = datetime.fromtimestamp(0, UTC)
-    copies.tell("sick", FAILED, events.JobCopyRepaired())
-    assert copies.audit().since == at_once
-    copies.tell("sick", FAILED, events.JobCopyRepaired())
-    assert (copies.audit().since, copies.audit().pause) == (copies.now - timedelta(hours=1), 2 * DAY)
+    copies.tell("sick", *MENDED)
+    assert copies.audit().since == AT_ONCE
+    copies.tell("sick", *MENDED)
+    assert (copies.audit().since, copies.audit().pause) == (copies.now, 2 * DAY)
+
+
+@pytest.mark.parametrize("begun", [(FAILED,), (FAILED, events.JobCopyRepaired(file_count=1))], ids=len)
+def test_a_repair_that_was_cut_off_is_begun_again_at_once_however_often(
+    copies: Copies, begun: Sequence[Message]
+) -> None:
+    copies.prove("sick")
+    for _ in range(7):
+        copies.tell("sick", *begun)
+        assert (copies.audit().since, copies.audit().pause) == (AT_ONCE, DAY)
+        assert due_again(copies.connection, ["sick"], DAY) == {"sick": None}
+    copies.tell("sick", *MENDED)
+    assert (copies.audit().since, copies.audit().pause) == (AT_ONCE, DAY), "it is shown"
+
+
+def test_what_a_cleanup_found_wrong_is_mended_at_once(copies: Copies) -> None:
+    copies.prove("sick")
+    copies.tell("sick", events.JobVerificationFailed(report=FAILED.report, occasion="cleanup"))
+    assert copies.audit().since == AT_ONCE
+    copies.tell("sick", *MENDED)
+    assert (copies.audit().since, copies.audit().pause) == (AT_ONCE, DAY)
+
+
+def test_a_reading_that_could_not_check_mends_nothing_and_has_had_its_turn(copies: Copies) -> None:
+    copies.prove("sick")
+    copies.tell("sick", events.JobVerificationFailed(report=sync_service_pb2.VerifyReport(), occasion="audit"))
+    assert copies.audit() == DueCopy("sick", copies.now, copies.position, DAY)
 
 
 def test_a_pass_on_request_that_fails_is_followed_at_once_by_one_that_repairs(copies: Copies) -> None:
     copies.prove("sick")
-    at_once = datetime.fromtimestamp(0, UTC)
     copies.tell("sick", ON_REQUEST)
-    assert copies.audit().since == at_once
-    copies.tell("sick", FAILED)
+    assert copies.audit().since == AT_ONCE
+    copies.tell("sick", *NOTHING_MENDED)
     assert copies.audit() == DueCopy("sick", copies.now, copies.position, DAY), "that one comes not at once again"
-    copies.tell("sick", FAILED, FAILED, ON_REQUEST)
-    assert copies.audit().since == at_once
-    copies.tell("sick", FAILED, events.JobCopyRepaired())
-    assert copies.audit().since == at_once, "what was put back is shown"
-    copies.tell("sick", FAILED, events.JobCopyRepaired())
-    assert (copies.audit().since, copies.audit().pause) == (copies.now - timedelta(hours=1), 2 * DAY)
+    copies.tell("sick", *NOTHING_MENDED * 2, ON_REQUEST)
+    assert copies.audit().since == AT_ONCE
+    copies.tell("sick", *MENDED)
+    assert copies.audit().since == AT_ONCE, "what was put back is shown"
+    copies.tell("sick", *MENDED)
+    assert (copies.audit().since, copies.audit().pause) == (copies.now, 2 * DAY)
 
 
 def test_when_a_wrong_copy_is_read_again(copies: Copies) -> None:
     copies.prove("sound", run="another")
     copies.prove("sick")
-    copies.tell("sick", FAILED, FAILED)
+    copies.tell("sick", *NOTHING_MENDED * 2)
     assert due_again(copies.connection, ["sound", "sick", "unknown"], DAY) == {"sick": copies.now + 2 * DAY}
     copies.tell("sick", ON_REQUEST)
     assert due_again(copies.connection, ["sick"], DAY) == {"sick": None}
@@ -147,9 +175,9 @@ def test_when_a_wrong_copy_is_read_again(copies: Copies) -> None:
 
 def test_portions_that_fail_put_off_no_pass(copies: Copies) -> None:
     copies.prove("sick")
-    copies.tell("sick", scrub_failed(BEGAN))
+    copies.tell("sick", scrub_failed(BEGAN), events.JobRepairEnded())
     first, position = copies.now, copies.position
-    copies.tell("sick", scrub_failed(BEGAN), scrub_failed(BEGAN))
+    copies.tell("sick", *(scrub_failed(BEGAN), events.JobRepairEnded()) * 2)
     assert copies.audit() == DueCopy("sick", first, position, DAY)
 
 
