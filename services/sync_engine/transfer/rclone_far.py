@@ -198,7 +198,7 @@ class RcloneFar:
         self, batch: bytes, target: bytes, files: Sequence[CopiedFile], spoiled: Sequence[bytes]
     ) -> NotLanded | None:
         """As `FarSide.land`: what is there is looked at right before; backends have no exclusive move."""
-        self._refuse_links({_above(target + b"/" + file.path) for file in files})
+        self._refuse_links({_above(target + b"/" + file.path) for file in files}, to_be_made=True)
         names = [(batch + b"/" + file.path, target + b"/" + file.path, file.size) for file in files]
         with told_when_full(self._daemon, self._fs):
             land_files(self._daemon, self._fs, names)
@@ -213,17 +213,18 @@ class RcloneFar:
 
     def settle_folders(self, target: bytes, folders: Sequence[SourceEntry]) -> None:
         """As `FarSide.settle_folders`; times where the backend keeps those of folders."""
-        self._refuse_links(chain([target], (target + b"/" + folder.path for folder in folders)))
+        self._refuse_links(chain([target], (target + b"/" + folder.path for folder in folders)), to_be_made=True)
         with told_when_full(self._daemon, self._fs):
             settle_folders(self._daemon, self._listing.place(target), folders)
         if folders and self._keeps_folders:
             refuse_left_out(folders, self._listing.folders(target, folders))
 
-    def _refuse_links(self, folders: Iterable[bytes]) -> None:
+    def _refuse_links(self, folders: Iterable[bytes], *, to_be_made: bool = False) -> None:
         """Of folders at any other server only that knows what they are."""
-        looks = self._local or self._sftp
-        if looks is not None:
-            looks.refuse_links(folders)
+        if self._local is not None:
+            self._local.refuse_links(folders)
+        elif self._sftp is not None:
+            self._sftp.refuse_links(folders, to_be_made=to_be_made)
 
     def move(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
         """As `FarSide.move`."""

@@ -22,19 +22,24 @@ class RcloneSftp:
         self._daemon = daemon
         self._listing = listing
         self._known: set[bytes] = set()
+        self._made: set[bytes] = set()
 
-    def refuse_links(self, folders: Iterable[bytes]) -> None:
-        """DESTINATION_FILE_DIFFERS when one of these folders, or one above it, is there and is something else."""
+    def refuse_links(self, folders: Iterable[bytes], *, to_be_made: bool = False) -> None:
+        """DESTINATION_FILE_DIFFERS when one of these folders, or one above it, is there and is something else.
+        `to_be_made`: those that aren't there will be, by this session, and what is in them is not looked at again."""
         there: dict[bytes, frozenset[bytes]] = {}
         for folder in folders:
             if len(self._known) > _MOST_KNOWN:
                 self._known.clear()
-            if self._is_real(folder, there):
-                self._known.add(folder)
+            missing = self._first_missing(folder, there)
+            if missing is not None and to_be_made:
+                self._made.add(missing)
 
-    def _is_real(self, folder: bytes, there: dict[bytes, frozenset[bytes]]) -> bool:
-        """False when nothing is there."""
+    def _first_missing(self, folder: bytes, there: dict[bytes, frozenset[bytes]]) -> bytes | None:
+        """The topmost of the folders on the way that isn't there."""
         for above, place in _from_the_top(folder):
+            if place in self._made:
+                return None
             if place in self._known:
                 continue
             if above not in there:
@@ -43,12 +48,12 @@ class RcloneSftp:
                 self._known.add(place)
                 continue
             if self._listing.entries(place, recurse=False) is None:
-                return False
+                return place
             # Another job may have made it since the look.
             there[above] = self._folders_in(above)
             if place not in there[above]:
                 raise differing_error([Different(place, None, None)])
-        return True
+        return None
 
     def _folders_in(self, folder: bytes) -> frozenset[bytes]:
         prefix = folder + b"/" if folder else b""
