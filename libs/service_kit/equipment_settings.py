@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from enum import StrEnum
 from itertools import combinations
@@ -145,15 +146,21 @@ def _overlap(one: Path | str, other: Path | str) -> bool:
     return first.is_relative_to(second) or second.is_relative_to(first)
 
 
+def _folded(path: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
 def are_one_place(one: SettingsBlock, other: SettingsBlock) -> bool:
-    """Whether two transports lead to one folder, or to one that lies in the other, as they are written."""
+    """Whether two transports lead to one folder, or to one that lies in the other, as they are written; rclone's also
+    where they may."""
     match one, other:
         case MountedTransportSettings(), MountedTransportSettings():
             return _overlap(one.path, other.path)
         case RcloneTransportSettings(), RcloneTransportSettings():
             same = (one.rclone_remote, one.rclone_config) == (other.rclone_remote, other.rclone_config)
-            # A relative path and an absolute one are told apart by few remotes alone.
-            return same and _overlap(f"/{one.rclone_remote_path}", f"/{other.rclone_remote_path}")
+            # A relative path and an absolute one are told apart by few remotes alone; names in either case, or Unicode
+            # form, are one to many.
+            return same and _overlap(_folded(f"/{one.rclone_remote_path}"), _folded(f"/{other.rclone_remote_path}"))
         case RsyncSshTransportSettings(), RsyncSshTransportSettings():
             same = (one.ssh_target, one.ssh_port) == (other.ssh_target, other.ssh_port)
             return same and _overlap(one.remote_path, other.remote_path)

@@ -283,6 +283,7 @@ _RCLONE = "type: rclone, rclone_remote: nas"
         (f"{_RCLONE}, rclone_remote_path: a", f"{_RCLONE}, rclone_remote_path: a", True),
         (f"{_RCLONE}, rclone_remote_path: a", f"{_RCLONE}, rclone_remote_path: b", False),
         (f"{_RCLONE}, rclone_remote_path: a", f"{_RCLONE}, rclone_remote_path: a/below", True),
+        (f"{_RCLONE}, rclone_remote_path: lab/Ärzte", f"{_RCLONE}, rclone_remote_path: LAB/a\u0308rzte", True),
         (f"{_RSYNC}, remote_path: /a/below", f"{_RSYNC}, remote_path: /a", True),
         (f"{_RCLONE}, rclone_remote_path: /a", f"{_RSYNC}, remote_path: /a", False),
     ],
