@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
@@ -42,6 +43,8 @@ from services.sync_engine.transfer.transport import (
     TransferError,
     VerifyOutcome,
 )
+
+T = TypeVar("T")
 
 _MOST_AGE = timedelta(hours=24)
 _MOST_TOLD = 100
@@ -154,13 +157,14 @@ class CopyReading:
         return await self._in_hand.do(f"audit {job.job_id}", control, reading.meter, reading.work)
 
     async def _keep_records(self, job: Job, place: Destination, control: TransferControl) -> SealedRecords:
-        bench, meter = self._bench, JobProgressMeter(lambda: None)
-        now = bench.clock()
-        records = await self._in_hand.do(
-            f"audit {job.job_id}", control, meter, lambda: keep_sealed_records(bench.blobs, job, place, now, control)
-        )
+        meter = JobProgressMeter(lambda: None)
+
+        async def do(work: Callable[[], T]) -> T:
+            return await self._in_hand.do(f"audit {job.job_id}", control, meter, work)
+
+        records = await keep_sealed_records(self._bench, job, place, do, control, leased=True)
         if records.note:
-            bench.logger.warning("sealed_records", job=job.job_id, destination=place.name, note=records.note)
+            self._bench.logger.warning("sealed_records", job=job.job_id, destination=place.name, note=records.note)
         return records
 
     async def _conclude(

@@ -97,15 +97,14 @@ class CopyReading:
             note(portion, read.since)
         return reading.outcome()
 
-    async def records(self, job: Job, place: Destination) -> SealedRecords:
+    async def records(self, job: Job, place: Destination, *, leased: bool) -> SealedRecords:
         """What a seal put beside the copy, put back where it isn't as it was. TransferError, TransferStoppedError."""
-        bench, control = self._bench, self._bench.control_of(job)
-        now = bench.clock()
-        return await self._work.do(
-            control,
-            JobProgressMeter(lambda: None),
-            lambda: keep_sealed_records(bench.blobs, job, place, now, control),
-        )
+        control, meter = TransferControl(), JobProgressMeter(lambda: None)
+
+        async def do(work: Callable[[], T]) -> T:
+            return await self._work.do(control, meter, work)
+
+        return await keep_sealed_records(self._bench, job, place, do, control, leased=leased)
 
     async def portion(
         self,

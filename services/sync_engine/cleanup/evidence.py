@@ -159,7 +159,7 @@ class FreshEvidence:
             if outcome is None:
                 raise JobHistoryError(f"job {job.job_id} proved a copy without a file")
             if outcome.proven:
-                copy.records = await self._reading.records(job, copy.place)
+                copy.records = await self._reading.records(job, copy.place, leased=job.job_id == self._lead.job_id)
                 outcome = replace(outcome, note="; ".join(filter(None, (outcome.note, copy.records.note))))
             return await verification_of(bench, job, copy.files, outcome, Occasion.CLEANUP, self._began)
         except BlobError as error:

@@ -62,6 +62,10 @@ class SealStep:
         self._in_hand = in_hand
 
     async def take(self, job: Job) -> datetime | None:
+        async with self._bench.turn_beside(job):
+            return await self._take(job)
+
+    async def _take(self, job: Job) -> datetime | None:
         bench = self._bench
         destination = bench.destination(job)
         record = await bench.log.run(job.run)

@@ -16,7 +16,9 @@ from libs.event_log.blob_store import BlobError, BlobStore
 from libs.run_tree.manifest import CACHE_FOLDER, MANIFEST_PATH
 from libs.run_tree.receipt import receipt_file_name
 from libs.run_tree.run_path import RunPath
-from services.sync_engine.jobs.job import Job
+from services.sync_engine.jobs.job import ENDED_STATES, PROVEN_STATES, Job
+from services.sync_engine.jobs.work_in_hand import DoInThread
+from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.system_error import shown
@@ -33,25 +35,71 @@ class SealedRecords:
     note: str = ""
 
 
-def keep_sealed_records(
-    blobs: BlobStore, job: Job, place: Destination, at: datetime, control: TransferControl
+async def keep_sealed_records(
+    bench: Workbench,
+    job: Job,
+    place: Destination,
+    do: DoInThread,
+    control: TransferControl,
+    *,
+    leased: bool,
 ) -> SealedRecords:
-    """Looks at the manifest and the receipt beside a copy, and puts back what isn't as it was sealed; `at` is the time
-    that it gets. For a worker thread. TransferStoppedError."""
-    if not job.sealed or job.manifest_blob is None or not job.receipt_blob:
-        return SealedRecords(True)
+    """Looks at the manifest and the receipt beside a copy, and puts back what isn't as it was sealed last; `do` runs
+    work in a thread. `leased`: this work has the job's lease already. TransferError, TransferStoppedError."""
+    if leased:
+        return await _kept(bench, job, place, do, control, may_write=True)
+    async with bench.owned.over(job.job_id, job.equipment_id, in_slot=False) as mine:
+        return await _kept(bench, job, place, do, control, may_write=mine)
+
+
+async def _kept(
+    bench: Workbench,
+    job: Job,
+    place: Destination,
+    do: DoInThread,
+    control: TransferControl,
+    *,
+    may_write: bool,
+) -> SealedRecords:
+    # The reading took its time: what was sealed meanwhile counts, and nothing is sealed while this lasts.
+    async with bench.turn_beside(job):
+        present = await _present(bench, job)
+        if present is None:
+            return SealedRecords(True)
+        now = bench.clock()
+        return await do(lambda: _look(bench.blobs, present, place, now, control, may_write))
+
+
+async def _present(bench: Workbench, job: Job) -> Job | None:
+    """The job as it is by now; None when another speaks for this destination, or is about to, or a seal is due."""
+    later = [each for each in await bench.jobs_of_run(job.run) if each.destination == job.destination]
+    later = later[[each.job_id for each in later].index(job.job_id) + 1 :]
+    if any(each.state in PROVEN_STATES or each.state not in ENDED_STATES for each in later):
+        return None
+    present, record = await bench.log.job(job.job_id), await bench.log.run(job.run)
+    if present is None or not present.sealed or present.manifest_blob is None or not present.receipt_blob:
+        return None
+    status = record.sync_status
+    due = status is not None and present.seal_is_due(status, len(record.overrides))
+    return None if due else present
+
+
+def _look(
+    blobs: BlobStore, job: Job, place: Destination, now: datetime, control: TransferControl, may_write: bool
+) -> SealedRecords:
     # What the log names them by is their SHA-256.
     sealed = {
-        MANIFEST_PATH.removeprefix(CACHE_FOLDER + b"/"): job.manifest_blob,
+        MANIFEST_PATH.removeprefix(CACHE_FOLDER + b"/"): job.manifest_blob or "",
         os.fsencode(receipt_file_name(job.destination)): job.receipt_blob,
     }
     try:
         wrong = _wrong(sealed, job, place, control)
-        if not wrong:
-            return SealedRecords(True)
         names = ", ".join(shown(name) for name in wrong)
+        if not wrong or not may_write:
+            note = f"beside the copy {names} is missing or another than was sealed" if wrong else ""
+            return SealedRecords(not wrong, note)
         cache = os.fsencode(_cache(job)) + b"/"
-        modified = int(at.timestamp()) * 1_000_000_000
+        modified = int(now.timestamp()) * 1_000_000_000
         files = [SealedFile(cache + name, blobs.checked_path_sync(sealed[name]), modified) for name in wrong]
         place.transport.seal(files, job_id=job.job_id, control=control)
     except (TransferError, BlobError) as error:

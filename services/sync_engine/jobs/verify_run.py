@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from typing import TypeVar
 
 from labferry.sync.v1 import sync_service_pb2
 from libs.service_kit.errors import UnavailableError
@@ -31,6 +32,8 @@ from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.transfer_control import StopReason, TransferControl, TransferStoppedError
 from services.sync_engine.transfer.transport import TransferError, VerifyOutcome
+
+T = TypeVar("T")
 
 
 class VerifyRun:
@@ -87,7 +90,7 @@ class VerifyRun:
         loop = asyncio.get_running_loop()
         meter = JobProgressMeter(lambda: loop.call_soon_threadsafe(news.set))
 
-        async def do(work: Callable[[], VerifyOutcome]) -> VerifyOutcome:
+        async def do(work: Callable[[], T]) -> T:
             # Any number of callers may ask for the same run at once.
             return await self._in_hand.do(f"request {uuid.uuid4()}", control, meter, work)
 

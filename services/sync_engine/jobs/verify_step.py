@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -31,7 +31,7 @@ from services.sync_engine.jobs.job_history import JobHistoryError, evolve
 from services.sync_engine.jobs.retry import after_failure
 from services.sync_engine.jobs.sealed_records import keep_sealed_records
 from services.sync_engine.jobs.superseded_files import without_superseded
-from services.sync_engine.jobs.work_in_hand import WorkInHand
+from services.sync_engine.jobs.work_in_hand import DoInThread, WorkInHand
 from services.sync_engine.jobs.workbench import Workbench
 from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.path_order import InStep
@@ -79,7 +79,7 @@ async def verify_destination(
     job: Job,
     destination: Destination,
     occasion: Occasion,
-    do: Callable[[Callable[[], VerifyOutcome]], Awaitable[VerifyOutcome]],
+    do: DoInThread,
     control: TransferControl,
     progress: Progress,
     max_stream_bytes: int | None = None,
@@ -96,15 +96,10 @@ async def verify_destination(
     verify = destination.transport.verify
     most = max(job.max_stream_bytes, max_stream_bytes or 0)
     began = bench.clock()
-
-    def read() -> VerifyOutcome:
-        found = verify(target, expected, control=control, progress=progress, max_stream_bytes=most)
-        if not found.proven:
-            return found
-        records = keep_sealed_records(bench.blobs, job, destination, began, control)
-        return replace(found, note="; ".join(filter(None, (found.note, records.note))))
-
-    outcome = await do(read)
+    outcome = await do(lambda: verify(target, expected, control=control, progress=progress, max_stream_bytes=most))
+    if outcome.proven and job.sealed:
+        records = await keep_sealed_records(bench, job, destination, do, control, leased=False)
+        outcome = replace(outcome, note="; ".join(filter(None, (outcome.note, records.note))))
     return await verification_of(bench, job, expected, outcome, occasion, began, max_stream_bytes or 0)
 
 

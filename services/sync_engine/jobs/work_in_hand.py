@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
 
 from libs.service_kit.work_threads import WorkThreads
 from services.sync_engine.jobs.progress import JobProgressMeter
@@ -15,6 +15,12 @@ from services.sync_engine.transfer.transport import FailureKind, TransferError
 T = TypeVar("T")
 
 _MOST_END_SECONDS = 10.0
+
+
+class DoInThread(Protocol):
+    """What `work` gives or raises, in a thread; as `WorkInHand.do`."""
+
+    def __call__(self, work: Callable[[], T]) -> Awaitable[T]: ...
 
 
 class WorkInHand:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -67,6 +69,9 @@ class Workbench:
     jitter: Callable[[], float]
     logger: Logger
     monotonic: Callable[[], float] = boot_seconds
+    turns_beside: weakref.WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(
+        default_factory=weakref.WeakValueDictionary
+    )
 
     def destination(self, job: Job) -> Destination | None:
         """Where the job goes; None when the configuration no longer names it."""
@@ -78,6 +83,10 @@ class Workbench:
         if job.state not in PROVEN_STATES or job.verify_passes:
             return ""
         return self.why_suspected(job.equipment_id, job.destination) or job.unmended
+
+    def turn_beside(self, job: Job) -> asyncio.Lock:
+        """For whoever writes the records beside a run's copy at a destination: one at a time."""
+        return self.turns_beside.setdefault((job.run, job.destination), asyncio.Lock())
 
     def control_of(self, job: Job) -> TransferControl:
         """For work on a job whose lease this engine has: it ends as soon as that may be another's."""

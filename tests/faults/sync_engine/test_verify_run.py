@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from msgspec.structs import replace
 
 from labferry.sync.v1 import sync_service_pb2
 from services.sync_engine.errors import DestinationUnusableError
-from services.sync_engine.jobs.job import JobState
+from services.sync_engine.jobs.job import Job, JobState
+from services.sync_engine.jobs.sealed_records import SealedRecords, keep_sealed_records
+from services.sync_engine.jobs.workbench import Workbench
+from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import FailureKind, TransferError
 from services.sync_engine.validation.finding import Rule
 from services.sync_engine.validation.job_findings import findings_of_job
@@ -93,3 +99,30 @@ async def reports_and_refusal(engine: Engine, run: str) -> tuple[dict[str, bool]
             if update.HasField("report"):
                 passed[update.report.destination] = update.report.passed
     return passed, str(refusal.value.details())
+
+
+async def test_what_was_sealed_while_a_pass_read_is_what_counts(tmp_path: Path) -> None:
+    async with engine_parts(tmp_path) as parts:
+        (parts.here / "a").write_bytes(b"pixels")
+        await parts.bring()
+        (job,) = await parts.bench.jobs_of_run(RUN)
+        (place,) = parts.bench.destinations["CONFOCAL_01"]
+        manifest = parts.there / ".exlab-wizard" / "checksums.sha256"
+        sealed = manifest.read_bytes()
+        other = await parts.bench.blobs.put(b"as it was when the pass began")
+
+        async def records_of(job: Job, bench: Workbench) -> SealedRecords:
+            return await keep_sealed_records(bench, job, place, asyncio.to_thread, TransferControl(), leased=True)
+
+        before = replace(job, receipt_blob=other, manifest_blob=other)
+        assert await records_of(before, parts.bench) == SealedRecords(True)
+        assert manifest.read_bytes() == sealed
+
+        async def amended(run: str) -> list[Job]:
+            return [job, replace(job, job_id="later", state=JobState.QUEUED)]
+
+        manifest.write_bytes(b"")
+        assert await records_of(job, dataclasses.replace(parts.bench, jobs_of_run=amended)) == SealedRecords(True)
+        assert manifest.read_bytes() == b"", "the amendment's seal brings its own"
+        assert (await records_of(job, parts.bench)).note
+        assert manifest.read_bytes() == sealed
