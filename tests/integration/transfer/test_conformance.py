@@ -22,7 +22,7 @@ from tests.integration.transfer.bandwidth_conformance import BandwidthConformanc
 from tests.integration.transfer.carrying import HOSTILE_NAMES, Carrying, tree, write
 from tests.integration.transfer.conformance import TransportConformance
 from tests.integration.transfer.far_servers import Sshd, rclone_serving, running_samba, running_sshd
-from tests.integration.transfer.links_conformance import LinksConformance
+from tests.integration.transfer.links_conformance import LinksConformance, RootLinkConformance
 from tests.integration.transfer.mounts_conformance import MountsConformance
 from tests.integration.transfer.seals_conformance import SealsConformance
 from tests.integration.transfer.second_process import running_second_process
@@ -31,12 +31,12 @@ MAX_STREAM = 1 << 30
 RSYNC_TOOLS, RCLONE_TOOLS = Toolbox((RSYNC, SSH)), Toolbox((RCLONE,))
 
 
-class TestMounted(TransportConformance, BandwidthConformance, LinksConformance, MountsConformance):
+class TestMounted(TransportConformance, BandwidthConformance, LinksConformance, RootLinkConformance, MountsConformance):
     def open(self, destination: Path, bandwidth: Bandwidth = UNLIMITED) -> Transport:
         return MountedTransport(destination, bandwidth=bandwidth)
 
 
-class TestMountedWithASecondProcess(TransportConformance, LinksConformance, MountsConformance):
+class TestMountedWithASecondProcess(TransportConformance, LinksConformance, RootLinkConformance, MountsConformance):
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
     def _second(cls) -> Iterator[None]:
@@ -93,7 +93,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         yield running
 
 
-class TestRsyncSsh(TransportConformance, SealsConformance, BandwidthConformance, LinksConformance):
+class TestRsyncSsh(TransportConformance, SealsConformance, BandwidthConformance, LinksConformance, RootLinkConformance):
     several_batches = 90
     small_files = 200
     large_bytes = 5 << 20
@@ -150,14 +150,16 @@ def utf8_names(without: bytes = b"") -> Sequence[bytes]:
     return [name for name in HOSTILE_NAMES if b"\xff" not in name and not set(name) & set(without)]
 
 
-class TestRcloneLocal(RcloneConformance, BandwidthConformance, LinksConformance, MountsConformance):
+class TestRcloneLocal(
+    RcloneConformance, BandwidthConformance, LinksConformance, RootLinkConformance, MountsConformance
+):
     config = "type = alias\nremote = {served}\n"
     keeps = frozenset({"empty folders", "folder times", "far times"})
     names = utf8_names()
     mtime_step_ns = 1
 
 
-class TestRcloneSftp(RcloneConformance, LinksConformance):
+class TestRcloneSftp(RcloneConformance, LinksConformance, RootLinkConformance):
     """The far host hashes. Times are unsigned seconds in 32 bits."""
 
     config = "type = sftp\n"
