@@ -118,13 +118,16 @@ def _put_back(
     given_up, differing = frozenset(rot.given_up), frozenset(rot.outcome.differing)
     wrong = differing.union(rot.outcome.missing)
     sound = _sound(located, [file for file in rot.expected if file.path in wrong], control)
+    # What another engine, or a repair that was cut off, left undone is undone before anything is touched.
+    transport.sweep(job.job_id, keep_attempt=None, control=control)
     behind = behind_others(sound.files, rot.outcome.unexpected)
     refused += behind.blocked
 
     def set_aside(files: Sequence[SourceEntry]) -> None:
         # What nobody could send again stays where it is, wrong as it may be.
         aside = [file.path for file in files if file.path in differing]
-        transport.set_aside(target, aside, job_id=job.job_id, attempt=attempt, control=control)
+        replaced = given_up.isdisjoint(aside)
+        transport.set_aside(target, aside, job_id=job.job_id, attempt=attempt, control=control, replaced=replaced)
 
     def send(files: Sequence[SourceEntry]) -> None:
         above = {folder for file in files for folder in folders_of(file.path)}

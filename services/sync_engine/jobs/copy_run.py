@@ -73,7 +73,7 @@ def copy_run(
     def before_landing(batch: Sequence[CopiedFile]) -> None:
         journal.record(batch)
         whole = {file.path: file.sha256 for file in batch if file.path in changes.replaced}
-        _clear(errand, journal, changes.replaced, whole, control)
+        _clear(errand, journal, changes.replaced, whole, control, replaced=True)
 
     for _ in range(_ROUNDS):
         copied = transport.copy(
@@ -182,6 +182,8 @@ def _clear(
     accepted: dict[bytes, str],
     now: Mapping[bytes, str],
     control: TransferControl,
+    *,
+    replaced: bool = False,
 ) -> None:
     """Moves some of the `accepted` copies beside the data; `now` has what the run holds of them. Those that are
     replaced go when their replacements lie whole there, and not before: what was proven is never missed for what can't
@@ -197,7 +199,7 @@ def _clear(
             [file.path for file in differing],
             differing,
         )
-    _set_aside(errand, journal, sorted(there), control)
+    _set_aside(errand, journal, sorted(there), control, replaced=replaced)
     for path in now:
         del accepted[path]
 
@@ -233,7 +235,8 @@ def _set_aside_what_rotted(
         if entry.path in differing or entry.path in kept
     }
     whole = {path for path, sha256 in here.items() if sha256 == sent[path]}
-    _set_aside(errand, journal, sorted(path for path in differing if path in whole or path not in kept), control)
+    _set_aside(errand, journal, sorted(differing & whole), control, replaced=True)
+    _set_aside(errand, journal, sorted(path for path in differing - whole if path not in kept), control)
     # Was it the destination? Not if the source is another by now: then the copy was right, and the run isn't settled.
     if changed := sorted(here.keys() - whole):
         raise TransferError(FailureKind.SOURCE_CHANGED, "files changed here after they were copied", changed)
@@ -251,7 +254,9 @@ def _suspects(ours: Sequence[CopiedFile], known: AbstractSet[bytes]) -> Sequence
 
 
 def _set_aside(
-    errand: Errand, journal: LandingJournal, paths: Sequence[bytes], control: TransferControl
+    errand: Errand, journal: LandingJournal, paths: Sequence[bytes], control: TransferControl, *, replaced: bool = False
 ) -> Sequence[bytes]:
     job = journal.job
-    return errand.transport.set_aside(errand.target, paths, job_id=job.job_id, attempt=job.attempt, control=control)
+    return errand.transport.set_aside(
+        errand.target, paths, job_id=job.job_id, attempt=job.attempt, control=control, replaced=replaced
+    )

@@ -145,7 +145,9 @@ class SealStep:
         there = destination.transport.digests(cache, list(ours), control=control)
         others = sorted(name for name, sha256 in there.items() if sha256 != ours[name])
         if others:
-            destination.transport.set_aside(cache, others, job_id=job.job_id, attempt=job.attempt, control=control)
+            destination.transport.set_aside(
+                cache, others, job_id=job.job_id, attempt=job.attempt, control=control, replaced=True
+            )
             names = [name.decode(errors="replace") for name in others]
             self._bench.logger.warning("set_aside_before_sealing", job=job.job_id, run=job.run, files=names)
 

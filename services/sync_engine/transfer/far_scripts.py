@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from services.sync_engine.transfer.far_times import FAR_TIMES
-from services.sync_engine.transfer.rsync_failures import FOLDER_MISSING, LEADS_AWAY, ROOT_MISSING
+from services.sync_engine.transfer.rsync_failures import FOLDER_MISSING, LEADS_AWAY, NOT_OURS, ROOT_MISSING
 
 ALIVE: Final = "labferry: reading"
 _ENTER: Final = f'[ -d "$1" ] || {{ echo "{ROOT_MISSING}: $1" >&2; exit 3; }}; cd -- "$1" || exit 3; '
@@ -98,9 +98,18 @@ LAND: Final = _WITHIN + (
     ' cp -rlnPT -- "./$batch" "./$run" >&2;'
     ' find "./$batch" ! -type d -links 1 -printf "%P\\0"; sync -f "./$run"'
 )
+# $2: the guard; then names and new names, in turn. A script outlives its engine, and one that stood still may go on
+# when another engine has finished the job: then the guard is gone. Renamed in one step, for what is removed in a second
+# one may be another's by then.
 MOVE: Final = _WITHIN + (
-    'shift; while [ $# -gt 1 ]; do above "$1"; above "$2"; d=./$2; mkdir -p -- "${d%/*}"'
-    ' && ln -PT -- "./$1" "./$2" && rm -f -- "./$1" || exit 5; shift 2; done; sync -f .'
+    'fail() { echo "$1" >&2; exit 5; }; disk() { stat -c %d -- "$1" || exit 5; };'
+    ' guard=$2; shift 2; before=; while [ $# -gt 1 ]; do above "$1"; above "$2"; s=./$1; d=./$2;'
+    ' if [ "$before" != "${s%/*}//${d%/*}" ]; then before=${s%/*}//${d%/*};'
+    ' mkdir -p -- "${d%/*}" && here=$(disk "${s%/*}") && there=$(disk "${d%/*}") || exit 5;'
+    ' [ "$here" = "$there" ] || fail "$1: on another disk than $2"; fi;'
+    ' [ -h "$s" ] || ! [ -d "$s" ] || fail "$1: a folder, which is not moved";'
+    ' ! [ -h "$d" ] && ! [ -e "$d" ] || fail "$2: File exists";'
+    f' [ -d "./$guard" ] || fail "{NOT_OURS}: $1"; mv -nT -- "$s" "$d" || exit 5; shift 2; done; sync -f .'
 )
 REPLACE: Final = _WITHIN + (
     'shift; while [ $# -gt 1 ]; do above "$2"; d=./$2; mkdir -p -- "${d%/*}" && mv -fT -- "./$1" "./$2" || exit 5;'

@@ -8,6 +8,7 @@ TransferStoppedError as soon as the work's control says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -121,18 +122,26 @@ class FarSide(Protocol):
         arrived there before, unchanged, is not sent again. `moved` hears bytes and the file in work."""
 
     def land(
-        self, batch: bytes, target: bytes, files: Sequence[CopiedFile], spoiled: Sequence[bytes]
+        self,
+        batch: bytes,
+        target: bytes,
+        files: Sequence[CopiedFile],
+        spoiled: Sequence[bytes],
+        staying: AbstractSet[bytes],
     ) -> NotLanded | None:
         """Gives the batch's files their names in the run's folder `target`, but for the `spoiled` ones; never in the
-        place of anything."""
+        place of anything, but for what `move` let stay."""
         ...
 
     def settle_folders(self, target: bytes, folders: Sequence[SourceEntry]) -> None:
         """Makes the run's folder and those in it, empty ones too, and gives them their times; when it returns they are
         known to be there."""
 
-    def move(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
-        """Moves files; the new names must be free."""
+    def move(self, pairs: Sequence[tuple[bytes, bytes]], guard: bytes, *, replaced: bool) -> bool:
+        """Moves files; the new names must be free. `guard` is a folder of its own in the incoming one: whoever takes
+        the work over removes it first, and what outlives its engine moves nothing any more. Where a move is a copy and
+        a deletion, what is to be `replaced` is copied, and stays. Whether the names are free now."""
+        ...
 
     def seal(self, files: Sequence[SealedFile], incoming: bytes) -> None:
         """Puts each file in its place, replacing what is there as the backend can; `incoming` is a folder of its

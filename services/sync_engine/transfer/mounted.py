@@ -250,7 +250,14 @@ class MountedTransport:
         return False
 
     def set_aside(
-        self, target: PurePosixPath, paths: Sequence[bytes], *, job_id: str, attempt: int, control: TransferControl
+        self,
+        target: PurePosixPath,
+        paths: Sequence[bytes],
+        *,
+        job_id: str,
+        attempt: int,
+        control: TransferControl,
+        replaced: bool = False,
     ) -> Sequence[bytes]:
         """As `Transport.set_aside`: under `.labferry-superseded` beside the projects."""
         with self._opened() as root:

@@ -10,6 +10,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from itertools import chain
 
@@ -24,7 +25,13 @@ from services.sync_engine.transfer.rclone_folders import settle_folders
 from services.sync_engine.transfer.rclone_hashing import RcloneHashing
 from services.sync_engine.transfer.rclone_listing import RcloneListing
 from services.sync_engine.transfer.rclone_local import RcloneLocal
-from services.sync_engine.transfer.rclone_move import FEW_AT_ONCE, land_files, take_away
+from services.sync_engine.transfer.rclone_move import (
+    FEW_AT_ONCE,
+    WholeFile,
+    copy_aside,
+    land_files,
+    take_away,
+)
 from services.sync_engine.transfer.rclone_names import altered_names, as_listed
 from services.sync_engine.transfer.rclone_probe import try_names
 from services.sync_engine.transfer.rclone_remote import RcloneRemote, backend_encoding
@@ -195,11 +202,19 @@ class RcloneFar:
             send_files(self._daemon, SourceFiles(source), self._fs, batch, entries, moved)
 
     def land(
-        self, batch: bytes, target: bytes, files: Sequence[CopiedFile], spoiled: Sequence[bytes]
+        self,
+        batch: bytes,
+        target: bytes,
+        files: Sequence[CopiedFile],
+        spoiled: Sequence[bytes],
+        staying: AbstractSet[bytes],
     ) -> NotLanded | None:
         """As `FarSide.land`: what is there is looked at right before; backends have no exclusive move."""
         self._refuse_links({_above(target + b"/" + file.path) for file in files}, to_be_made=True)
-        names = [(batch + b"/" + file.path, target + b"/" + file.path, file.size) for file in files]
+        names = [
+            WholeFile(batch + b"/" + file.path, target + b"/" + file.path, file.size, over=file.path in staying)
+            for file in files
+        ]
         with told_when_full(self._daemon, self._fs):
             land_files(self._daemon, self._fs, names)
         below = len(batch) + 1
@@ -226,11 +241,17 @@ class RcloneFar:
         elif self._sftp is not None:
             self._sftp.refuse_links(folders, to_be_made=to_be_made)
 
-    def move(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
-        """As `FarSide.move`."""
+    def move(self, pairs: Sequence[tuple[bytes, bytes]], guard: bytes, *, replaced: bool) -> bool:
+        """As `FarSide.move`; no call outlives rclone, and whose job it is is asked before each."""
         self._refuse_links({_above(name) for pair in pairs for name in pair})
         with told_when_full(self._daemon, self._fs):
-            take_away(self._daemon, self._fs, pairs)
+            if self._features["Move"]:
+                take_away(self._daemon, self._fs, pairs)
+                return True
+            copy_aside(self._daemon, self._fs, pairs)
+        if not replaced:
+            self.remove_files([name for name, _ in pairs])
+        return not replaced
 
     def seal(self, files: Sequence[SealedFile], incoming: bytes) -> None:
         """As `FarSide.seal`: in one step where the backend renames over files or puts whole objects (local, SFTP,

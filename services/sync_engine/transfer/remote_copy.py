@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import chain
 
 from services.sync_engine.transfer.far_side import FarSide, NotLanded
@@ -32,6 +33,16 @@ _HASHERS = 2
 _CHUNK_FILES = 32
 
 
+@dataclass(frozen=True, slots=True)
+class OwnCopies:
+    """What is there of the job's own: `replaceable` files are unproven, and are kept in the folder `kept_under` until
+    others are in their places; of the `staying` ones, which are replaced too, a copy is kept by now."""
+
+    replaceable: frozenset[bytes]
+    kept_under: bytes
+    staying: set[bytes]
+
+
 class RemoteCopy:
     """Batches of one attempt: while one is sent, the next is hashed."""
 
@@ -42,7 +53,7 @@ class RemoteCopy:
         source: SourceFiles,
         target: bytes,
         incoming: bytes,
-        replaceable: frozenset[bytes],
+        own: OwnCopies,
         control: TransferControl,
         progress: Progress,
     ) -> None:
@@ -51,7 +62,7 @@ class RemoteCopy:
         self._source = source
         self._target = target
         self._incoming = incoming
-        self._replaceable = replaceable
+        self._own = own
         self._control = control
         self._progress = progress
         self.landed = ListSorter(CopiedFile, by_path)
@@ -109,18 +120,23 @@ class RemoteCopy:
         if not whole:
             return
         before_landing(whole)
-        aside = [
-            (self._target + b"/" + file.path, self._incoming + b"/aside/%d-%d" % (number, place))
-            for place, file in enumerate(whole)
-            if file.path in self._replaceable
-        ]
-        if aside:
-            self._far.move(aside)
-        refused = self._far.land(folder, self._target, whole, sorted(spoiled))
+        aside = self._put_aside([file.path for file in whole if file.path in self._own.replaceable])
+        refused = self._far.land(folder, self._target, whole, sorted(spoiled), self._own.staying)
         if refused is not None:
             self._refuse_differing(whole, refused)
+        self._own.staying.difference_update(copied)
+        if aside:
+            self._far.remove_files(aside)
         self.landed.extend(whole)
         self._progress.advance(len(whole), 0, whole[-1].path)
+
+    def _put_aside(self, paths: Sequence[bytes]) -> Sequence[bytes]:
+        """The job's own earlier copies; their new names. Not into the incoming folder, which is removed with all in it:
+        by then what has the name may be what another engine proved."""
+        pairs = [(self._target + b"/" + path, self._own.kept_under + b"/" + path) for path in paths]
+        if pairs and not self._far.move(pairs, self._incoming, replaced=True):
+            self._own.staying.update(paths)
+        return [aside for _, aside in pairs]
 
     def _send(self, folder: bytes, entries: Sequence[SourceEntry]) -> set[bytes]:
         """Files that changed on this machine while they were sent."""

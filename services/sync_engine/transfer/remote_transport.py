@@ -13,13 +13,15 @@ from heapq import merge
 from pathlib import Path, PurePosixPath
 
 from libs.run_tree.manifest import CACHE_FOLDER
+from services.sync_engine.transfer.copied_aside import CopiedAside
 from services.sync_engine.transfer.copy_pipeline import local_failure
+from services.sync_engine.transfer.far_aside import is_guard, kept_under, remove_beginning_with, set_aside
 from services.sync_engine.transfer.far_side import FarPlace, FarSide
 from services.sync_engine.transfer.incoming import INCOMING, incoming_folder, partial_folder
 from services.sync_engine.transfer.mark import is_mark
 from services.sync_engine.transfer.name_plan import refuse_impossible_names
-from services.sync_engine.transfer.path_order import InStep, by_path
-from services.sync_engine.transfer.remote_copy import RemoteCopy, batches
+from services.sync_engine.transfer.path_order import by_path
+from services.sync_engine.transfer.remote_copy import OwnCopies, RemoteCopy, batches
 from services.sync_engine.transfer.remote_plan import plan_remote, present_digests
 from services.sync_engine.transfer.remote_verify import verify_remote
 from services.sync_engine.transfer.room import refuse_if_full
@@ -28,7 +30,6 @@ from services.sync_engine.transfer.sealing import folder_of_sealed, folders_of_s
 from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.spellings import refuse_other_spellings
 from services.sync_engine.transfer.spilled_list import spilled
-from services.sync_engine.transfer.superseded import SUPERSEDED
 from services.sync_engine.transfer.system_error import shown
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import (
@@ -61,6 +62,7 @@ class RemoteTransport:
         self._max_stream_bytes = max_stream_bytes
         # Once seen, its absence means that something else is mounted there.
         self._incoming_seen = used_before
+        self._copied_aside = CopiedAside()
         self._traits: TargetTraits | None = None
         self._traits_lock = threading.Lock()
 
@@ -111,12 +113,16 @@ class RemoteTransport:
             traits = self._target_traits(far, incoming)
             refuse_impossible_names(entries, traits, kept)
             refuse_other_spellings([place], far.children, traits)
-            plan = plan_remote(far, files, place, entries, landed, cleared, self._max_stream_bytes, traits, control)
+            staying = self._copied_aside.of(place, job_id, attempt)
+            free = cleared | staying
+            plan = plan_remote(far, files, place, entries, landed, free, self._max_stream_bytes, traits, control)
             if plan.send:
                 refuse_if_full(far.free_bytes(), plan.bytes_to_send)
             far.remove(incoming)
             progress.begin(ProgressPhase.COPYING, len(plan.send), plan.bytes_to_send)
-            work = RemoteCopy(far, os.fsencode(source), files, place, incoming, plan.replaceable, control, progress)
+            kept_aside = kept_under(place, job_id, attempt)
+            own = OwnCopies(plan.replaceable, kept_aside, staying)
+            work = RemoteCopy(far, os.fsencode(source), files, place, incoming, own, control, progress)
             try:
                 work.run(batches(plan.send, self._batch_files), before_landing)
                 if work.cut_short:
@@ -167,9 +173,7 @@ class RemoteTransport:
         incoming = INCOMING + b"/" + own + secrets.token_hex(8).encode("ascii")
         with self._opened(control) as far:
             refuse_other_spellings(folders_of_sealed(files), far.children, self._traits)
-            for name in far.children(INCOMING):
-                if name.startswith(own):
-                    far.remove(INCOMING + b"/" + name)
+            remove_beginning_with(far, own)
             try:
                 far.seal(files, incoming)
             finally:
@@ -226,35 +230,35 @@ class RemoteTransport:
             return far.holds_any(os.fsencode(target), paths)
 
     def set_aside(
-        self, target: PurePosixPath, paths: Sequence[bytes], *, job_id: str, attempt: int, control: TransferControl
+        self,
+        target: PurePosixPath,
+        paths: Sequence[bytes],
+        *,
+        job_id: str,
+        attempt: int,
+        control: TransferControl,
+        replaced: bool = False,
     ) -> Sequence[bytes]:
         """As `Transport.set_aside`: under `.labferry-superseded` beside the projects."""
         if not paths:
             return ()
         place = os.fsencode(target)
-        keep = SUPERSEDED + b"/" + f"{job_id}-{attempt}".encode("ascii") + b"/" + place
         with self._opened(control) as far:
-            kept = {name.path for name in far.names(keep)}
-            pairs = []
-            present, wanted = InStep(far.names(place)), sorted(paths)
-            listed = {path for path in wanted if present.at(path) is not None}
-            unlisted = far.unlisted(place, [path for path in wanted if path not in listed])
-            there = [path for path in wanted if path in listed or path in unlisted]
-            for path in there:
-                suffix = b"." + secrets.token_hex(4).encode("ascii") if path in kept else b""
-                pairs.append((place + b"/" + path, keep + b"/" + path + suffix))
-            if pairs:
-                far.move(pairs)
+            there, free = set_aside(far, place, paths, job_id=job_id, attempt=attempt, replaced=replaced)
+        if not free:
+            self._copied_aside.of(place, job_id, attempt).update(there)
         return there
 
     def sweep(self, job_id: str, *, keep_attempt: int | None, control: TransferControl) -> None:
         """As `Transport.sweep`."""
+        self._copied_aside.forget(job_id, keep_attempt=keep_attempt)
         own = os.fsencode(job_id) + b"-"
         partial = partial_folder(os.fsencode(job_id))
         with self._opened(control) as far:
             for name in far.children(INCOMING):
                 number = name.removeprefix(own)
                 is_dead = name.startswith(own) and number.isdigit() and int(number) != keep_attempt
+                is_dead = is_dead or is_guard(name, job_id)
                 if is_dead or (name == partial and keep_attempt is None):
                     far.remove(INCOMING + b"/" + name)
 

@@ -10,9 +10,11 @@ from services.sync_engine.transfer.transport import FailureKind
 ROOT_MISSING: Final = "labferry: the folder of the destination is not there"
 LEADS_AWAY: Final = "labferry: a folder is something else at the destination"
 FOLDER_MISSING: Final = "labferry: a folder that was sent is not at the destination"
+NOT_OURS: Final = "labferry: the folder of this moving was removed, so nothing more is moved"
 
 RSYNC_FAILURES: Final = (
     said(FailureKind.NETWORK, ROOT_MISSING),
+    said(FailureKind.NETWORK, NOT_OURS),
     said(FailureKind.DESTINATION_FILE_DIFFERS, LEADS_AWAY),
     said(FailureKind.TOOL_FAILED, FOLDER_MISSING),
     said(FailureKind.CONFIGURATION, r"host key verification failed|host identification has changed|host key is known"),

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from itertools import islice
 
@@ -184,7 +185,12 @@ class RsyncFar:
         return RsyncSend(self._ssh, command, self._root, partial)
 
     def land(
-        self, batch: bytes, target: bytes, files: Sequence[CopiedFile], spoiled: Sequence[bytes]
+        self,
+        batch: bytes,
+        target: bytes,
+        files: Sequence[CopiedFile],
+        spoiled: Sequence[bytes],
+        staying: AbstractSet[bytes],
     ) -> NotLanded | None:
         """As `FarSide.land`: a second link is made, which fails where the name is taken."""
         if spoiled:
@@ -214,9 +220,11 @@ class RsyncFar:
             self._ssh.control.look()
         self._ssh.must("syncing", scripts.SYNC, [self._root, target])
 
-    def move(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
-        """As `FarSide.move`."""
-        self._ssh.must("moving", scripts.MOVE, [self._root], [name for pair in pairs for name in pair])
+    def move(self, pairs: Sequence[tuple[bytes, bytes]], guard: bytes, *, replaced: bool) -> bool:
+        """As `FarSide.move`: renamed, and whether the guard is there is looked at right before each."""
+        self._make_incoming(guard)
+        self._ssh.must("moving", scripts.MOVE, [self._root, guard], [name for pair in pairs for name in pair])
+        return True
 
     def seal(self, files: Sequence[SealedFile], incoming: bytes) -> None:
         """As `FarSide.seal`: renamed over what is there, so nobody sees half a file."""

@@ -308,9 +308,18 @@ class Transport(Protocol):
         ...
 
     def set_aside(
-        self, target: PurePosixPath, paths: Sequence[bytes], *, job_id: str, attempt: int, control: TransferControl
+        self,
+        target: PurePosixPath,
+        paths: Sequence[bytes],
+        *,
+        job_id: str,
+        attempt: int,
+        control: TransferControl,
+        replaced: bool = False,
     ) -> Sequence[bytes]:
-        """Moves files of the run out of the way at the destination, kept for people to look at; those it found."""
+        """Moves files of the run out of the way at the destination, kept for people to look at; those it found. Those
+        that are `replaced`, by what the same attempt copies or seals there next, may stay until then where the storage
+        can't rename: a copy is kept, and nothing is deleted that may be another engine's by then."""
         ...
 
     def sweep(self, job_id: str, *, keep_attempt: int | None, control: TransferControl) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import pytest
 
 from services.sync_engine.transfer.incoming import INCOMING
+from services.sync_engine.transfer.superseded import SUPERSEDED
 from services.sync_engine.transfer.transport import (
     CopiedFile,
     FailureKind,
     ProgressPhase,
     TransferError,
 )
-from tests.integration.transfer.carrying import Carrying, tree, write
+from tests.integration.transfer.carrying import TARGET, Carrying, tree, write
 from tests.integration.transfer.conforming import Conforming
 
 
@@ -78,6 +79,38 @@ class LandingConformance(Conforming):
         assert tree(carrying.run) == {b"a": b"second", b"b": b"stays"}
         assert [[file.path for file in batch] for batch in carrying.batches] == [[b"a", b"b"], [b"a"]]
         assert carrying.verify(copied).proven
+        superseded = carrying.destination / os.fsdecode(SUPERSEDED)
+        assert not [path for path in superseded.rglob("*") if path.is_file()], "it was kept until it was replaced"
+
+    def test_what_is_set_aside_to_be_replaced_is_kept_and_replaced(self, carrying: Carrying) -> None:
+        write(carrying.source, b"sub/a", b"right")
+        write(carrying.source, b"b", b"right")
+        carrying.copy()
+        write(carrying.run, b"sub/a", b"wrong")
+        found = carrying.transport.set_aside(
+            TARGET, [b"sub/a", b"none"], job_id="job", attempt=2, control=carrying.control, replaced=True
+        )
+        assert found == [b"sub/a"]
+        assert carrying.verify(carrying.copy()).proven
+        kept = carrying.destination / os.fsdecode(SUPERSEDED) / "job-2" / TARGET / "sub" / "a"
+        assert kept.read_bytes() == b"wrong"
+        assert not list((carrying.destination / os.fsdecode(INCOMING)).glob("job-*"))
+
+    def test_what_was_set_aside_counts_for_that_attempt_alone(self, carrying: Carrying) -> None:
+        write(carrying.source, b"a", b"ours")
+        write(carrying.run, b"a", b"theirs")
+        carrying.transport.set_aside(TARGET, [b"a"], job_id="job", attempt=1, control=carrying.control, replaced=True)
+        carrying.copy()
+        write(carrying.run, b"a", b"another's")
+        carrying.batches.clear()
+        with pytest.raises(TransferError) as refused:
+            carrying.copy()
+        assert refused.value.kind is FailureKind.DESTINATION_FILE_DIFFERS
+        carrying.attempt = 0
+        with pytest.raises(TransferError) as refused:
+            carrying.copy()
+        assert refused.value.kind is FailureKind.DESTINATION_FILE_DIFFERS
+        assert (carrying.run / "a").read_bytes() == b"another's"
 
     def test_a_source_that_changes_after_it_was_hashed(self, carrying: Carrying) -> None:
         for name in (b"a", b"b", b"c"):

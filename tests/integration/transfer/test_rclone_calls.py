@@ -15,7 +15,7 @@ from services.sync_engine.transfer.bandwidth import UNLIMITED, SharedBandwidth
 from services.sync_engine.transfer.rclone_calls import FileCall, call_for_each
 from services.sync_engine.transfer.rclone_daemon import RcloneDaemon, RcloneError
 from services.sync_engine.transfer.rclone_hashing import RcloneHashing
-from services.sync_engine.transfer.rclone_move import land_files, take_away
+from services.sync_engine.transfer.rclone_move import WholeFile, land_files, take_away
 from services.sync_engine.transfer.rclone_start import open_rclone
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import TransferError
@@ -107,11 +107,11 @@ def test_a_server_that_misses_a_file_for_a_moment_is_asked_again_before_a_move_f
         return call(command, **parameters)
 
     monkeypatch.setattr(daemon, "call", missing)
-    land_files(daemon, "far:", [(b"here", b"there", 1)])
+    land_files(daemon, "far:", [WholeFile(b"here", b"there", 1)])
     assert missed == 3
     assert (tmp_path / "there").read_bytes() == b"x"
     with pytest.raises(TransferError, match="object not found") as refused:
-        land_files(daemon, "far:", [(b"gone", b"elsewhere", 1), (b"too", b"there too", 1)])
+        land_files(daemon, "far:", [WholeFile(b"gone", b"elsewhere", 1), WholeFile(b"too", b"there too", 1)])
     assert refused.value.paths == (b"gone",)
     with pytest.raises(TransferError, match="object not found") as refused:
         take_away(daemon, "far:", [(b"gone", b"elsewhere")])
