@@ -29,6 +29,7 @@ from services.sync_engine.transfer.rclone_move import (
     FEW_AT_ONCE,
     WholeFile,
     copy_aside,
+    copy_over,
     land_files,
     take_away,
 )
@@ -255,7 +256,9 @@ class RcloneFar:
 
     def seal(self, files: Sequence[SealedFile], incoming: bytes) -> None:
         """As `FarSide.seal`: in one step where the backend renames over files or puts whole objects (local, SFTP,
-        S3)."""
+        S3). Objects get their names by a copy of what was put into `incoming`, so that one that comes late, after
+        another engine has sealed and that folder is gone, finds nothing to copy. Not by a move: for one, rclone deletes
+        what has the name first."""
         self._refuse_links({_above(file.path) for file in files})
         with private_folder() as folder:
             for number, file in enumerate(files):
@@ -265,24 +268,21 @@ class RcloneFar:
 
             def put(numbered: tuple[int, SealedFile]) -> None:
                 number, file = numbered
-                self._daemon.told(
-                    "sealing",
-                    "operations/copyfile",
-                    [file.path],
-                    srcFs=str(folder),
-                    srcRemote=str(number),
-                    dstFs=self._fs,
-                    dstRemote=file.path.decode(),
-                    # Equal size and time would otherwise pass for equal content.
-                    _config={"IgnoreTimes": True},
-                )
+                whole = {"srcFs": str(folder), "srcRemote": str(number)}
+                if self._features["Copy"] and not self._features["Move"]:
+                    there = {"srcFs": self._fs, "srcRemote": f"{incoming.decode()}/{number}"}
+                    copy_over(self._daemon, "sealing", file.path, whole, self._fs, there["srcRemote"])
+                    whole = there
+                copy_over(self._daemon, "sealing", file.path, whole, self._fs, file.path.decode())
 
             with told_when_full(self._daemon, self._fs):
                 try:
                     self._daemon.attend(list(enumerate(files)), put)
                 except TransferError as failure:
                     # A name of the moment would make each failure another one.
-                    words = failure.message.replace(str(folder), "the seal's own files")
+                    words = failure.message
+                    for moment in (str(folder), incoming.decode()):
+                        words = words.replace(moment, "the seal's own files")
                     raise TransferError(failure.kind, words, failure.paths) from failure
 
     def children(self, folder: bytes) -> Sequence[bytes]:

@@ -59,6 +59,13 @@ def copy_aside(daemon: RcloneDaemon, fs: str, pairs: Sequence[tuple[bytes, bytes
     _one_by_one(daemon, "copying", "operations/copyfile", fs, pairs)
 
 
+def copy_over(daemon: RcloneDaemon, doing: str, path: bytes, source: Mapping[str, str], fs: str, target: str) -> None:
+    """One file over what is there: equal size and time would otherwise pass for equal content. `path` is for the words
+    of a failure."""
+    config = {**_OVER, **_AND_STAYS}
+    daemon.told(doing, "operations/copyfile", [path], **source, dstFs=fs, dstRemote=target, _config=config)
+
+
 def _one_by_one(daemon: RcloneDaemon, doing: str, command: str, fs: str, pairs: Sequence[tuple[bytes, bytes]]) -> None:
     def do(pair: tuple[bytes, bytes]) -> None:
         daemon.told(doing, command, [pair[0]], _PASSING, **_between(fs, *pair, _NEVER_OVER))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,12 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 class Gate:
     """Its port, and what is found in the first line of requests that it refuses; it may be changed at any time.
-    `asked`: the first lines of all requests."""
+    `asked`: the first lines of all requests. `before` hears each that is about to go on, and may hold it."""
 
     def __init__(self, port: int, refuses: str) -> None:
         self.port = port
         self.refuses = re.compile(refuses)
         self.asked: list[str] = []
+        self.before: Callable[[str], None] = lambda line: None
 
 
 @contextmanager
@@ -35,6 +36,7 @@ def gate_before(port: int, refuses: str, status: int, words: bytes) -> Iterator[
             if gate.refuses.search(self.requestline):
                 self._answer(status, {"Content-Type": "application/xml"}, words)
                 return
+            gate.before(self.requestline)
             behind = HTTPConnection("127.0.0.1", port)
             # With its `Host`, which is signed.
             behind.request(self.command, self.path, content, dict(self.headers))
