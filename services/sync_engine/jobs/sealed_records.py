@@ -1,13 +1,12 @@
 """The records that a seal put beside a proven copy stay what they were, as the data does (SPEC §4 sealing).
 
 Its manifest and receipt are the engine's alone, so they are put back as they were. creation.json may be written by
-others there.
+others there: that it is missing is told.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -24,6 +23,8 @@ from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.system_error import shown
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import TransferError
+
+_CREATION = b"creation.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,12 @@ def _look(
         os.fsencode(receipt_file_name(job.destination)): job.receipt_blob,
     }
     try:
-        wrong = _wrong(sealed, job, place, control)
+        there = place.transport.digests(_cache(job), [*sealed, _CREATION], control=control)
+        wrong = [name for name, sha256 in sealed.items() if there.get(name) != sha256]
+        missing = "" if _CREATION in there else "creation.json is missing beside the copy"
         names = ", ".join(shown(name) for name in wrong)
         if not wrong or not may_write:
-            note = f"beside the copy {names} is missing or another than was sealed" if wrong else ""
+            note = f"beside the copy {names} is missing or another than was sealed" if wrong else missing
             return SealedRecords(not wrong, note)
         cache = os.fsencode(_cache(job)) + b"/"
         modified = int(now.timestamp()) * 1_000_000_000
@@ -104,12 +107,8 @@ def _look(
         place.transport.seal(files, job_id=job.job_id, control=control)
     except (TransferError, BlobError) as error:
         return SealedRecords(False, f"the manifest and the receipt beside the copy aren't known to be sound: {error}")
-    return SealedRecords(True, f"beside the copy {names} was missing or another than was sealed, and was put back")
-
-
-def _wrong(sealed: Mapping[bytes, str], job: Job, place: Destination, control: TransferControl) -> list[bytes]:
-    there = place.transport.digests(_cache(job), list(sealed), control=control)
-    return [name for name, sha256 in sealed.items() if there.get(name) != sha256]
+    put_back = f"beside the copy {names} was missing or another than was sealed, and was put back"
+    return SealedRecords(True, "; ".join(filter(None, (put_back, missing))))
 
 
 def _cache(job: Job) -> PurePosixPath:

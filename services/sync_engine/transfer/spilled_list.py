@@ -28,6 +28,9 @@ _CHUNK = 64
 _MOST_RUNS = 256
 _PIECE = 1 << 18
 _ENCODER = msgspec.msgpack.Encoder()
+_WIDE_ENCODER = msgspec.json.Encoder()
+_WIDE = b"["
+"""What JSON's lists begin with, and none of msgpack's."""
 _folder: Path | None = None
 
 
@@ -65,6 +68,7 @@ class _ChunkFile(Generic[R]):
 
     def __init__(self, record: type[R]) -> None:
         self._decoder = msgspec.msgpack.Decoder(list[record])  # type: ignore[valid-type]
+        self._wide_decoder = msgspec.json.Decoder(list[record])  # type: ignore[valid-type]
         self._ends = array("Q", [0])
         with spill_file() as file:
             self._descriptor = os.dup(file.fileno())
@@ -77,7 +81,7 @@ class _ChunkFile(Generic[R]):
 
     def append(self, records: Sequence[R]) -> None:
         for start in range(0, len(records), _CHUNK):
-            content = memoryview(_ENCODER.encode(records[start : start + _CHUNK]))
+            content = memoryview(_encoded(records[start : start + _CHUNK]))
             end = self._ends[-1]
             with on_own_disk():
                 while content:
@@ -87,11 +91,21 @@ class _ChunkFile(Generic[R]):
 
     def read(self, number: int) -> list[R]:
         begin, end = self._ends[number], self._ends[number + 1]
-        records: list[R] = self._decoder.decode(os.pread(self._descriptor, end - begin, begin))
+        content = os.pread(self._descriptor, end - begin, begin)
+        wide = content.startswith(_WIDE)
+        records: list[R] = self._wide_decoder.decode(content) if wide else self._decoder.decode(content)
         return records
 
     def between(self, first: int, end: int) -> Iterator[R]:
         return chain.from_iterable(map(self.read, range(first, end)))
+
+
+def _encoded(records: Sequence[msgspec.Struct]) -> bytes:
+    try:
+        return _ENCODER.encode(records)
+    except OverflowError:
+        # A time of a file before 1677 or after 2554, in nanoseconds: NTFS's own zero is one.
+        return _WIDE_ENCODER.encode(records)
 
 
 class SpilledList(Sequence[R]):

@@ -82,6 +82,9 @@ async def test_what_others_write_into_creation_json_there_stays(site: Site, sshd
         (folder / CREATION).write_bytes(b"another program's")
         assert await verify(engine, run)
         assert (folder / CREATION).read_bytes() == b"another program's"
+        (folder / CREATION).unlink()
+        (report,) = await reports(engine, run)
+        assert (report.passed, report.note) == (True, "creation.json is missing beside the copy")
 
 
 @pytest.mark.parametrize("reading", [VERIFIED, SCRUBBED])

@@ -135,6 +135,24 @@ def test_local_files_that_fail_are_named_and_the_others_land(carrying: Carrying)
     assert landed == set(paths) - {vanished, changed}
 
 
+def test_times_that_64_bits_do_not_hold_are_the_engines_own_work(carrying: Carrying) -> None:
+    """tmpfs keeps any second; so does NTFS its own zero, in 1601."""
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(carrying.source)], check=True)
+    try:
+        for number in range(FILES):
+            write(carrying.source, b"%04d.tif" % number, os.urandom(FILE_BYTES))
+        os.utime(carrying.source / "0007.tif", (0, -11_644_473_600))
+        os.utime(carrying.source / "0107.tif", (0, 30_000_000_000))
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(carrying.destination)], check=True)
+        try:
+            assert carried(carrying)
+            assert (carrying.run / "0007.tif").stat().st_mtime == -11_644_473_600
+        finally:
+            subprocess.run(["umount", "--lazy", str(carrying.destination)], check=True)
+    finally:
+        subprocess.run(["umount", "--lazy", str(carrying.source)], check=True)
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGSTOP])
 def test_the_engine_does_what_it_leaves_undone(
     carrying: Carrying, second: SecondProcess, signal_number: signal.Signals

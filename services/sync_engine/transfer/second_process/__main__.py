@@ -24,10 +24,19 @@ def main() -> None:
     control.send(LABFERRY_VERSION.encode())
     decoder = msgspec.msgpack.Decoder(LaneRequest)
     while True:
-        request, descriptors, _, _ = socket.recv_fds(control, MOST_REQUEST_BYTES, 2)
+        try:
+            request, descriptors, _, _ = socket.recv_fds(control, MOST_REQUEST_BYTES, 2)
+        except OSError:
+            # The engine was killed with what was sent to it unread.
+            request, descriptors = b"", []
         if not request:
             # Lanes may be at work: what they do is of no use to anybody now.
             os._exit(0)
+        if len(descriptors) != 2:
+            # This process has too many open: the engine finds its end of the lane closed.
+            for descriptor in descriptors:
+                os.close(descriptor)
+            continue
         connection, folder = descriptors
         lane = Lane(socket.socket(fileno=connection))
         threading.Thread(target=serve, args=(decoder.decode(request), folder, lane), daemon=True).start()

@@ -10,12 +10,11 @@ from services.sync_engine.transfer.durable_together import MOST_WAITING_BYTES
 from services.sync_engine.transfer.file_copy import ChunkOutcome, FileCopier, WholeFile
 from services.sync_engine.transfer.incoming import IncomingName
 from services.sync_engine.transfer.second_process.lanes import Lanes
-from services.sync_engine.transfer.second_process.messages import FEWEST_FILES, MOST_BYTES, CopyChunk, Whole
+from services.sync_engine.transfer.second_process.messages import ENCODER, FEWEST_FILES, MOST_BYTES, CopyChunk, Whole
 from services.sync_engine.transfer.source_file import copied_from
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import Progress, SourceEntry
 
-_ENCODER = msgspec.msgpack.Encoder()
 _ANSWER = msgspec.msgpack.Decoder(list[Whole])
 
 
@@ -48,11 +47,15 @@ class AssistedCopier:
         if len(entries) < FEWEST_FILES or nbytes > MOST_BYTES or self._control.winding_down:
             return {}
         self._control.raise_if_stopped()
+        try:
+            message = ENCODER.encode(CopyChunk(list(entries)))
+        except OverflowError:
+            return {}
         taken = self._lanes.take()
         if taken is None:
             return {}
         with self._control.quiet(nbytes + MOST_WAITING_BYTES):
-            answer = self._lanes.ask(taken, _ENCODER.encode(CopyChunk(list(entries))))
+            answer = self._lanes.ask(taken, message)
         if answer is None:
             return {}
         whole = {

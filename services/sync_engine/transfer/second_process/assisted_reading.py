@@ -8,11 +8,10 @@ import msgspec
 
 from services.sync_engine.transfer.chunk_reader import Checked, ChunkReader, Expected
 from services.sync_engine.transfer.second_process.lanes import Lanes
-from services.sync_engine.transfer.second_process.messages import FEWEST_FILES, MOST_BYTES, Judged, VerifyChunk
+from services.sync_engine.transfer.second_process.messages import ENCODER, FEWEST_FILES, MOST_BYTES, Judged, VerifyChunk
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import CopiedFile, EvidenceGrade, FileEvidence, Progress
 
-_ENCODER = msgspec.msgpack.Encoder()
 _ANSWER = msgspec.msgpack.Decoder(list[Judged])
 
 
@@ -35,11 +34,15 @@ class AssistedReader:
         if len(files) < FEWEST_FILES or nbytes > MOST_BYTES:
             return []
         self._control.raise_before_file()
+        try:
+            message = ENCODER.encode(VerifyChunk(list(files)))
+        except OverflowError:
+            return []
         taken = self._lanes.take()
         if taken is None:
             return []
         with self._control.quiet(nbytes):
-            answer = self._lanes.ask(taken, _ENCODER.encode(VerifyChunk(list(files))))
+            answer = self._lanes.ask(taken, message)
         if answer is None:
             return []
         judged = _ANSWER.decode(answer)

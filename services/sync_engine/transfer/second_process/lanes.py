@@ -86,6 +86,8 @@ class Lanes:
         def waiting() -> None:
             nonlocal latest
             now = time.monotonic()
+            # What hangs is ended here, and no fault of the destination's.
+            self._control.alive()
             if self._control.stopped or self._control.winding_down:
                 latest = min(latest, now + _STOP_SECONDS)
             if now >= latest:

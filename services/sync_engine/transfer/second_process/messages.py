@@ -17,6 +17,10 @@ MOST_REQUEST_BYTES = 64 << 10
 """Of a request for a lane."""
 
 
+ENCODER = msgspec.msgpack.Encoder()
+"""OverflowError for times of files before 1677 or after 2554: 64 bits don't hold them in nanoseconds."""
+
+
 class CopyLane(msgspec.Struct, frozen=True, tag="copy"):
     """Asks for a lane that copies files of the run in that folder into the open folder."""
 

@@ -12,17 +12,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-import msgspec
-
 from libs.service_kit.version import LABFERRY_VERSION
 from services.sync_engine.transfer.second_process.lane import Lane
-from services.sync_engine.transfer.second_process.messages import MOST_REQUEST_BYTES, LaneRequest
+from services.sync_engine.transfer.second_process.messages import ENCODER, MOST_REQUEST_BYTES, LaneRequest
 
 _LOGGER = logging.getLogger(__name__)
 _PROGRAM = "services.sync_engine.transfer.second_process"
 _START_AGAIN_SECONDS = 60.0
 _END_SECONDS = 2.0
-_ENCODER = msgspec.msgpack.Encoder()
 
 
 class SecondProcess:
@@ -62,7 +59,7 @@ class SecondProcess:
 
     def lane(self, request: LaneRequest, folder: int) -> Lane | None:
         """A lane to it; the caller ends it. None when there can't be one now."""
-        message = _ENCODER.encode(request)
+        message = ENCODER.encode(request)
         with self._lock:
             running = self._living()
             if running is None or len(message) > MOST_REQUEST_BYTES:

@@ -17,6 +17,7 @@ from services.sync_engine.transfer.file_copy import FileCopier
 from services.sync_engine.transfer.incoming import IncomingName
 from services.sync_engine.transfer.second_process.lane import Lane, LaneBrokenError
 from services.sync_engine.transfer.second_process.messages import (
+    ENCODER,
     CopyChunk,
     CopyLane,
     Judged,
@@ -27,8 +28,6 @@ from services.sync_engine.transfer.second_process.messages import (
 from services.sync_engine.transfer.source_file import SourceFiles
 from services.sync_engine.transfer.transfer_control import TransferControl
 from services.sync_engine.transfer.transport import ProgressPhase, TransferError
-
-_ENCODER = msgspec.msgpack.Encoder()
 
 
 def serve(request: LaneRequest, folder: int, lane: Lane) -> None:
@@ -62,7 +61,7 @@ def _copying(request: CopyLane, folder: int) -> Callable[[bytes], bytes]:
             copied = copier.copy_chunk(entries).whole
         except TransferError:
             copied = []
-        return _ENCODER.encode(
+        return ENCODER.encode(
             [Whole(places[file.copied.path], file.incoming.number, file.copied.sha256) for file in copied]
         )
 
@@ -79,7 +78,7 @@ def _reading(target: bytes, folder: int) -> Callable[[bytes], bytes]:
         except TransferError:
             checked = []
         found = ((one.verdict, one.evidence) for one in checked)
-        return _ENCODER.encode(
+        return ENCODER.encode(
             [
                 Judged(verdict, evidence.size, evidence.sha256) if evidence else Judged(verdict, 0, "")
                 for verdict, evidence in found
