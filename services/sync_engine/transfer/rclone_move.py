@@ -62,7 +62,8 @@ def copy_aside(daemon: RcloneDaemon, fs: str, pairs: Sequence[tuple[bytes, bytes
 def copy_over(daemon: RcloneDaemon, doing: str, path: bytes, source: Mapping[str, str], fs: str, target: str) -> None:
     """One file over what is there: equal size and time would otherwise pass for equal content. `path` is for the words
     of a failure."""
-    config = {**_OVER, **_AND_STAYS}
+    # Of what is sent there the size alone tells, with some full storages, that it isn't whole.
+    config = {**_OVER, **_AND_STAYS} if source["srcFs"] == fs else _OVER
     daemon.told(doing, "operations/copyfile", [path], **source, dstFs=fs, dstRemote=target, _config=config)
 
 

@@ -130,7 +130,9 @@ async def test_what_it_was_moving_aside_stays_where_another_proved_it(
         lost = at.new.keys() - files_below(at.copy).keys()
         assert len(lost) <= most_moved
         kept = {path.read_bytes() for path in at.superseded.rglob("*") if path.is_file()}
-        assert kept == {*at.old.values(), *(at.new[name] for name in lost)}
+        assert kept >= {*at.old.values(), *(at.new[name] for name in lost)}
+        # What a bucket was asked to copy aside stays as well.
+        assert len(kept - {*at.old.values()}) <= FEW_AT_ONCE
 
 
 async def test_a_script_that_stood_still_at_the_far_end_moves_nothing_aside_that_another_proved(
