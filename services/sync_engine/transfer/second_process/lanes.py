@@ -16,7 +16,7 @@ from services.sync_engine.transfer.second_process.messages import LaneRequest
 from services.sync_engine.transfer.second_process.process import SecondProcess
 from services.sync_engine.transfer.transfer_control import TransferControl
 
-_LANES = 2
+_LANES = 3
 _THREADS_BESIDE = 2
 """Threads that work in this process meanwhile."""
 WITH_LANES = _LANES + _THREADS_BESIDE
