@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -99,8 +99,7 @@ class CopyReading:
         if outcome is None:
             raise JobHistoryError(f"job {job.job_id} proved a copy without a file")
         if outcome.proven:
-            records = await self._keep_records(job, place, control)
-            outcome = replace(outcome, note="; ".join(filter(None, (outcome.note, records.note))))
+            outcome = (await self._keep_records(job, place, control)).beside(outcome)
         found = await verification_of(self._bench, job, expected, outcome, Occasion.AUDIT, begun.began)
         await self._conclude(job, place, expected, found, control)
         return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from google.protobuf.message import Message
@@ -160,7 +160,7 @@ class FreshEvidence:
                 raise JobHistoryError(f"job {job.job_id} proved a copy without a file")
             if outcome.proven:
                 copy.records = await self._reading.records(job, copy.place, leased=job.job_id == self._lead.job_id)
-                outcome = replace(outcome, note="; ".join(filter(None, (outcome.note, copy.records.note))))
+                outcome = copy.records.beside(outcome)
             return await verification_of(bench, job, copy.files, outcome, Occasion.CLEANUP, self._began)
         except BlobError as error:
             return inconclusive(bench, job, Occasion.CLEANUP, TransferError(FailureKind.INTERNAL, str(error)))

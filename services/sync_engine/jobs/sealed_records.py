@@ -7,7 +7,7 @@ others there: that it is missing is told.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import PurePosixPath
 
@@ -22,7 +22,7 @@ from services.sync_engine.transfer.destination import Destination
 from services.sync_engine.transfer.sealed_file import SealedFile
 from services.sync_engine.transfer.system_error import shown
 from services.sync_engine.transfer.transfer_control import TransferControl
-from services.sync_engine.transfer.transport import TransferError
+from services.sync_engine.transfer.transport import TransferError, VerifyOutcome
 
 _CREATION = b"creation.json"
 
@@ -34,6 +34,10 @@ class SealedRecords:
 
     sound: bool
     note: str = ""
+
+    def beside(self, outcome: VerifyOutcome) -> VerifyOutcome:
+        """The reading of the copy, with what is to be said of them."""
+        return replace(outcome, note="; ".join(filter(None, (outcome.note, self.note))))
 
 
 async def keep_sealed_records(

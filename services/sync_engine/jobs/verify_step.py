@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeVar
@@ -99,7 +99,7 @@ async def verify_destination(
     outcome = await do(lambda: verify(target, expected, control=control, progress=progress, max_stream_bytes=most))
     if outcome.proven and job.sealed:
         records = await keep_sealed_records(bench, job, destination, do, control, leased=False)
-        outcome = replace(outcome, note="; ".join(filter(None, (outcome.note, records.note))))
+        outcome = records.beside(outcome)
     return await verification_of(bench, job, expected, outcome, occasion, began, max_stream_bytes or 0)
 
 

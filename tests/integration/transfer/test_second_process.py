@@ -34,6 +34,8 @@ from tests.integration.transfer.second_process import (
 FILES = 600
 FILE_BYTES = 5000
 PATIENCE_SECONDS = 1.0
+# Three lanes with a chunk each.
+_MOST_IN_LANES = 3 * 64
 
 
 @pytest.fixture
@@ -189,7 +191,13 @@ def test_a_copy_is_stopped_though_it_hangs(carrying: Carrying) -> None:
         carrying.transport = MountedTransport(carrying.destination, second=second)
         process = until_ready(second)
         os.kill(process, signal.SIGSTOP)
-        stopping = threading.Timer(0.5, carrying.control.stop, [StopReason.PAUSED])
+
+        def stop_when_only_its_chunks_are_left() -> None:
+            while carrying.progress.files < FILES - _MOST_IN_LANES:
+                pass
+            carrying.control.stop(StopReason.PAUSED)
+
+        stopping = threading.Thread(target=stop_when_only_its_chunks_are_left)
         stopping.start()
         with pytest.raises(TransferStoppedError):
             carrying.copy()
